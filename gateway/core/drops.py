@@ -1,0 +1,110 @@
+"""Every reason for which the engine refuses a packet, with the sentence that the user reads.
+
+One enumeration serves counters, events, listings and the documentation. Drops are silent on the
+wire, as Azure's are: no RST, no ICMP (AZURE.md A5, A7, A11).
+"""
+
+from enum import Enum
+
+
+class DropReason(Enum):
+    """Why a packet was dropped: ``value`` is the name in JSON, ``sentence`` what it means."""
+
+    sentence: str
+
+    def __new__(cls, name: str, sentence: str) -> "DropReason":
+        member = object.__new__(cls)
+        member._value_ = name
+        member.sentence = sentence
+        return member
+
+    # Enum's own hash is a Python function; drops are counted per packet.
+    __hash__ = object.__hash__
+
+    MALFORMED = (
+        "Malformed",
+        (
+            "The packet is shorter than its headers say, or a header contradicts itself "
+            "(version, header length, total length, data offset)."
+        ),
+    )
+    FRAGMENT = (
+        "Fragment",
+        "A fragment reached the engine: the kernel's defragmentation is not at work.",
+    )
+    SOURCE_NOT_IN_VIRTUAL_NETWORK = (
+        "SourceNotInVirtualNetwork",
+        "The source address is in no subnet of the virtual network: spoofed, or not configured.",
+    )
+    DESTINATION_NOT_INTERNET = (
+        "DestinationNotInternet",
+        (
+            "The destination is private, link-local, loopback or multicast and not in the virtual "
+            "network; gateway.internetAddressPrefixes can declare such a range to be internet."
+        ),
+    )
+    NO_OUTBOUND_METHOD = (
+        "NoOutboundMethod",
+        (
+            "The VM has no way out: no instance-level public IP, no load balancer rule that links "
+            "its pool to a frontend, and defaultOutboundAccess has no public IP."
+        ),
+    )
+    DEFAULT_OUTBOUND_CAPACITY = (
+        "DefaultOutboundCapacity",
+        "Every SNAT port of the public IPs of defaultOutboundAccess is allotted to another VM.",
+    )
+    PROTOCOL_NOT_SUPPORTED = (
+        "ProtocolNotSupported",
+        "SNAT translates TCP and UDP only; an instance-level public IP passes every protocol.",
+    )
+    ICMP_ECHO_THROUGH_SNAT = (
+        "IcmpEchoThroughSnat",
+        (
+            "Azure does not translate ICMP echo (ping) through SNAT; it passes through an "
+            "instance-level public IP, and gateway.icmpEcho: translate allows it in a lab."
+        ),
+    )
+    ICMP_NOT_SUPPORTED = (
+        "IcmpNotSupported",
+        "This ICMP type is neither an echo nor an error that a NAT passes on.",
+    )
+    ICMP_ERROR_WITHOUT_FLOW = (
+        "IcmpErrorWithoutFlow",
+        "The ICMP error quotes a packet that belongs to no live flow.",
+    )
+    PORTS_EXHAUSTED = (
+        "PortsExhausted",
+        "Every SNAT port allotted to the VM is in use toward this destination.",
+    )
+    FLOW_TABLE_FULL = (
+        "FlowTableFull",
+        "The flow table holds gateway.maximumFlows flows; new ones are refused.",
+    )
+    TCP_WITHOUT_FLOW = (
+        "TcpWithoutFlow",
+        (
+            "A TCP packet that is not a SYN belongs to no live flow: the flow ended, was idle for "
+            "longer than the timeout, or began before the gateway did."
+        ),
+    )
+    PORT_RECLAIMED = (
+        "PortReclaimed",
+        "The flow's SNAT port was taken back when its backend pool grew over a tier.",
+    )
+    INBOUND_WITHOUT_FLOW = (
+        "InboundWithoutFlow",
+        "A packet from outside to a SNAT port belongs to no flow toward that remote endpoint.",
+    )
+    INBOUND_NOT_ALLOWED = (
+        "InboundNotAllowed",
+        "A packet from outside to an instance-level public IP is no reply to one of its flows.",
+    )
+    HAIRPIN_WITHOUT_RULE = (
+        "HairpinWithoutRule",
+        "A VM sent to a public IP of this gateway, and nothing there takes it.",
+    )
+    PUBLIC_ADDRESS_UNKNOWN = (
+        "PublicAddressUnknown",
+        "The destination is no public IP of the configuration in force.",
+    )

@@ -1,0 +1,108 @@
+"""What happened, as data. ``time`` is Azure time in seconds, as everywhere in the core.
+
+Events about packets are sampled: the first of a kind at once, then at most one per interval with
+the count of those since, so that a flood of packets makes a trickle of events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from gateway.core.drops import DropReason
+
+
+@dataclass(frozen=True, slots=True)
+class PortsExhausted:
+    """A VM had no SNAT port left on a public IP toward ``remote``; ``count`` packets refused."""
+
+    time: float
+    vm: str
+    public_ip: str
+    protocol: str
+    remote_ip: str
+    remote_port: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PacketsDropped:
+    """``count`` packets were refused for one reason; addresses are those of the last of them."""
+
+    time: float
+    reason: DropReason
+    vm: str | None
+    protocol: int
+    source: str
+    remote: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllotmentReclaimed:
+    """``ports`` SNAT ports were taken back from a VM; ``flows`` live flows on them are broken."""
+
+    time: float
+    vm: str
+    public_ip: str
+    ports: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTableFull:
+    """``count`` new flows were refused, because the table holds its maximum."""
+
+    time: float
+    count: int
+
+
+Event = PortsExhausted | PacketsDropped | AllotmentReclaimed | FlowTableFull
+
+Key = TypeVar("Key", bound=Hashable)
+Detail = TypeVar("Detail")
+
+
+class Sampler(Generic[Key, Detail]):
+    """Lets one occurrence per key and interval through, with a count and the latest detail.
+
+    ``maximum`` bounds the keys: beyond it, occurrences of new keys are counted in ``unsampled``.
+    """
+
+    def __init__(self, interval: float, maximum: int) -> None:
+        self.interval = interval
+        self.maximum = maximum
+        self.unsampled = 0
+        self._next_due = float("inf")
+        self._open: dict[Key, tuple[float, int, Detail]] = {}  # end of the interval, count, last
+
+    def note(self, key: Key, detail: Detail, now: float) -> bool:
+        """Count one occurrence; True if it should be reported now, as one."""
+        entry = self._open.get(key)
+        if entry is not None:
+            self._open[key] = (entry[0], entry[1] + 1, detail)
+            return False
+        if len(self._open) >= self.maximum:
+            self.unsampled += 1
+            return False
+        until = now + self.interval
+        self._open[key] = (until, 0, detail)
+        self._next_due = min(self._next_due, until)
+        return True
+
+    def due(self, now: float) -> list[tuple[Key, int, Detail]]:
+        """The keys whose interval is over and that occurred in it, with how often."""
+        if now < self._next_due:
+            return []
+        reports = []
+        for key, (until, count, detail) in list(self._open.items()):
+            if until > now:
+                continue
+            if count:
+                reports.append((key, count, detail))
+                self._open[key] = (now + self.interval, 0, detail)
+            else:
+                del self._open[key]
+        self._next_due = min((until for until, _, _ in self._open.values()), default=float("inf"))
+        return reports

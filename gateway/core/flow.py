@@ -1,0 +1,259 @@
+"""A flow has two keys, as conntrack has: ``original`` (what the VM sends) and ``reply``.
+
+A key is the 12 bytes of the wire themselves: source address, destination address, source port,
+destination port, in network order, as they stand at offset 12 of a packet without IP options. So
+the look-up of a packet is a slice and a dict hit, and the flow needs no copies of its addresses:
+
+    original  private -> remote      key[0:4] private   key[4:8] remote   key[8:10]  key[10:12]
+    reply     remote  -> public      key[0:4] remote    key[4:8] public   key[8:10]  key[10:12]
+
+ICMP echo has its identifier in the place of the port of the side that asks and 0 for the other;
+protocols without ports have 0 for both. Flows that are neither TCP nor UDP have a 13th byte, the
+protocol, so that one pair of dicts holds them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.core.tcp import CLOSING, ENDED, State
+
+if TYPE_CHECKING:
+    from gateway.core.outbound import Machine
+    from gateway.core.ports import PortPool
+    from gateway.core.timers import Bucket
+    from gateway.model.profile import Method
+
+ICMP, TCP, UDP = 1, 6, 17
+
+
+class Flow:
+    """One translated conversation. Counters are of IP packets and their whole length in bytes."""
+
+    __slots__ = (
+        "awaiting_removal",
+        "bucket",
+        "bytes_in",
+        "bytes_out",
+        "created",
+        "id",
+        "ip_delta",
+        "l4_delta",
+        "last_seen",
+        "machine",
+        "method",
+        "original",
+        "packets_in",
+        "packets_out",
+        "pool",
+        "protocol",
+        "reply",
+        "slot",
+        "state",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        protocol: int,
+        original: bytes,
+        reply: bytes,
+        machine: Machine,
+        method: Method,
+        pool: PortPool | None,
+        timeout: float,
+        now: float,
+    ) -> None:
+        self.id = 0
+        self.slot = -1
+        self.protocol = protocol
+        self.original = original
+        self.reply = reply
+        self.machine = machine
+        self.method = method
+        self.pool = pool  # None: no SNAT port is held (instance-level public IP)
+        self.state = State.OPENING
+        self.timeout = timeout
+        self.created = now
+        self.last_seen = now
+        self.bucket: Bucket | None = None
+        self.packets_out = 0
+        self.bytes_out = 0
+        self.packets_in = 0
+        self.bytes_in = 0
+        self.awaiting_removal = False
+        # RFC 1624 eqn. 3 in arithmetic modulo 65535: what the source's rewriting adds to the
+        # checksums of IP and of the transport. The reply's rewriting takes the same away again.
+        words = int.from_bytes
+        addresses = words(original[0:4], "big") - words(reply[4:8], "big")
+        ports = words(original[8:10], "big") - words(reply[10:12], "big")
+        self.ip_delta = addresses % 0xFFFF
+        self.l4_delta = (addresses + ports) % 0xFFFF
+
+    @property
+    def public_port(self) -> int:
+        """The translated source port (the ICMP identifier for echo), in host order."""
+        return int.from_bytes(self.reply[10:12], "big")
+
+    @property
+    def state_name(self) -> str:
+        """The listing's state: a flow that ended cools down while it holds a SNAT port."""
+        if self.state in ENDED:
+            return "Closed" if self.pool is None else "CoolDown"
+        if self.state in CLOSING:
+            return "Closing"
+        return "Opening" if self.state is State.OPENING else "Established"
+
+
+class FlowRecord(NamedTuple):
+    """A flow as a listing has it: plain values, seconds, ports in host order."""
+
+    id: int
+    protocol: int
+    state: str
+    direction: str
+    method: str
+    vm: str
+    private_ip: str
+    private_port: int
+    public_ip: str | None
+    public_port: int
+    remote_ip: str
+    remote_port: int
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    age: float
+    idle: float
+    expires_in: float
+    awaiting_removal: bool
+
+
+class FlowTable:
+    """All flows, by original key, by reply key and by slot; at most ``maximum`` of them."""
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self.tcp_original: dict[bytes, Flow] = {}
+        self.tcp_reply: dict[bytes, Flow] = {}
+        self.udp_original: dict[bytes, Flow] = {}
+        self.udp_reply: dict[bytes, Flow] = {}
+        self.other_original: dict[bytes, Flow] = {}
+        self.other_reply: dict[bytes, Flow] = {}
+        # Flows whose port was taken back, by original key and protocol: kept for the listing only.
+        self.reclaimed: dict[tuple[int, bytes], Flow] = {}
+        # Slots let a listing walk the table in slices while it changes.
+        self._slots: list[Flow | None] = []
+        self._free_slots: list[int] = []
+        self._opened = 0
+
+    def __len__(self) -> int:
+        return len(self._slots) - len(self._free_slots)
+
+    def __iter__(self) -> Iterator[Flow]:
+        return (flow for flow in self._slots if flow is not None)
+
+    @property
+    def opened(self) -> int:
+        """Flows ever opened."""
+        return self._opened
+
+    def originals(self, protocol: int) -> dict[bytes, Flow]:
+        """The flows of ``protocol`` by original key."""
+        if protocol == TCP:
+            return self.tcp_original
+        return self.udp_original if protocol == UDP else self.other_original
+
+    def replies(self, protocol: int) -> dict[bytes, Flow]:
+        """The flows of ``protocol`` by reply key."""
+        if protocol == TCP:
+            return self.tcp_reply
+        return self.udp_reply if protocol == UDP else self.other_reply
+
+    def add(self, flow: Flow) -> None:
+        """Enter a flow under both keys, the reply first: two flows never share a public 5-tuple.
+
+        The caller has made sure of room (``len(table) < table.maximum``) and of an original key
+        that no flow has.
+        """
+        holder = self.replies(flow.protocol).setdefault(flow.reply, flow)
+        if holder is not flow:
+            raise AssertionError(f"two flows on one public tuple: {flow.reply.hex()}")
+        self.originals(flow.protocol)[flow.original] = flow
+        self._opened += 1
+        flow.id = self._opened
+        if self._free_slots:
+            flow.slot = self._free_slots.pop()
+            self._slots[flow.slot] = flow
+        else:
+            flow.slot = len(self._slots)
+            self._slots.append(flow)
+
+    def detach_original(self, flow: Flow) -> None:
+        """Let another flow have the original key; this one only holds its port from now on."""
+        originals = self.originals(flow.protocol)
+        if originals.get(flow.original) is flow:
+            del originals[flow.original]
+
+    def detach_reply(self, flow: Flow) -> None:
+        """Let another flow have the public 5-tuple."""
+        replies = self.replies(flow.protocol)
+        if replies.get(flow.reply) is flow:
+            del replies[flow.reply]
+
+    def reclaim(self, flow: Flow) -> None:
+        """Keep a flow for the listing alone: no packet finds it any more."""
+        self.detach_original(flow)
+        self.detach_reply(flow)
+        flow.awaiting_removal = True
+        self.reclaimed[flow.protocol, flow.original] = flow
+
+    def remove(self, flow: Flow) -> None:
+        """Forget a flow."""
+        self.detach_original(flow)
+        self.detach_reply(flow)
+        if flow.awaiting_removal and self.reclaimed.get((flow.protocol, flow.original)) is flow:
+            del self.reclaimed[flow.protocol, flow.original]
+        self._slots[flow.slot] = None
+        self._free_slots.append(flow.slot)
+        flow.slot = -1
+
+    def records(self, start: int, count: int, now: float) -> tuple[list[FlowRecord], int | None]:
+        """The flows in slots ``start`` to ``start + count``, and where to go on (None: done)."""
+        chosen = self._slots[start : start + count]
+        following = start + count
+        return (
+            [record(flow, now) for flow in chosen if flow is not None],
+            following if following < len(self._slots) else None,
+        )
+
+
+def record(flow: Flow, now: float) -> FlowRecord:
+    """The listing's view of a flow at Azure time ``now``."""
+    original, reply = flow.original, flow.reply
+    word = int.from_bytes
+    return FlowRecord(
+        id=flow.id,
+        protocol=flow.protocol,
+        state=flow.state_name,
+        direction="Outbound",
+        method=flow.method.value,
+        vm=flow.machine.name,
+        private_ip=str(IPv4Address(original[0:4])),
+        private_port=word(original[8:10], "big"),
+        public_ip=str(IPv4Address(reply[4:8])),
+        public_port=word(reply[10:12], "big"),
+        remote_ip=str(IPv4Address(original[4:8])),
+        remote_port=word(original[10:12], "big"),
+        packets_out=flow.packets_out,
+        bytes_out=flow.bytes_out,
+        packets_in=flow.packets_in,
+        bytes_in=flow.bytes_in,
+        age=now - flow.created,
+        idle=now - flow.last_seen,
+        expires_in=max(0.0, flow.last_seen + flow.timeout - now),
+        awaiting_removal=flow.awaiting_removal,
+    )

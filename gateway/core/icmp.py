@@ -1,0 +1,144 @@
+"""ICMP errors that quote a translated packet (RFC 5508, section 4).
+
+An error about a packet of a live flow is translated like the flow, and so is the packet that it
+quotes: addresses, port or identifier, the quoted checksums, and the error's own. That is what
+makes path MTU discovery and traceroute work through a NAT. An error changes neither the flow's
+state nor its idle time (RFC 5508, REQ-8).
+
+A quote need not be whole: eight bytes of the transport are enough (RFC 792), which have the ports
+but, for TCP, not the checksum. What is not there is not updated.
+"""
+
+from __future__ import annotations
+
+from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
+from gateway.core.packet import (
+    CHECKSUM_OFFSET,
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    PORTED,
+    PacketView,
+    Rewriter,
+)
+
+ERROR_HEADER = 8
+
+
+class Quote:
+    """The packet inside an ICMP error: offsets into the outer packet, and its flow key."""
+
+    __slots__ = ("end", "key", "offset", "protocol", "transport")
+
+    def __init__(self, offset: int, transport: int, end: int, protocol: int, key: bytes) -> None:
+        self.offset = offset  # of the quoted IP header
+        self.transport = transport  # of the quoted transport header
+        self.end = end
+        self.protocol = protocol
+        self.key = key  # in the direction in which the quoted packet went
+
+
+def quoted(view: PacketView) -> Quote | None:
+    """The packet that an ICMP error quotes, or None if too little of it is there to name a flow."""
+    packet, offset = view.packet, view.transport + ERROR_HEADER
+    end = len(packet)
+    if end < offset + 20:
+        return None
+    transport = offset + ((packet[offset] & 0x0F) << 2)
+    if packet[offset] >> 4 != 4 or transport < offset + 20 or end < transport + 8:
+        return None
+    if (packet[offset + 6] << 8 | packet[offset + 7]) & 0x1FFF:
+        return None  # a later fragment names no ports
+    protocol = packet[offset + 9]
+    if protocol == ICMP:
+        identifier = packet[transport + 4 : transport + 6]
+        kind = packet[transport]
+        if kind == ECHO_REQUEST:
+            ports = identifier + b"\0\0"
+        elif kind == ECHO_REPLY:
+            ports = b"\0\0" + identifier
+        else:
+            return None  # no error is sent about an error (RFC 1122, 3.2.2)
+    else:
+        ports = packet[transport : transport + 4] if protocol in PORTED else b"\0\0\0\0"
+    key = packet[offset + 12 : offset + 20] + ports
+    if protocol not in (TCP, UDP):
+        key += bytes((protocol,))
+    return Quote(offset, transport, end, protocol, key)
+
+
+def reversed_key(key: bytes) -> bytes:
+    """The key of the packet that goes the other way."""
+    return key[4:8] + key[0:4] + key[10:12] + key[8:10] + key[12:]
+
+
+def flow_of_sent(table: FlowTable, quote: Quote) -> Flow | None:
+    """The flow of a packet that left for outside, as the outside saw it, and quotes it."""
+    return table.replies(quote.protocol).get(reversed_key(quote.key))
+
+
+def flow_of_received(table: FlowTable, quote: Quote) -> Flow | None:
+    """The flow of a packet that was delivered inside, as the inside saw it, and quotes it."""
+    return table.originals(quote.protocol).get(reversed_key(quote.key))
+
+
+def to_inside(view: PacketView, quote: Quote, flow: Flow) -> bytes:
+    """An error from outside about a packet of ``flow``, for the VM that sent that packet."""
+    rewriter = Rewriter(view.packet)
+    rewriter.put(16, flow.original[0:4], 10)
+    _rewrite_quote(rewriter, view, quote, 12, flow.original[0:4], 0, flow.original[8:10])
+    return rewriter.packet()
+
+
+def to_outside(view: PacketView, quote: Quote, flow: Flow, *, keep_source: bool) -> bytes:
+    """An error from inside about a packet that ``flow`` delivered, for the remote that sent it.
+
+    ``keep_source``: the error is the gateway's own, from an address that the outside may see.
+    """
+    rewriter = Rewriter(view.packet)
+    if not keep_source:
+        rewriter.put(12, flow.reply[4:8], 10)
+    _rewrite_quote(rewriter, view, quote, 16, flow.reply[4:8], 2, flow.reply[10:12])
+    return rewriter.packet()
+
+
+def _rewrite_quote(
+    rewriter: Rewriter,
+    view: PacketView,
+    quote: Quote,
+    address_place: int,
+    address: bytes,
+    port_place: int,
+    port: bytes,
+) -> None:
+    """Write the other side's address and port into the quote, keeping three checksums.
+
+    The quoted IP header's and the quoted transport's (where it is there) follow the change; the
+    error's own covers all of these bytes, the two checksums included, and follows last.
+    """
+    offset, transport, protocol = quote.offset, quote.transport, quote.protocol
+    before = bytes(rewriter.buffer[offset : quote.end])
+    rewriter.put(offset + address_place, address, offset + 10)
+    checksum, field = 0, -1
+    if protocol == ICMP:
+        checksum, field = transport + 2, transport + 4
+    elif protocol in CHECKSUM_OFFSET:
+        checksum = transport + CHECKSUM_OFFSET[protocol]
+        if protocol in (TCP, UDP):
+            field = transport + port_place
+    present = bool(checksum) and checksum + 2 <= quote.end
+    if protocol == UDP and present and not rewriter.word(checksum):
+        present = False  # sent without a checksum
+    sums = (checksum,) if present else ()
+    if protocol != ICMP and present:
+        # The pseudo header has the address too.
+        old = int.from_bytes(before[address_place : address_place + 4], "big")
+        rewriter.adjust(checksum, old - int.from_bytes(address, "big"))
+    if field >= 0:
+        rewriter.put(field, port, *sums)
+    if protocol == UDP and present and not rewriter.word(checksum):
+        rewriter.set_word(checksum, 0xFFFF)
+    # An even number of bytes is one number modulo 65535; an odd last byte did not change.
+    length = len(before) & ~1
+    after = bytes(rewriter.buffer[offset : offset + length])
+    change = int.from_bytes(before[:length], "big") - int.from_bytes(after, "big")
+    rewriter.adjust(view.transport + 2, change)

@@ -1,0 +1,149 @@
+"""What a configuration means for outbound traffic, as pure data: which method, which ports.
+
+The choice of method is a table: ``AVAILABLE`` says for each method whether a VM has it, and the
+profile gives the order (AZURE.md A1). ``outbound.py`` carries a plan out; a reload is the
+difference between two plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.model.configuration import Configuration, VirtualMachine
+from gateway.model.profile import Method, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """A public IP that load balancing rules link to VMs: each is allotted ``ports`` on it."""
+
+    address: bytes
+    ports: int  # for each VM and protocol
+    members: tuple[str, ...]  # in pool order, only those that go out through it
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """How one VM goes out. ``method`` None: it has no way out."""
+
+    name: str
+    address: bytes
+    method: Method | None
+    instance: bytes | None  # its instance-level public IP
+    idle_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole of a configuration, resolved: addresses are 4 bytes."""
+
+    machines: tuple[MachinePlan, ...]
+    frontends: tuple[Frontend, ...]
+    addresses: dict[bytes, frozenset[int]]  # public IP: frontend ports of rules on it
+    default_addresses: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the order of methods is decided from."""
+
+    instance: bytes | None
+    has_frontend: bool
+    default_addresses: tuple[bytes, ...]
+
+
+AVAILABLE: dict[Method, Callable[[_Facts], bool]] = {
+    Method.INSTANCE_LEVEL_PUBLIC_IP: lambda facts: facts.instance is not None,
+    Method.LOAD_BALANCER: lambda facts: facts.has_frontend,
+    Method.DEFAULT_OUTBOUND_ACCESS: lambda facts: bool(facts.default_addresses),
+}
+
+
+def frontend_members(configuration: Configuration) -> dict[str, list[str]]:
+    """For each public IP that is a linked frontend: the VMs behind it, in pool order.
+
+    A load balancing rule is the link (2017 document, "Load-balanced VM"); an inbound NAT rule is
+    none (AZURE.md 1.5). A pool without a rule behaves as if there were no load balancer.
+    """
+    members: dict[str, list[str]] = {}
+    for balancer in configuration.load_balancers:
+        frontends = {
+            frontend.name: frontend.public_ip_address
+            for frontend in balancer.frontend_ip_configurations
+        }
+        pools = {pool.name: pool.virtual_machines for pool in balancer.backend_address_pools}
+        for rule in balancer.load_balancing_rules:
+            behind = members.setdefault(frontends[rule.frontend_ip_configuration], [])
+            behind.extend(name for name in pools[rule.backend_address_pool] if name not in behind)
+    return members
+
+
+def plan(configuration: Configuration, profile: Profile) -> Plan:
+    """Resolve a validated configuration. Pure: equal input, equal output."""
+    packed = {public.name: public.ip_address.packed for public in configuration.public_ip_addresses}
+    idle = {
+        public.name: public.idle_timeout_in_minutes * 60
+        for public in configuration.public_ip_addresses
+    }
+    default_addresses = tuple(
+        packed[name] for name in configuration.default_outbound_access.public_ip_addresses
+    )
+    behind = frontend_members(configuration)
+    balanced = {name for names in behind.values() for name in names}
+
+    def of(machine: VirtualMachine) -> MachinePlan:
+        public = machine.public_ip_address
+        facts = _Facts(
+            packed[public] if public is not None else None,
+            machine.name in balanced,
+            default_addresses,
+        )
+        method = first_method(profile, facts)
+        return MachinePlan(
+            machine.name,
+            machine.private_ip_address.packed,
+            method,
+            facts.instance,
+            idle[public]
+            if public is not None and method is Method.INSTANCE_LEVEL_PUBLIC_IP
+            else profile.idle_timeout,
+        )
+
+    machines = tuple(of(machine) for machine in configuration.virtual_machines)
+    through = {machine.name for machine in machines if machine.method is Method.LOAD_BALANCER}
+    # The pool's size counts every member, also one that has an instance-level public IP.
+    frontends = tuple(
+        Frontend(
+            packed[public],
+            profile.ports_per_vm(len(names)),
+            tuple(name for name in names if name in through),
+        )
+        for public, names in behind.items()
+    )
+    return Plan(
+        machines,
+        frontends,
+        {packed[name]: ports for name, ports in _frontend_ports(configuration).items()},
+        default_addresses,
+    )
+
+
+def first_method(profile: Profile, facts: _Facts) -> Method | None:
+    """The first method of the profile's order that the facts allow."""
+    return next((m for m in profile.method_order if AVAILABLE[m](facts)), None)
+
+
+def _frontend_ports(configuration: Configuration) -> dict[str, frozenset[int]]:
+    """The ports that rules listen on, for each public IP of the configuration."""
+    ports: dict[str, set[int]] = {
+        public.name: set() for public in configuration.public_ip_addresses
+    }
+    for balancer in configuration.load_balancers:
+        frontends = {
+            frontend.name: frontend.public_ip_address
+            for frontend in balancer.frontend_ip_configurations
+        }
+        for rule in (*balancer.load_balancing_rules, *balancer.inbound_nat_rules):
+            ports[frontends[rule.frontend_ip_configuration]].add(rule.frontend_port)
+    return {name: frozenset(used) for name, used in ports.items()}

@@ -1,0 +1,104 @@
+"""Listings and change reports: what an operator reads about ports and about a reload.
+
+Nothing here decides anything. Long listings are generators that yield None now and then, so that
+their reader can handle packets in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from gateway.core.outbound import PROTOCOL_NAMES, Outbound
+from gateway.core.plan import MachinePlan, plan
+from gateway.core.ports import PortRecord, destination_endpoint
+from gateway.model.configuration import Configuration
+from gateway.model.profile import Profile
+
+
+def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
+    """One record for each VM, public IP and protocol that has ports; ICMP only where used."""
+    for public in list(outbound.addresses.values()):
+        for allotment in [*public.allotments, *public.retired]:
+            for protocol, name in PROTOCOL_NAMES.items():
+                pool = allotment.pools[protocol]
+                if name == "Icmp" and not pool.high_water:
+                    continue
+                busiest: tuple[tuple[bytes, int], ...] = ()
+                for step in pool.busiest():
+                    if step is None:
+                        yield None
+                    else:
+                        busiest = step
+                yield PortRecord(
+                    vm=allotment.machine.name,
+                    public_ip=str(public),
+                    protocol=name,
+                    method=allotment.method.value,
+                    allocated=pool.count,
+                    used=pool.used,
+                    free=pool.count - pool.used,
+                    high_water=pool.high_water,
+                    failed=pool.failed,
+                    destinations=tuple(
+                        (*destination_endpoint(destination), used) for destination, used in busiest
+                    ),
+                    cooling=pool.cooling,
+                )
+
+
+def changes_between(before: Configuration, after: Configuration, profile: Profile) -> list[str]:
+    """A sentence for each difference that matters to outbound traffic."""
+    old, new = plan(before, profile), plan(after, profile)
+    changes = []
+    machines_before = {machine.name: machine for machine in old.machines}
+    machines_after = {machine.name: machine for machine in new.machines}
+    for name, machine in machines_after.items():
+        was = machines_before.get(name)
+        if was is None:
+            changes.append(f"virtual machine {name} added: {_way(machine)}")
+        elif was != machine:
+            changes.append(f"virtual machine {name}: {_way(was)} -> {_way(machine)}")
+    changes += [
+        f"virtual machine {name} removed" for name in machines_before if name not in machines_after
+    ]
+    sizes_before = {f.address: (len(f.members), f.ports) for f in old.frontends}
+    sizes_after = {f.address: (len(f.members), f.ports) for f in new.frontends}
+    for address in sizes_before | sizes_after:
+        was_size, size = sizes_before.get(address), sizes_after.get(address)
+        if was_size == size:
+            continue
+        dotted = IPv4Address(address)
+        if size is None:
+            changes.append(f"frontend {dotted} no longer serves outbound flows")
+        elif was_size is None:
+            changes.append(f"frontend {dotted} serves {size[0]} VMs, {size[1]} SNAT ports each")
+        else:
+            changes.append(
+                f"frontend {dotted}: {was_size[0]} -> {size[0]} VMs, "
+                f"{was_size[1]} -> {size[1]} SNAT ports each"
+            )
+    changes += [
+        f"public IP {IPv4Address(address)} {what}"
+        for address in old.addresses.keys() ^ new.addresses.keys()
+        for what in ("added" if address in new.addresses else "removed",)
+    ]
+    changes += [
+        f"gateway.{field}: {getattr(before.gateway, attribute)} -> "
+        f"{getattr(after.gateway, attribute)}"
+        for field, attribute in (
+            ("maximumFlows", "maximum_flows"),
+            ("icmpEcho", "icmp_echo"),
+            ("internetAddressPrefixes", "internet_address_prefixes"),
+        )
+        if getattr(before.gateway, attribute) != getattr(after.gateway, attribute)
+    ]
+    return changes
+
+
+def _way(machine: MachinePlan) -> str:
+    method = "no way out" if machine.method is None else machine.method.value
+    address = IPv4Address(machine.address)
+    if machine.instance is not None:
+        return f"{address} by {method} ({IPv4Address(machine.instance)})"
+    return f"{address} by {method}"

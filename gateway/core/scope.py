@@ -1,0 +1,65 @@
+"""Which addresses are the virtual network's, which are internet's, which are neither.
+
+Source: AZURE.md A10 and the service tags documentation. "Internet" is everything outside the
+virtual network that is publicly reachable; here the documentation and benchmark ranges count as
+internet, so that a lab can use them, and a configuration may add ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+
+# RFC 1918, RFC 6598, loopback, link-local, "this network", multicast, reserved and broadcast; and
+# Azure's platform address, which belongs to the VirtualNetwork tag.
+NOT_INTERNET = tuple(
+    IPv4Network(prefix)
+    for prefix in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "168.63.129.16/32",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+
+
+class Prefixes:
+    """Tests whether an address of 4 bytes lies in one of some prefixes."""
+
+    __slots__ = ("_listed",)
+
+    def __init__(self, networks: Iterable[IPv4Network]) -> None:
+        self._listed = tuple(
+            (int(network.network_address), int(network.netmask)) for network in networks
+        )
+
+    def __contains__(self, address: bytes) -> bool:
+        number = int.from_bytes(address, "big")
+        return any(number & mask == network for network, mask in self._listed)
+
+
+class AddressScope:
+    """The configuration's view of the address space."""
+
+    def __init__(
+        self,
+        virtual_network: Iterable[IPv4Network],
+        subnets: Iterable[IPv4Network],
+        internet: Iterable[IPv4Network],
+    ) -> None:
+        self.virtual_network = Prefixes(virtual_network)
+        self.subnets = Prefixes(subnets)
+        self._added = Prefixes(internet)
+        self._excluded = Prefixes(NOT_INTERNET)
+
+    def is_internet(self, address: bytes) -> bool:
+        """Whether an outbound flow to ``address`` (4 bytes) is translated."""
+        if address in self.virtual_network:
+            return False
+        return address in self._added or address not in self._excluded

@@ -1,0 +1,245 @@
+"""The life of a flow: opened with a SNAT port, advanced by packets, ended by time.
+
+This is the one place that joins the flow table, the timers and the port pools, and the one that
+decides which public address and port a new flow gets. It does not read packets: it is told keys,
+flags and times. What it refuses it answers with a ``DropReason``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from random import Random
+
+from gateway.core.drops import DropReason
+from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
+from gateway.core.outbound import Machine, Outbound, Resized
+from gateway.core.ports import PortPool
+from gateway.core.tcp import ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State
+from gateway.core.timers import Expiry
+from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
+
+OnExhausted = Callable[[Machine, PortPool, int, bytes, float], None]
+
+
+class _Endpoint:
+    """The SNAT port that a private UDP endpoint holds, and toward how many remotes."""
+
+    __slots__ = ("flows", "pool", "port")
+
+    def __init__(self, pool: PortPool, port: int) -> None:
+        self.pool = pool
+        self.port = port
+        self.flows = 0
+
+
+class Translation:
+    """Flows and the ports they hold. ``exhausted`` is told of every pool that had no port."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        outbound: Outbound,
+        maximum: int,
+        seed: int | None,
+        exhausted: OnExhausted,
+    ) -> None:
+        self.profile = profile
+        self.outbound = outbound
+        self.table = FlowTable(maximum)
+        self.expiry = Expiry()
+        self._random = Random(seed)
+        self._exhausted = exhausted
+        self._endpoints: dict[bytes, _Endpoint] = {}
+        self._hold = {
+            State.FIN_FROM_ORIGINAL: profile.fin_hold,
+            State.FIN_FROM_REPLY: profile.fin_hold,
+            State.FINISHED: profile.fin_hold,
+            State.RESET: profile.rst_hold,
+        }
+
+    # -- opening
+
+    def open(
+        self, protocol: int, original: bytes, machine: Machine, now: float
+    ) -> Flow | DropReason:
+        """A flow for a packet that may open one; ``original`` has no live flow."""
+        if len(self.table) >= self.table.maximum:
+            return DropReason.FLOW_TABLE_FULL
+        method = machine.method
+        if method is None:
+            return DropReason.NO_OUTBOUND_METHOD
+        pool: PortPool | None = None
+        if method is Method.INSTANCE_LEVEL_PUBLIC_IP:
+            assert machine.instance is not None
+            public, port = machine.instance, original[8:10]
+        else:
+            held = self._take_port(machine, protocol, original, now)
+            if held is None:
+                return DropReason.PORTS_EXHAUSTED
+            pool, number = held
+            public, port = pool.address, number.to_bytes(2, "big")
+        # An echo's identifier stands on the asking side; its reply key has it on that side too.
+        reply = original[4:8] + public + original[10:12] + port + original[12:]
+        flow = Flow(protocol, original, reply, machine, method, pool, machine.idle_timeout, now)
+        self.table.add(flow)
+        self.expiry.arm(flow, now + flow.timeout)
+        machine.flows += 1
+        return flow
+
+    def replace(self, flow: Flow) -> None:
+        """Make way for a new connection from the same endpoint; a held port stays held."""
+        if flow.pool is None:
+            self.end(flow)
+        else:
+            self.table.detach_original(flow)
+
+    def destination(self, protocol: int, original: bytes) -> bytes:
+        """What makes a SNAT port reusable: the remote address, or address and port (A1)."""
+        profile = self.profile
+        scope = profile.tcp_destination if protocol == TCP else profile.udp_destination
+        if scope is DestinationScope.ADDRESS or protocol == ICMP:
+            return original[4:8]
+        return original[4:8] + original[10:12]
+
+    def _take_port(
+        self, machine: Machine, protocol: int, original: bytes, now: float
+    ) -> tuple[PortPool, int] | None:
+        destination = self.destination(protocol, original)
+        pools = [allotment.pools[protocol] for allotment in machine.allotments]
+        endpoint_key = original[0:4] + original[8:10]
+        endpoint = self._endpoints.get(endpoint_key) if protocol == UDP else None
+        if (
+            endpoint is not None
+            and endpoint.pool in pools
+            and endpoint.pool.take_exactly(destination, endpoint.port)
+        ):
+            endpoint.flows += 1
+            return endpoint.pool, endpoint.port
+        if len(pools) > 1 and self.profile.frontend_choice is FrontendChoice.RANDOM:
+            self._random.shuffle(pools)
+        for pool in pools:
+            port = pool.take(destination)
+            if port:
+                if protocol == UDP and endpoint is None:
+                    endpoint = self._endpoints[endpoint_key] = _Endpoint(pool, port)
+                    endpoint.flows = 1
+                return pool, port
+        for pool in pools:
+            pool.failed += 1
+            self._exhausted(machine, pool, protocol, original, now)
+        return None
+
+    # -- advancing
+
+    def advance(self, flow: Flow, side: Side, flags: int, now: float) -> None:
+        """Account for a packet's effect on its flow's state; ``flags`` are TCP's, else 0."""
+        state = flow.state
+        if state is not State.RESET:
+            flow.last_seen = now
+        if flow.protocol != TCP:
+            if side is Side.REPLY:
+                flow.state = State.ESTABLISHED
+            return
+        following = TRANSITIONS.get((state, side, SEGMENT_OF_FLAGS[flags & 7]))
+        if following is None:
+            return
+        flow.state = following
+        hold = self._hold.get(following)
+        if hold is None:
+            return
+        shorter = hold < flow.timeout
+        flow.timeout = hold
+        if shorter:
+            self.expiry.arm(flow, now + hold)
+        if following in ENDED and state not in ENDED and flow.pool is not None:
+            flow.pool.cooling += 1
+
+    def reopens(self, flow: Flow, flags: int) -> bool:
+        """Whether a SYN from the flow's own side begins another connection."""
+        return flow.state in ENDED and SEGMENT_OF_FLAGS[flags & 7] is Segment.SYN
+
+    # -- ending
+
+    def expire(self, now: float, limit: int) -> int:
+        """Reclaim flows whose time is over."""
+        return self.expiry.expire(now, self.end, limit)
+
+    def end(self, flow: Flow) -> None:
+        """Forget a flow and release its port."""
+        self.expiry.disarm(flow)
+        self.table.remove(flow)
+        flow.machine.flows -= 1
+        pool = flow.pool
+        if pool is None:
+            return
+        port = flow.public_port
+        pool.release(self.destination(flow.protocol, flow.original), port)
+        self._forget_port(flow, pool, port)
+
+    def _forget_port(self, flow: Flow, pool: PortPool, port: int) -> None:
+        if flow.state in ENDED:
+            pool.cooling -= 1
+        if flow.protocol == UDP:
+            key = flow.original[0:4] + flow.original[8:10]
+            endpoint = self._endpoints.get(key)
+            if endpoint is not None and endpoint.pool is pool and endpoint.port == port:
+                endpoint.flows -= 1
+                if not endpoint.flows:
+                    del self._endpoints[key]
+
+    # -- changes of the configuration
+
+    def resize(self, resized: list[Resized], now: float) -> dict[int, int]:
+        """Move pools to their new ports. Flows on ports that are gone break, silently (A6).
+
+        Returns how many live flows broke, by position in ``resized``. The cost grows with all
+        flows: it happens on reloads that move ports, and then only.
+        """
+        if not resized:
+            return {}
+        holders: dict[PortPool, list[Flow]] = defaultdict(list)
+        for flow in self.table:
+            if flow.pool is not None:
+                holders[flow.pool].append(flow)
+        broken: dict[int, int] = defaultdict(int)
+        for position, change in enumerate(resized):
+            for pool in change.allotment.pools.values():
+                pool.relocate(change.ranges)
+                for flow in holders.get(pool, ()):
+                    destination = self.destination(flow.protocol, flow.original)
+                    if pool.take_exactly(destination, flow.public_port):
+                        continue
+                    broken[position] += flow.state not in ENDED
+                    self._break(flow, pool)
+        return broken
+
+    def end_misplaced(self) -> int:
+        """End the flows whose instance-level public IP is no longer their VM's; returns how many.
+
+        Another VM may have the address now: two flows must not share a public tuple.
+        """
+        misplaced = [flow for flow in self.table if not self._in_place(flow)]
+        for flow in misplaced:
+            self.end(flow)
+        return len(misplaced)
+
+    def _in_place(self, flow: Flow) -> bool:
+        if flow.awaiting_removal:
+            return True
+        public = self.outbound.addresses.get(flow.reply[4:8])
+        if public is None:
+            return False
+        if flow.pool is not None:
+            return public.instance_of is None
+        return public.instance_of is flow.machine
+
+    def _break(self, flow: Flow, pool: PortPool) -> None:
+        self._forget_port(flow, pool, flow.public_port)
+        flow.pool = None
+        if flow.state in ENDED:
+            self.expiry.disarm(flow)
+            self.table.remove(flow)
+            flow.machine.flows -= 1
+        else:
+            self.table.reclaim(flow)
