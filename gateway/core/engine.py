@@ -415,15 +415,16 @@ class Engine:
 
     # -- refusals
 
-    def _refuse(self, reason: DropReason, packet: bytes, vm: str | None = None) -> None:
-        """Count a drop and sample it into an event."""
+    def _refuse(self, reason: DropReason, packet: bytes, vm: str | None = None) -> bytes | None:
+        """The verdict on a packet that is dropped: counted, and sampled into an event."""
         self._drops[reason] += 1
         if reason is DropReason.PORTS_EXHAUSTED:
-            return  # has an event of its own, for each public IP
+            return None  # has an event of its own, for each public IP
         protocol, source, remote = packet[9:10], packet[12:16], packet[16:20]
         detail = (protocol[0] if protocol else 0, source, remote)
         if self._drop_sampler.note((reason, vm), detail, self._now):
             self._report_drop(reason, vm, *detail, 1, self._now)
+        return None
 
     def _report_drop(
         self,

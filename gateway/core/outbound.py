@@ -132,11 +132,11 @@ class Outbound:
             machine = Machine(standalone, named=False)
             if machine.method is None:
                 return machine  # not kept: memory is for those that can send
-            if not self._allot_default(machine):
+            if not self._allot_default(machine, {}):
                 return None
             self.machines[address] = machine
         elif not machine.allotments and machine.method is Method.DEFAULT_OUTBOUND_ACCESS:
-            return machine if self._allot_default(machine) else None
+            return machine if self._allot_default(machine, {}) else None
         return machine
 
     def apply(self, plan: Plan) -> list[Resized]:
@@ -147,7 +147,7 @@ class Outbound:
         """
         resized: Resizings = {}
         self._apply_addresses(plan, resized)
-        self._apply_machines(plan)
+        self._apply_machines(plan, resized)
         self._default_addresses = plan.default_addresses
         wanted = {
             (self._by_name[name].address, frontend.address): frontend.ports
@@ -159,18 +159,18 @@ class Outbound:
             self._allot_frontend(frontend, resized)
         for machine in self._by_name.values():
             if machine.method is Method.DEFAULT_OUTBOUND_ACCESS and not machine.allotments:
-                self._allot_default(machine)
+                self._allot_default(machine, resized)
         return list(resized.values())
 
     # -- applying a plan, step by step
 
     def _apply_addresses(self, plan: Plan, resized: Resizings) -> None:
         profile = self.profile
-        for address, public in list(self.addresses.items()):
-            if address not in plan.addresses:
-                for allotment in (*public.allotments, *public.retired):
-                    self._drop(allotment, resized)
-                del self.addresses[address]
+        for address in self.addresses.keys() - plan.addresses.keys():
+            lost = self.addresses[address]
+            for allotment in (*lost.allotments, *lost.retired):
+                self._drop(allotment, resized)
+            del self.addresses[address]
         for address, frontend_ports in plan.addresses.items():
             public = self.addresses.get(address)
             if public is not None and public.frontend_ports == frontend_ports:
@@ -187,12 +187,12 @@ class Outbound:
                 if kept != allotment.ranges:
                     resized[allotment] = Resized(allotment, allotment.count, kept)
 
-    def _apply_machines(self, plan: Plan) -> None:
+    def _apply_machines(self, plan: Plan, resized: Resizings) -> None:
         by_address = {machine.address: machine for machine in plan.machines}
         for address, machine in list(self.machines.items()):
             if machine.named and address not in by_address:
                 for allotment in list(machine.allotments):
-                    self._retire(allotment)
+                    self._retire(allotment, resized)
                 del self.machines[address]
         for planned in plan.machines:
             existing = self.machines.get(planned.address)
@@ -206,8 +206,8 @@ class Outbound:
             public.instance_of = None
         for planned in plan.machines:
             if planned.instance is not None:
-                public = self.addresses[planned.instance]
-                public.instance_of = self.machines[planned.address]
+                own = self.addresses[planned.instance]
+                own.instance_of = self.machines[planned.address]
 
     def _retire_and_shrink(
         self, wanted: dict[tuple[bytes, bytes], int], resized: Resizings
@@ -225,7 +225,7 @@ class Outbound:
                     target = wanted.get((machine.address, public.address), 0)
                     stays = target > 0
                 if not stays:
-                    self._retire(allotment)
+                    self._retire(allotment, resized)
                     continue
                 kept, rest = lowest(_ranges_after(allotment, resized), target)
                 if rest:
@@ -256,14 +256,14 @@ class Outbound:
     def _default_ports(self) -> int:
         return self.profile.ports_per_vm(self.profile.default_outbound_pool_size)
 
-    def _allot_default(self, machine: Machine) -> bool:
+    def _allot_default(self, machine: Machine, resized: Resizings) -> bool:
         """Associate a standalone machine with an address that has room, evicting idle strangers."""
         for evict in (False, True):
             for address in self._default_addresses:
                 public = self.addresses[address]
                 if evict:
-                    self._evict_idle(public)
-                self._reap_retired(public)
+                    self._evict_idle(public, resized)
+                self._reap_retired(public, resized)
                 ranges = public.inventory.allot(self._default_ports)
                 if ranges is not None:
                     self._add(Allotment(machine, address, Method.DEFAULT_OUTBOUND_ACCESS, ranges))
@@ -273,7 +273,7 @@ class Outbound:
     def _deal(self, public: PublicAddress, count: int, resized: Resizings) -> list[range] | None:
         ranges = public.inventory.allot(count)
         if ranges is None:
-            self._reap_retired(public)
+            self._reap_retired(public, resized)
             ranges = public.inventory.allot(count)
         while ranges is None and public.retired:
             # The flows of a member that left live on its ports only while nobody needs these.
@@ -285,25 +285,26 @@ class Outbound:
         self.addresses[allotment.address].allotments.append(allotment)
         allotment.machine.allotments.append(allotment)
 
-    def _retire(self, allotment: Allotment) -> None:
+    def _retire(self, allotment: Allotment, resized: Resizings) -> None:
         """No new flows; those that live keep their ports until they end."""
         public = self.addresses[allotment.address]
         public.allotments.remove(allotment)
         allotment.machine.allotments.remove(allotment)
         public.retired.append(allotment)
+        self._reap_retired(public, resized)
 
-    def _reap_retired(self, public: PublicAddress) -> None:
+    def _reap_retired(self, public: PublicAddress, resized: Resizings) -> None:
         for allotment in list(public.retired):
             if not allotment.in_use:
                 public.retired.remove(allotment)
-                public.inventory.release(allotment.ranges)
+                public.inventory.release(_ranges_after(allotment, resized))
 
-    def _evict_idle(self, public: PublicAddress) -> None:
+    def _evict_idle(self, public: PublicAddress, resized: Resizings) -> None:
         for allotment in list(public.allotments):
             machine = allotment.machine
             if not machine.named and not machine.flows and not allotment.in_use:
                 public.allotments.remove(allotment)
-                public.inventory.release(allotment.ranges)
+                public.inventory.release(_ranges_after(allotment, resized))
                 del self.machines[machine.address]
 
     def _drop(self, allotment: Allotment, resized: Resizings) -> None:

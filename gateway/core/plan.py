@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.model.configuration import Configuration, VirtualMachine
+from gateway.model.configuration import (
+    Configuration,
+    InboundNatRule,
+    LoadBalancingRule,
+    VirtualMachine,
+)
 from gateway.model.profile import Method, Profile
 
 
@@ -82,10 +87,7 @@ def frontend_members(configuration: Configuration) -> dict[str, list[str]]:
 def plan(configuration: Configuration, profile: Profile) -> Plan:
     """Resolve a validated configuration. Pure: equal input, equal output."""
     packed = {public.name: public.ip_address.packed for public in configuration.public_ip_addresses}
-    idle = {
-        public.name: public.idle_timeout_in_minutes * 60
-        for public in configuration.public_ip_addresses
-    }
+    idle = {public.name: public.idle_timeout for public in configuration.public_ip_addresses}
     default_addresses = tuple(
         packed[name] for name in configuration.default_outbound_access.public_ip_addresses
     )
@@ -144,6 +146,10 @@ def _frontend_ports(configuration: Configuration) -> dict[str, frozenset[int]]:
             frontend.name: frontend.public_ip_address
             for frontend in balancer.frontend_ip_configurations
         }
-        for rule in (*balancer.load_balancing_rules, *balancer.inbound_nat_rules):
+        listening: list[LoadBalancingRule | InboundNatRule] = [
+            *balancer.load_balancing_rules,
+            *balancer.inbound_nat_rules,
+        ]
+        for rule in listening:
             ports[frontends[rule.frontend_ip_configuration]].add(rule.frontend_port)
     return {name: frozenset(used) for name, used in ports.items()}

@@ -1,0 +1,321 @@
+"""Invariants of the engine over random packets, replies, times and reloads.
+
+The schedule is hypothesis's: VMs with every method send TCP, UDP, echo and GRE to a few remotes,
+replies and errors come back, time passes, the pool grows and shrinks. After every step the
+invariants of the issue must hold; after everything expired, no port may be missing or held.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.packet import Raw
+
+from gateway.core.arrival import Arrival
+from gateway.core.engine import Engine
+from gateway.core.flow import Flow
+from tests.scenario import configuration, wrong_checksums
+
+MACHINES = {
+    "10.0.1.4": "default",
+    "10.0.1.5": "balanced",
+    "10.0.1.6": "instance",
+    "10.0.1.99": "stranger",
+}
+REMOTES = ["198.51.100.1", "198.51.100.2", "192.0.2.7"]
+PUBLIC = ["203.0.113.10", "203.0.113.20", "203.0.113.21", "203.0.113.30"]
+
+
+def yaml(pool_size: int, *, frontend_port: int = 80) -> str:
+    """A pool of one or of many (over tiers: 1,024, 512 and 64 ports each), two frontends."""
+    extra = "".join(
+        f"  - {{name: e{n}, privateIPAddress: 10.0.{4 + n // 200}.{10 + n % 200}}}\n"
+        for n in range(pool_size - 1)
+    )
+    members = ", ".join(["vm2", *(f"e{n}" for n in range(pool_size - 1))])
+    rule_text = (
+        "      - {{name: r{0}, frontendIPConfiguration: fe{0}, backendAddressPool: pool,\n"
+        "         protocol: Tcp, frontendPort: {1}, backendPort: 80}}\n"
+    )
+    return f"""
+gateway: {{inside: [lan0], outside: wan0, icmpEcho: translate, maximumFlows: 300}}
+virtualNetwork:
+  addressPrefixes: [10.0.0.0/16]
+  subnets: [{{name: web, addressPrefix: 10.0.0.0/16}}]
+publicIPAddresses:
+  - {{name: d, ipAddress: 203.0.113.10}}
+  - {{name: a, ipAddress: 203.0.113.20}}
+  - {{name: b, ipAddress: 203.0.113.21}}
+  - {{name: i, ipAddress: 203.0.113.30}}
+defaultOutboundAccess: {{publicIPAddresses: [d]}}
+virtualMachines:
+  - {{name: vm1, privateIPAddress: 10.0.1.4}}
+  - {{name: vm2, privateIPAddress: 10.0.1.5}}
+  - {{name: vm3, privateIPAddress: 10.0.1.6, publicIPAddress: i}}
+{extra}loadBalancers:
+  - name: lb
+    sku: Basic
+    frontendIPConfigurations: [{{name: fe1, publicIPAddress: a}}, {{name: fe2, publicIPAddress: b}}]
+    backendAddressPools: [{{name: pool, virtualMachines: [{members}]}}]
+    loadBalancingRules:
+{rule_text.format(1, frontend_port)}{rule_text.format(2, 80)}"""
+
+
+CONFIGURATIONS = {
+    (size, port): configuration(yaml(size, frontend_port=port))
+    for size, port in ((1, 80), (60, 80), (500, 80), (1, 1026))
+}
+
+machines = st.sampled_from(list(MACHINES))
+remotes = st.sampled_from(REMOTES)
+ports = st.integers(1, 6)
+payloads = st.binary(max_size=9)
+flags = st.sampled_from(["S", "S", "S", "A", "PA", "FA", "R", "RA", "SA"])
+
+
+class GatewayUnderLoad(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = Engine(CONFIGURATIONS[1, 80], seed=3)
+        self.now = 0.0
+        self.sent: dict[bytes, bytes] = {}  # what the wire saw -> what the VM sent
+
+    # -- what happens
+
+    def _send(self, packet: bytes) -> None:
+        destination = ".".join(map(str, packet[16:20]))
+        arrival = Arrival.HAIRPIN if destination in PUBLIC else Arrival.OUTBOUND
+        verdict = self.engine.handle(packet, arrival, self.now)
+        if verdict is None:
+            return
+        assert not wrong_checksums(verdict)
+        assert len(verdict) == len(packet)
+        if arrival is Arrival.OUTBOUND:
+            assert IP(verdict).src in PUBLIC
+            assert IP(verdict).dst == destination
+            self._reply_comes_back(packet, verdict)
+
+    def _reply_comes_back(self, packet: bytes, verdict: bytes) -> None:
+        """The exact mirror of what left must reach the exact mirror of what the VM sent."""
+        own, seen = IP(packet), IP(verdict)
+        if own.proto == 6:
+            answer: Any = TCP(sport=seen.dport, dport=seen.sport, flags="A")
+        elif own.proto == 17:
+            answer = UDP(sport=seen.dport, dport=seen.sport)
+        elif own.proto == 1:
+            answer = ICMP(type=0, id=seen[ICMP].id, seq=3)
+        else:
+            answer = Raw(b"x" * 12)
+        reply = bytes(IP(src=seen.dst, dst=seen.src, proto=own.proto) / answer / Raw(b"odd"))
+        delivered = self.engine.handle(reply, Arrival.INBOUND, self.now)
+        assert delivered is not None
+        assert not wrong_checksums(delivered)
+        back = IP(delivered)
+        assert (back.src, back.dst) == (own.dst, own.src)
+        if own.proto in (6, 17):
+            assert (back.sport, back.dport) == (own.dport, own.sport)
+        elif own.proto == 1:
+            assert back[ICMP].id == own[ICMP].id
+
+    @rule(vm=machines, to=remotes, sport=ports, dport=ports, flag=flags, data=payloads)
+    def tcp(self, vm: str, to: str, sport: int, dport: int, flag: str, data: bytes) -> None:
+        header = TCP(sport=sport, dport=dport, flags=flag)
+        self._send(bytes(IP(src=vm, dst=to) / header / Raw(data)))
+
+    @rule(vm=machines, to=remotes, sport=ports, dport=ports, data=payloads, summed=st.booleans())
+    def udp(self, vm: str, to: str, sport: int, dport: int, data: bytes, summed: bool) -> None:
+        header = (
+            UDP(sport=sport, dport=dport) if summed else UDP(sport=sport, dport=dport, chksum=0)
+        )
+        self._send(bytes(IP(src=vm, dst=to) / header / Raw(data)))
+
+    @rule(vm=machines, to=remotes, identifier=st.integers(0, 4), data=payloads)
+    def echo(self, vm: str, to: str, identifier: int, data: bytes) -> None:
+        self._send(bytes(IP(src=vm, dst=to) / ICMP(id=identifier, seq=1) / Raw(data)))
+
+    @rule(vm=machines, to=remotes)
+    def gre(self, vm: str, to: str) -> None:
+        self._send(bytes(IP(src=vm, dst=to, proto=47) / Raw(b"\0" * 16)))
+
+    @rule(vm=machines, to=st.sampled_from(PUBLIC), sport=ports, dport=st.integers(1024, 1027))
+    def hairpin(self, vm: str, to: str, sport: int, dport: int) -> None:
+        self._send(bytes(IP(src=vm, dst=to) / UDP(sport=sport, dport=dport)))
+
+    @rule(
+        src=remotes,
+        dst=st.sampled_from(PUBLIC),
+        sport=ports,
+        dport=st.integers(1020, 1030),
+        flag=flags,
+    )
+    def from_outside(self, src: str, dst: str, sport: int, dport: int, flag: str) -> None:
+        packet = bytes(IP(src=src, dst=dst) / TCP(sport=sport, dport=dport, flags=flag))
+        verdict = self.engine.handle(packet, Arrival.INBOUND, self.now)
+        if verdict is not None:
+            assert not wrong_checksums(verdict)
+            assert IP(verdict).dst in MACHINES
+
+    @rule(index=st.integers(0, 400), kind=st.sampled_from([3, 11, 12]), short=st.booleans())
+    @precondition(lambda self: len(self.engine.flows))
+    def error_about_a_flow(self, index: int, kind: int, short: bool) -> None:
+        flows = [flow for flow in self.engine.flows if not flow.awaiting_removal]
+        if not flows:
+            return
+        flow: Flow = flows[index % len(flows)]
+        if self.engine.flows.replies(flow.protocol).get(flow.reply) is not flow:
+            return
+        src, dst = str(IPv4Address(flow.reply[4:8])), str(IPv4Address(flow.reply[0:4]))
+        if flow.protocol not in (6, 17):
+            return
+        sport = int.from_bytes(flow.reply[10:12], "big")
+        dport = int.from_bytes(flow.reply[8:10], "big")
+        layer = TCP if flow.protocol == 6 else UDP
+        quoted = bytes(IP(src=src, dst=dst) / layer(sport=sport, dport=dport) / Raw(b"data"))
+        if short:
+            quoted = quoted[:28]
+        packet = bytes(IP(src="192.0.2.99", dst=src) / ICMP(type=kind) / Raw(quoted))
+        verdict = self.engine.handle(packet, Arrival.INBOUND, self.now)
+        assert verdict is not None
+        assert not wrong_checksums(verdict)
+        outer = IP(verdict)
+        inner = IP(bytes(outer[ICMP].payload))
+        assert outer.dst == inner.src == ".".join(map(str, flow.original[0:4]))
+
+    @rule(
+        packet=st.binary(max_size=80),
+        arrival=st.sampled_from(list(Arrival)),
+        header=st.booleans(),
+    )
+    def noise(self, packet: bytes, arrival: Arrival, header: bool) -> None:
+        """Nothing raises, whatever arrives; with a plausible start, deeper code is reached."""
+        if header:
+            start = bytes(IP(src="10.0.1.6", dst="198.51.100.1", len=len(packet) + 12))[:10]
+            packet = start[:9] + packet
+        self.engine.handle(packet, arrival, self.now)
+
+    @rule(seconds=st.sampled_from([0.1, 1, 14.9, 15.3, 60, 239, 241]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        while self.engine.expire(self.now, 7):
+            pass
+
+    @rule(chosen=st.sampled_from(list(CONFIGURATIONS)))
+    def reload(self, chosen: tuple[int, int]) -> None:
+        self.engine.reconfigure(CONFIGURATIONS[chosen], self.now)
+
+    # -- what must hold
+
+    @invariant()
+    def no_two_flows_share_a_public_tuple(self) -> None:
+        live = [flow for flow in self.engine.flows if not flow.awaiting_removal]
+        tuples = {(flow.protocol, flow.reply) for flow in live}
+        assert len(tuples) == len(live)
+        table = self.engine.flows
+        for flow in live:
+            assert table.replies(flow.protocol)[flow.reply] is flow
+
+    @invariant()
+    def a_port_is_held_exactly_by_its_flows(self) -> None:
+        held: dict[int, int] = {}
+        cooling: dict[int, int] = {}
+        for flow in self.engine.flows:
+            if flow.pool is not None:
+                held[id(flow.pool)] = held.get(id(flow.pool), 0) + 1
+                cooling[id(flow.pool)] = cooling.get(id(flow.pool), 0) + (
+                    flow.state_name == "CoolDown"
+                )
+                assert flow.pool.index(flow.public_port) >= 0
+        for public in self.engine.outbound.addresses.values():
+            for allotment in (*public.allotments, *public.retired):
+                for pool in allotment.pools.values():
+                    assert pool.held == held.get(id(pool), 0)
+                    assert pool.cooling == cooling.get(id(pool), 0)
+
+    @invariant()
+    def allotments_never_overlap(self) -> None:
+        for public in self.engine.outbound.addresses.values():
+            ranges = [r for a in (*public.allotments, *public.retired) for r in a.ranges]
+            dealt = sorted(ranges, key=lambda r: r.start)
+            for before, after in pairwise(dealt):
+                assert before.stop <= after.start
+            reserved = {port // 8 for port in public.frontend_ports}
+            for ports_ in dealt:
+                assert reserved.isdisjoint({ports_.start // 8, (ports_.stop - 1) // 8})
+            assert public.inventory.free + sum(map(len, dealt)) == public.inventory.capacity
+
+    @invariant()
+    def the_table_is_bounded(self) -> None:
+        assert len(self.engine.flows) <= 300
+
+    def teardown(self) -> None:
+        """After everything expired nothing is left: no flow, no held port, no timer."""
+        self.now += 100_000
+        while self.engine.expire(self.now):
+            pass
+        assert len(self.engine.flows) == 0
+        engine = self.engine
+        for records in (
+            engine.flows.tcp_original,
+            engine.flows.tcp_reply,
+            engine.flows.udp_original,
+            engine.flows.udp_reply,
+            engine.flows.other_original,
+            engine.flows.other_reply,
+            engine.flows.reclaimed,
+            engine.translation._endpoints,
+            engine.translation.expiry._buckets,
+        ):
+            assert not records
+        assert all(not machine.flows for machine in engine.outbound.machines.values())
+        for record in engine.port_records(self.now):
+            if record is not None:
+                assert (record.used, record.cooling, record.destinations) == (0, 0, ())
+
+
+GatewayUnderLoad.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestGatewayUnderLoad = GatewayUnderLoad.TestCase
+
+
+@given(st.binary(max_size=200), st.sampled_from(list(Arrival)))
+@settings(max_examples=500, deadline=None)
+def test_no_input_raises(packet: bytes, arrival: Arrival) -> None:
+    engine = Engine(CONFIGURATIONS[1, 80], seed=1)
+    verdict = engine.handle(packet, arrival, 0.0)
+    assert verdict is None or len(verdict) == len(packet)
+
+
+@given(
+    st.binary(min_size=20, max_size=60),
+    st.sampled_from([1, 6, 17, 47, 136]),
+    st.integers(5, 15),
+    st.sampled_from(list(Arrival)),
+)
+@settings(max_examples=1000, deadline=None)
+def test_no_plausible_header_raises(
+    body: bytes, protocol: int, words: int, arrival: Arrival
+) -> None:
+    total = 20 + len(body)
+    packet = (
+        bytes((0x40 | words, 0))
+        + total.to_bytes(2, "big")
+        + b"\0\0\0\0\x40"
+        + bytes((protocol,))
+        + b"\0\0"
+        + bytes((10, 0, 1, 6))
+        + bytes((198, 51, 100, 1))
+        + body
+    )
+    engine = Engine(CONFIGURATIONS[1, 80], seed=1)
+    verdict = engine.handle(packet, arrival, 0.0)
+    assert verdict is None or len(verdict) == len(packet)
