@@ -1,0 +1,309 @@
+"""A configuration as typed, frozen data: the resources of the contract, under ARM's names.
+
+Attributes are snake_case; files and JSON have ARM's spelling (``frontendIPConfigurations``).
+Each model checks what can be checked within one resource; what holds between resources is
+in ``references.py``, what this version refuses in ``availability.py``. Once read, a configuration
+never changes: a reload compares two.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.model.profile import AZURE_2017, PROFILES, Profile
+from gateway.model.values import (
+    Address,
+    BackendPort,
+    Directory,
+    FrontendPort,
+    Interface,
+    Minutes30,
+    Minutes120,
+    Name,
+    Network,
+    PortRange,
+    Text,
+    number,
+    refused,
+    whole,
+)
+
+SECONDS = 60.0  # in a minute
+UNPROBED_PORTS = (19, 21, 25, 70, 110, 119, 143, 220, 993)  # Azure refuses HTTP probes to these
+
+
+def arm_name(attribute: str) -> str:
+    """``public_ip_addresses`` → ``publicIPAddresses``: ARM has IP in capitals inside."""
+    first, *rest = attribute.split("_")
+    return first + "".join("IP" if word in ("ip", "IP") else word.capitalize() for word in rest)
+
+
+class Resource(BaseModel):
+    """What all parts of a configuration have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=arm_name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, data: Any) -> Any:
+        """A known key with nothing behind it (``probes:``) counts as not written."""
+        if not isinstance(data, dict):
+            return data
+        known = {field.alias for field in cls.model_fields.values()}
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class Gateway(Resource):
+    """This program on its host: interfaces, timers, where it keeps things."""
+
+    profile: Text = AZURE_2017.name
+    inside: Annotated[tuple[Interface, ...], Field(min_length=1)]
+    outside: Interface
+    fast_path: Literal["auto", "on", "off"] = "auto"
+    state_directory: Directory = Path("/var/lib/snatgw")
+    time_scale: Annotated[float, number(0, 1e6, "more than 0, at most 1000000")] = 1.0
+    """Seconds of Azure's timers that pass in a second."""
+    maximum_flows: Annotated[int, whole(1, 100_000_000)] = 1_000_000
+    icmp_echo: Literal["drop", "translate"] = "drop"
+    internet_address_prefixes: tuple[Network, ...] = ()
+    http: Text | None = None
+
+
+class Subnet(Resource):
+    name: Name
+    address_prefix: Network
+    network_security_group: Name | None = None
+    default_outbound_access: bool | None = None
+
+
+class VirtualNetwork(Resource):
+    address_prefixes: Annotated[tuple[Network, ...], Field(min_length=1)]
+    subnets: Annotated[tuple[Subnet, ...], Field(min_length=1)]
+
+
+class PublicIPAddress(Resource):
+    name: Name
+    ip_address: Address
+    idle_timeout_in_minutes: Minutes30 = 4.0
+    """Of flows through this address as an instance-level public IP."""
+
+    @property
+    def idle_timeout(self) -> float:
+        """In seconds."""
+        return self.idle_timeout_in_minutes * SECONDS
+
+
+class DefaultOutboundAccess(Resource):
+    """The public IPs behind standalone VMs. None: these have no way out."""
+
+    public_ip_addresses: tuple[Name, ...] = ()
+
+
+class VirtualMachine(Resource):
+    name: Name
+    private_ip_address: Address
+    public_ip_address: Name | None = None
+    network_security_group: Name | None = None
+
+
+class FrontendIPConfiguration(Resource):
+    name: Name
+    public_ip_address: Name
+
+
+class BackendAddressPool(Resource):
+    name: Name
+    virtual_machines: tuple[Name, ...] = ()
+
+
+class Probe(Resource):
+    name: Name
+    protocol: Literal["Tcp", "Http", "Https"]
+    port: BackendPort
+    request_path: Text | None = None
+    interval_in_seconds: Annotated[int, whole(5, 86400)] = 15
+    probe_threshold: Annotated[int, whole(1, 100)] | None = None
+    number_of_probes: Annotated[int, whole(1, 100)] | None = None
+    no_healthy_backends_behavior: Literal["AllProbedDown", "AllProbedUp"] = "AllProbedDown"
+
+    @property
+    def threshold(self) -> int:
+        """Results in a row that change a member's health; azure-2017 reads either key (A12)."""
+        return self.probe_threshold or self.number_of_probes or 1
+
+    @model_validator(mode="after")
+    def _path_goes_with_http(self) -> Self:
+        if self.protocol == "Tcp" and self.request_path is not None:
+            raise refused("requestPath is for probes of protocol Http or Https, this one is Tcp")
+        if self.protocol != "Tcp" and self.request_path is None:
+            raise refused(f"a probe of protocol {self.protocol} needs requestPath, as in /health")
+        if self.protocol != "Tcp" and self.port in UNPROBED_PORTS:
+            ports = ", ".join(map(str, UNPROBED_PORTS))
+            raise refused(f"port {self.port}: Azure sends no HTTP probes to ports {ports}")
+        return self
+
+
+class LoadBalancingRule(Resource):
+    """Links a backend pool to a frontend: for inbound flows, and for outbound SNAT."""
+
+    name: Name
+    frontend_ip_configuration: Name
+    backend_address_pool: Name
+    probe: Name | None = None
+    protocol: Literal["Tcp", "Udp", "All"]
+    frontend_port: Annotated[int, whole(0, 65534)]
+    backend_port: Annotated[int, whole(0, 65535)]
+    load_distribution: Literal["Default", "SourceIP", "SourceIPProtocol"] = "Default"
+    idle_timeout_in_minutes: Minutes30 = 4.0
+    enable_floating_ip: bool = False
+    enable_tcp_reset: bool = False
+    disable_outbound_snat: bool = False
+
+    @property
+    def idle_timeout(self) -> float:
+        """Of inbound flows, in seconds."""
+        return self.idle_timeout_in_minutes * SECONDS
+
+    @model_validator(mode="after")
+    def _port_0_is_all_ports(self) -> Self:
+        ports = (self.frontend_port, self.backend_port)
+        if self.protocol == "All" and ports != (0, 0):
+            raise refused("protocol All goes with frontendPort 0 and backendPort 0 only")
+        if self.protocol != "All" and 0 in ports:
+            raise refused(f"port 0 goes with protocol All only, this rule has {self.protocol}")
+        return self
+
+
+class InboundNatRule(Resource):
+    name: Name
+    frontend_ip_configuration: Name
+    protocol: Literal["Tcp", "Udp"]
+    frontend_port: FrontendPort
+    virtual_machine: Name
+    backend_port: BackendPort
+    idle_timeout_in_minutes: Minutes30 = 4.0
+    enable_floating_ip: bool = False
+    enable_tcp_reset: bool = False
+
+    @property
+    def idle_timeout(self) -> float:
+        """In seconds."""
+        return self.idle_timeout_in_minutes * SECONDS
+
+
+class OutboundRule(Resource):
+    name: Name
+    frontend_ip_configurations: Annotated[tuple[Name, ...], Field(min_length=1)]
+    backend_address_pool: Name
+    protocol: Literal["Tcp", "Udp", "All"]
+    allocated_outbound_ports: Annotated[int, whole(0, 64000)] = 0
+    """For each VM; 0: by the table of pool sizes."""
+    idle_timeout_in_minutes: Minutes120 = 4.0
+    enable_tcp_reset: bool = False
+
+    @property
+    def idle_timeout(self) -> float:
+        """In seconds."""
+        return self.idle_timeout_in_minutes * SECONDS
+
+    @model_validator(mode="after")
+    def _ports_come_in_units(self) -> Self:
+        if self.allocated_outbound_ports % 8:
+            below = self.allocated_outbound_ports // 8 * 8
+            raise refused(f"allocatedOutboundPorts must be a multiple of 8, as {below or 8}")
+        return self
+
+
+class LoadBalancer(Resource):
+    name: Name
+    sku: Literal["Basic", "Standard"] = "Basic"
+    frontend_ip_configurations: tuple[FrontendIPConfiguration, ...] = ()
+    backend_address_pools: tuple[BackendAddressPool, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    load_balancing_rules: tuple[LoadBalancingRule, ...] = ()
+    inbound_nat_rules: tuple[InboundNatRule, ...] = ()
+    outbound_rules: tuple[OutboundRule, ...] = ()
+
+
+class NatGateway(Resource):
+    name: Name
+    public_ip_addresses: Annotated[tuple[Name, ...], Field(min_length=1)]
+    subnets: tuple[Name, ...] = ()
+    idle_timeout_in_minutes: Minutes120 = 4.0
+
+    @property
+    def idle_timeout(self) -> float:
+        """Of TCP flows, in seconds."""
+        return self.idle_timeout_in_minutes * SECONDS
+
+
+class SecurityRule(Resource):
+    """A rule of a network security group; each side takes a single form or a plural one."""
+
+    name: Name
+    description: Text = ""
+    priority: Annotated[int, whole(100, 4096)]
+    direction: Literal["Inbound", "Outbound"]
+    access: Literal["Allow", "Deny"]
+    protocol: Literal["Tcp", "Udp", "Icmp", "Esp", "Ah", "*"]
+    source_address_prefix: Text | None = None
+    source_address_prefixes: tuple[Text, ...] = ()
+    source_port_range: PortRange | None = None
+    source_port_ranges: tuple[PortRange, ...] = ()
+    destination_address_prefix: Text | None = None
+    destination_address_prefixes: tuple[Text, ...] = ()
+    destination_port_range: PortRange | None = None
+    destination_port_ranges: tuple[PortRange, ...] = ()
+
+
+class NetworkSecurityGroup(Resource):
+    name: Name
+    security_rules: tuple[SecurityRule, ...] = ()
+    flush_connection: bool = False
+
+
+class Configuration(Resource):
+    """The whole file."""
+
+    gateway: Gateway
+    virtual_network: VirtualNetwork
+    public_ip_addresses: tuple[PublicIPAddress, ...] = ()
+    default_outbound_access: DefaultOutboundAccess = DefaultOutboundAccess()
+    virtual_machines: tuple[VirtualMachine, ...] = ()
+    load_balancers: tuple[LoadBalancer, ...] = ()
+    nat_gateways: tuple[NatGateway, ...] = ()
+    network_security_groups: tuple[NetworkSecurityGroup, ...] = ()
+
+    @property
+    def profile(self) -> Profile:
+        """The behaviour that ``gateway.profile`` names."""
+        return PROFILES[self.gateway.profile]
+
+    @cached_property
+    def _public_ips(self) -> dict[str, PublicIPAddress]:
+        return {public.name: public for public in self.public_ip_addresses}
+
+    @cached_property
+    def _machines(self) -> dict[str, VirtualMachine]:
+        return {machine.name: machine for machine in self.virtual_machines}
+
+    def public_ip(self, name: str) -> PublicIPAddress:
+        """The public IP address of this name. Raises KeyError."""
+        return self._public_ips[name]
+
+    def virtual_machine(self, name: str) -> VirtualMachine:
+        """The virtual machine of this name. Raises KeyError."""
+        return self._machines[name]
+
+    def subnet_of(self, address: IPv4Address) -> Subnet | None:
+        """The subnet that holds an address of the virtual network."""
+        return next((s for s in self.virtual_network.subnets if address in s.address_prefix), None)
+
+    def to_json(self) -> str:
+        """In the file's own spelling; ``Configuration.model_validate_json`` reads it back."""
+        return self.model_dump_json(by_alias=True)

@@ -1,0 +1,111 @@
+"""From a file to a configuration or to all that is wrong with it.
+
+``load`` reads, parses, validates and cross-checks; the result has a configuration if there is no
+error (warnings may come with it). It goes through JSON unchanged, because the daemon has this done
+by another process (``python -m gateway.model``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway.model import addressing, availability, inventory, references
+from gateway.model.configuration import Configuration
+from gateway.model.problems import Problem, dotted, shown
+from gateway.model.validation import Mistake, validate
+from gateway.model.yaml_text import Document, Unreadable
+
+MAX_BYTES = 8 * 1024 * 1024
+
+
+class Loaded(BaseModel):
+    """What became of a file. ``configuration`` is None exactly if a problem is an error."""
+
+    model_config = ConfigDict(frozen=True)
+
+    configuration: Configuration | None
+    problems: tuple[Problem, ...] = ()
+
+    def to_json(self) -> str:
+        """One JSON object; ``Loaded.model_validate_json`` reads it back."""
+        return self.model_dump_json(by_alias=True)
+
+
+def load(path: Path | str) -> Loaded:
+    """Read a configuration file. Never raises for what is in it, or for its absence."""
+    name = str(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return _refused(name, "there is no such file")
+    except IsADirectoryError:
+        return _refused(name, "is a directory; give the configuration file in it")
+    except OSError as error:
+        return _refused(name, f"cannot be read: {error.strerror or error}")
+    except ValueError as error:  # a NUL in the name
+        return _refused(name, f"cannot be read: {error}")
+    if len(content) > MAX_BYTES:
+        return _refused(name, f"is too large; allowed: {MAX_BYTES >> 20} MiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return _refused(name, "is not a text file: it must be YAML in UTF-8", line=line)
+    return load_text(text, name)
+
+
+def load_text(text: str, name: str) -> Loaded:
+    """The same from text; ``name`` is what problems call the file."""
+    try:
+        document = Document(text)
+    except Unreadable as error:
+        return _refused(name, str(error), path=error.path, line=error.line)
+    data = document.data
+    if data is None:
+        return _refused(name, "is empty; a configuration needs at least gateway, virtualNetwork")
+    if not isinstance(data, dict):
+        kind = "a list" if isinstance(data, list) else "a single value"
+        return _refused(name, f"is {kind}; a configuration is a mapping: gateway: …")
+
+    draft, mistakes, cuts = validate(data)
+    if draft is not None:
+        found = [
+            *references.check(draft, cuts),
+            *addressing.check(draft, cuts),
+            *inventory.check(draft, cuts),
+            *availability.check(draft),
+        ]
+        mistakes += [
+            Mistake(cuts.original(m.location), m.message, m.value, m.warning) for m in found
+        ]
+    problems = [
+        Problem(
+            name,
+            dotted(place),
+            None,
+            f"duplicate key; the first one is on line {document.lines[place]}",
+            line=line,
+        )
+        for place, line in document.duplicates
+    ]
+    problems += [
+        Problem(
+            name,
+            dotted(mistake.location),
+            shown(mistake.value),
+            mistake.message,
+            "warning" if mistake.warning else "error",
+            document.line(mistake.location),
+        )
+        for mistake in mistakes
+    ]
+    problems.sort(key=lambda problem: (problem.severity, problem.line or 0))
+    refused = any(problem.severity == "error" for problem in problems)
+    return Loaded(configuration=None if refused else draft, problems=tuple(problems))
+
+
+def _refused(name: str, message: str, *, path: str = "", line: int | None = None) -> Loaded:
+    return Loaded(configuration=None, problems=(Problem(name, path, None, message, line=line),))

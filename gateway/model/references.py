@@ -1,0 +1,145 @@
+"""Names: each resource's is its own, and each reference leads to a resource.
+
+Also what may be referred to only once: a public IP address belongs to one VM, one frontend or
+default outbound access; a frontend port to one rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from gateway.model.configuration import Configuration, LoadBalancer
+from gateway.model.problems import Location, did_you_mean, dotted
+from gateway.model.validation import Cuts, Mistake
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+    """Duplicate names, unknown names, and things that are used twice."""
+    yield from _interfaces(configuration)
+    subnets = configuration.virtual_network.subnets
+    yield from unique(subnets, ("virtualNetwork", "subnets"))
+    yield from unique(configuration.public_ip_addresses, ("publicIPAddresses",))
+    yield from unique(configuration.virtual_machines, ("virtualMachines",))
+    yield from unique(configuration.load_balancers, ("loadBalancers",))
+    for place, name in _public_ip_uses(configuration):
+        yield from known(name, configuration.public_ip_addresses, "publicIPAddresses", place, cuts)
+    yield from _used_once(_public_ip_uses(configuration))
+    for index, balancer in enumerate(configuration.load_balancers):
+        yield from _balancer(configuration, balancer, ("loadBalancers", index), cuts)
+
+
+def unique(resources: Sequence[Named], place: Location) -> Iterator[Mistake]:
+    """Names that occur twice in a list; as in Azure, capitals make no difference."""
+    first: dict[str, int] = {}
+    for index, resource in enumerate(resources):
+        before = first.setdefault(resource.name.casefold(), index)
+        if before != index:
+            message = f"name already used by {dotted((*place, before))}"
+            if resource.name != resources[before].name:
+                message += f" ({resources[before].name}): capitals make no difference"
+            yield Mistake((*place, index, "name"), message, resource.name)
+
+
+def known(
+    name: str, resources: Iterable[Named], collection: str, place: Location, cuts: Cuts
+) -> Iterator[Mistake]:
+    """A reference that leads nowhere, unless to something that was cut for another mistake."""
+    names = [resource.name for resource in resources]
+    if name in names or name in cuts.names or collection in cuts.nameless:
+        return
+    hint = did_you_mean(name, names) or f"; known: {', '.join(names[:10]) or 'none'}"
+    yield Mistake(place, f"no such name in {collection}{hint}", name)
+
+
+def _interfaces(configuration: Configuration) -> Iterator[Mistake]:
+    gateway = configuration.gateway
+    for index, name in enumerate(gateway.inside):
+        place = ("gateway", "inside", index)
+        if name in gateway.inside[:index]:
+            yield Mistake(place, "interface named twice", name)
+        if name == gateway.outside:
+            message = "is also gateway.outside; allowed: an interface that faces the VNet"
+            yield Mistake(place, message, name)
+
+
+def _public_ip_uses(configuration: Configuration) -> Iterator[tuple[Location, str]]:
+    """Where public IP addresses are referred to, in the order in which the first use counts."""
+    for index, machine in enumerate(configuration.virtual_machines):
+        if machine.public_ip_address is not None:
+            yield ("virtualMachines", index, "publicIPAddress"), machine.public_ip_address
+    for index, balancer in enumerate(configuration.load_balancers):
+        for number, frontend in enumerate(balancer.frontend_ip_configurations):
+            here = ("loadBalancers", index, "frontendIPConfigurations", number)
+            yield (*here, "publicIPAddress"), frontend.public_ip_address
+    default = configuration.default_outbound_access.public_ip_addresses
+    for index, name in enumerate(default):
+        yield ("defaultOutboundAccess", "publicIPAddresses", index), name
+
+
+def _used_once(uses: Iterable[tuple[Location, str]]) -> Iterator[Mistake]:
+    first: dict[str, Location] = {}
+    for place, name in uses:
+        before = first.setdefault(name, place)
+        if before != place:
+            message = f"public IP address already used by {dotted(before)}; allowed: one use"
+            yield Mistake(place, message, name)
+
+
+def _balancer(
+    configuration: Configuration, balancer: LoadBalancer, place: Location, cuts: Cuts
+) -> Iterator[Mistake]:
+    frontends = balancer.frontend_ip_configurations
+    pools = balancer.backend_address_pools
+    yield from unique(frontends, (*place, "frontendIPConfigurations"))
+    yield from unique(pools, (*place, "backendAddressPools"))
+    yield from unique(balancer.probes, (*place, "probes"))
+    yield from unique(balancer.load_balancing_rules, (*place, "loadBalancingRules"))
+    yield from unique(balancer.inbound_nat_rules, (*place, "inboundNatRules"))
+    yield from _frontend_ports(balancer, place)
+
+    machines = configuration.virtual_machines
+    for index, pool in enumerate(pools):
+        here = (*place, "backendAddressPools", index, "virtualMachines")
+        for number, name in enumerate(pool.virtual_machines):
+            yield from known(name, machines, "virtualMachines", (*here, number), cuts)
+            if name in pool.virtual_machines[:number]:
+                yield Mistake((*here, number), "VM named twice in this pool", name)
+    for index, rule in enumerate(balancer.load_balancing_rules):
+        here = (*place, "loadBalancingRules", index)
+        frontend, pool_name = rule.frontend_ip_configuration, rule.backend_address_pool
+        where = (*here, "frontendIPConfiguration")
+        yield from known(frontend, frontends, "frontendIPConfigurations", where, cuts)
+        where = (*here, "backendAddressPool")
+        yield from known(pool_name, pools, "backendAddressPools", where, cuts)
+        if rule.probe is not None:
+            yield from known(rule.probe, balancer.probes, "probes", (*here, "probe"), cuts)
+    for index, nat in enumerate(balancer.inbound_nat_rules):
+        here = (*place, "inboundNatRules", index)
+        frontend, where = nat.frontend_ip_configuration, (*here, "frontendIPConfiguration")
+        yield from known(frontend, frontends, "frontendIPConfigurations", where, cuts)
+        where = (*here, "virtualMachine")
+        yield from known(nat.virtual_machine, machines, "virtualMachines", where, cuts)
+
+
+def _frontend_ports(balancer: LoadBalancer, place: Location) -> Iterator[Mistake]:
+    """A frontend's port, for a protocol, is listened on by one rule."""
+    rules = [
+        ((*place, "loadBalancingRules", index), rule.frontend_ip_configuration, rule)
+        for index, rule in enumerate(balancer.load_balancing_rules)
+    ] + [
+        ((*place, "inboundNatRules", index), nat.frontend_ip_configuration, nat)
+        for index, nat in enumerate(balancer.inbound_nat_rules)
+    ]
+    first: dict[tuple[str, str, int], Location] = {}
+    for here, frontend, rule in rules:
+        key = (frontend, rule.protocol, rule.frontend_port)
+        before = first.setdefault(key, here)
+        if before != here:
+            message = f"{rule.protocol} port of {frontend} already used by {dotted(before)}"
+            yield Mistake((*here, "frontendPort"), message, rule.frontend_port)

@@ -1,0 +1,163 @@
+"""The scalar types of a configuration, each with the sentence that a user reads when it is wrong.
+
+pydantic converts generously (true is 1, an integer is an address): these types do not, and every
+refusal says what is allowed. They accept what a YAML or JSON file holds and what Python code
+passes, so that a configuration survives the way through JSON unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+RESOURCE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?")
+PREFIX = re.compile(r"(?P<address>[0-9.]+)/(?P<length>[0-9]{1,2})")
+
+
+def refused(message: str) -> PydanticCustomError:
+    """A refusal whose message reaches the user word for word."""
+    return PydanticCustomError("refused", "{reason}", {"reason": message})
+
+
+def whole(low: int, high: int, note: str = "") -> BeforeValidator:
+    """Whole numbers from ``low`` to ``high``, also as text."""
+    allowed = f"allowed: {low} to {high}{note}"
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise refused(f"must be a whole number; {allowed}")
+        if not low <= value <= high:
+            raise refused(f"out of range; {allowed}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def number(above: float, high: float, allowed: str) -> BeforeValidator:
+    """Numbers more than ``above``, at most ``high``; ``allowed`` puts that in words."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise refused(f"must be a number; allowed: {allowed}") from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise refused(f"must be a number; allowed: {allowed}")
+        if math.isnan(value) or not above < value <= high:
+            raise refused(f"out of range; allowed: {allowed}")
+        return float(value)
+
+    return BeforeValidator(check)
+
+
+def _text(value: object, what: str) -> str:
+    if isinstance(value, bool | int | float):
+        raise refused(f"must be text: {what}; put it in quotes")
+    if not isinstance(value, str):
+        raise refused(f"must be text: {what}")
+    return value
+
+
+def _name(value: object) -> str:
+    text = _text(value, "a name")
+    if not RESOURCE_NAME.fullmatch(text):
+        raise refused(
+            "not a resource name; allowed: 1 to 80 of letters, digits, '_', '-', '.', "
+            "beginning with a letter, digit or '_', ending with one of these"
+        )
+    return text
+
+
+def _interface(value: object) -> str:
+    text = _text(value, "an interface name")
+    if not 0 < len(text.encode()) <= 15 or text in (".", "..") or re.search(r"[\s/:%]", text):
+        raise refused("not an interface name; allowed: 1 to 15 characters, no space, '/', ':', '%'")
+    return text
+
+
+def _is_ipv6(text: str, kind: Callable[[str], object]) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _address(value: object) -> IPv4Address:
+    if isinstance(value, IPv4Address):
+        return value
+    text = _text(value, "an IPv4 address, as in 203.0.113.10")
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        if _is_ipv6(text, IPv6Address):
+            raise refused("IPv6 is not supported; allowed: an IPv4 address") from None
+        raise refused("not an IPv4 address; allowed: four numbers, as in 203.0.113.10") from None
+
+
+def _network(value: object) -> IPv4Network:
+    if isinstance(value, IPv4Network):
+        return value
+    text = _text(value, "an IPv4 prefix, as in 10.0.1.0/24")
+    match = PREFIX.fullmatch(text)
+    if match is None:
+        if _is_ipv6(text, IPv6Network):
+            raise refused("IPv6 is not supported; allowed: an IPv4 prefix")
+        raise refused("not an IPv4 prefix; allowed: address/length, as in 10.0.1.0/24")
+    try:
+        around = IPv4Network(text, strict=False)
+    except ValueError:
+        raise refused("not an IPv4 prefix; allowed: address/length, as in 10.0.1.0/24") from None
+    if str(around.network_address) != match["address"]:
+        raise refused(f"has bits set to the right of its length; did you mean {around}?")
+    return around
+
+
+def _directory(value: object) -> Path:
+    path = value if isinstance(value, Path) else Path(_text(value, "a directory"))
+    if not path.is_absolute() or "\0" in str(path):
+        raise refused("must be an absolute path, as in /var/lib/snatgw")
+    return path
+
+
+def _port_range(value: object) -> str:
+    """``*``, ``80`` or ``8000-8100``; a bare number is accepted, as ARM does."""
+    allowed = "allowed: *, a port, or a range as in 8000-8100, from 0 to 65535"
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise refused(f"not a port range; {allowed}")
+    text = str(value)
+    if text == "*":
+        return text
+    ends = text.split("-")
+    if len(ends) > 2 or not all(re.fullmatch(r"[0-9]{1,5}", end) for end in ends):
+        raise refused(f"not a port range; {allowed}")
+    if not 0 <= int(ends[0]) <= int(ends[-1]) <= 65535:
+        raise refused(f"out of range; {allowed}")
+    return text
+
+
+Name = Annotated[str, BeforeValidator(_name)]
+Text = Annotated[str, BeforeValidator(lambda value: _text(value, "a word"))]
+Interface = Annotated[str, BeforeValidator(_interface)]
+Address = Annotated[IPv4Address, BeforeValidator(_address)]
+Network = Annotated[IPv4Network, BeforeValidator(_network)]
+Directory = Annotated[Path, BeforeValidator(_directory)]
+PortRange = Annotated[str, BeforeValidator(_port_range)]
+FrontendPort = Annotated[int, whole(1, 65534)]
+BackendPort = Annotated[int, whole(1, 65535)]
+Minutes30 = Annotated[
+    float, number(0, 30, "4 to 30 minutes as in Azure, or less, as a fraction, but more than 0")
+]
+Minutes120 = Annotated[
+    float, number(0, 120, "4 to 120 minutes as in Azure, or less, as a fraction, but more than 0")
+]
