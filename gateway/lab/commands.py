@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from gateway.lab import lifecycle, topology
+from gateway.lab import lifecycle, processes, topology
 from gateway.lab.lifecycle import LabError, Status
 from gateway.lab.topology import Lab
 
@@ -51,21 +50,6 @@ def _refusals() -> Iterator[None]:
         raise _Refusal(str(error)) from error
 
 
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP end like Ctrl-C, so that a lab that is half up is taken down."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @click.group()
 def lab() -> None:
     """Three VMs, a gateway and an internet in network namespaces (root).
@@ -93,7 +77,7 @@ def up(lab: Lab, config: Path | None, time_scale: float | None) -> None:
     """
     if config is not None and time_scale is not None:
         raise click.UsageError("--time-scale is for the generated configuration, not for --config")
-    with _refusals(), _termination_interrupts():
+    with _refusals(), processes.termination_interrupts():
         ready = lifecycle.up(lab, config, time_scale or 1.0)
     click.echo(_summary(lab, ready))
 

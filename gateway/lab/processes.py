@@ -12,8 +12,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,39 @@ class Process:
         return start_time(self.pid) == self.start_time
 
 
+@contextlib.contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP end like Ctrl-C, so that what is half up is taken down."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def module_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command that runs a module of this very package, wherever the user stands: `-P` keeps a
+    `gateway` in the current directory from being taken for it."""
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def module_environment(**more: str) -> dict[str, str]:
+    """The environment for `module_command`; the package need not be installed."""
+    source = str(Path(__file__).resolve().parents[2])
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": source if not path else f"{source}{os.pathsep}{path}",
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }
+
+
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None if it is gone or a zombie."""
     try:
@@ -58,7 +92,6 @@ def spawn(
     namespace: str,
     command: Sequence[str],
     log: Path,
-    environment: Mapping[str, str] | None = None,
 ) -> Process:
     """Start `command` in the namespace, detached. Raises OSError if it cannot be started."""
     with log.open("ab") as output:
@@ -68,7 +101,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
+            env=module_environment(),
         )
     return Process(service, namespace, child.pid, start_time(child.pid) or 0, str(log))
 

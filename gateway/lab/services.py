@@ -6,9 +6,7 @@ known. A server counts as up when it answers in its own namespace.
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +18,7 @@ from dnslib import DNSRecord
 from pyroute2 import netns
 
 from gateway.lab import topology, webroot
-from gateway.lab.processes import Process, spawn
+from gateway.lab.processes import Process, module_command, spawn
 from gateway.lab.topology import Lab
 
 DAEMON = "gateway"
@@ -81,7 +79,6 @@ class Service:
 
 def internet_services(lab: Lab) -> tuple[Service, ...]:
     """Web (Debian's nginx), iperf3 (Debian's), echo and DNS (ours)."""
-    own = (sys.executable, "-m", "gateway.lab.servers")
     run = lab.directory
     question = bytes(DNSRecord.question(topology.MYIP).pack())
     return (
@@ -97,14 +94,14 @@ def internet_services(lab: Lab) -> tuple[Service, ...]:
         ),
         Service(
             "echo",
-            (*own, "echo"),
+            module_command("gateway.lab.servers", "echo"),
             tuple(
                 Endpoint(topology.ECHO, topology.ECHO_PORT, datagram) for datagram in (None, b"?")
             ),
         ),
         Service(
             "dns",
-            (*own, "dns"),
+            module_command("gateway.lab.servers", "dns"),
             tuple(
                 Endpoint(address, 53, datagram)
                 for address in (topology.NAME_SERVER, topology.OPENDNS)
@@ -129,15 +126,15 @@ def start_internet(lab: Lab, record: Callable[[Process], None]) -> None:
     namespace = lab.namespace(topology.INTERNET)
     for service in internet_services(lab):
         log = lab.log(service.name)
-        record(spawn(service.name, namespace, service.command, log, _environment()))
+        record(spawn(service.name, namespace, service.command, log))
 
 
 def start_daemon(lab: Lab, configuration: Path) -> Process:
     """Start `snatgw run` in the gateway's namespace. Raises OSError."""
-    command = (sys.executable, "-m", "gateway", "run")
-    options = ("-c", str(configuration), "--api", str(lab.api_socket))
-    namespace = lab.namespace(topology.GATEWAY)
-    return spawn(DAEMON, namespace, (*command, *options), lab.log(DAEMON), _environment())
+    command = module_command(
+        "gateway", "run", "-c", str(configuration), "--api", str(lab.api_socket)
+    )
+    return spawn(DAEMON, lab.namespace(topology.GATEWAY), command, lab.log(DAEMON))
 
 
 def wait_for_daemon(daemon: Process) -> str:
@@ -219,13 +216,3 @@ def tail(log: Path) -> str:
         return f"  {log}: {error.strerror}"
     shown = lines[-LOG_TAIL_LINES:] or ["(empty)"]
     return "\n".join([f"  {log} ends with:", *(f"    {line}" for line in shown)])
-
-
-def _environment() -> dict[str, str]:
-    # The package may be run from its source tree, without being installed.
-    source = str(Path(__file__).resolve().parents[2])
-    path = os.environ.get("PYTHONPATH")
-    return {
-        "PYTHONPATH": source if not path else f"{source}{os.pathsep}{path}",
-        "PYTHONUNBUFFERED": "1",
-    }
