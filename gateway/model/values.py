@@ -123,9 +123,9 @@ def _network(value: object) -> IPv4Network:
     return around
 
 
-def _directory(value: object) -> Path:
-    path = value if isinstance(value, Path) else Path(_text(value, "a directory"))
-    if not path.is_absolute() or "\0" in str(path):
+def _directory(value: object) -> str:
+    path = str(value) if isinstance(value, Path) else _text(value, "a directory")
+    if not Path(path).is_absolute() or "\0" in path:
         raise refused("must be an absolute path, as in /var/lib/snatgw")
     return path
 

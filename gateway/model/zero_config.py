@@ -1,4 +1,4 @@
-"""A configuration with no file: from the flags of ``snatgw run --inside … --outside … --public-ip …``.
+"""A configuration with no file: from ``snatgw run --inside … --outside … --public-ip …``.
 
 Every source behind an inside interface is a standalone VM with default SNAT. The inside interfaces'
 networks are the virtual network, one subnet each. The private ranges count as internet, because
@@ -105,7 +105,7 @@ def _problems(
             yield problem("--public-ip", address, "address named twice")
         if any(address in special for special in addressing.NOT_FOR_NETWORKS):
             yield problem("--public-ip", address, "not an address that a host can have")
-        for network in inside_networks:
+        for network in dict.fromkeys(inside_networks):
             if address in network:
                 message = f"a public IP cannot be within an inside interface's network ({network})"
                 yield problem("--public-ip", address, message)
