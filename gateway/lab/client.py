@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import struct
 import sys
@@ -90,7 +91,8 @@ class Holder:
             return "timeout"
         except OSError as error:
             connection.close()
-            return error.strerror or type(error).__name__
+            # asyncio puts the address where the reason was.
+            return os.strerror(error.errno) if error.errno else type(error).__name__
         self._held.append(connection)
         return "open"
 

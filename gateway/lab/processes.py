@@ -45,12 +45,20 @@ class Process:
 
 @contextlib.contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP end like Ctrl-C, so that what is half up is taken down."""
+    """SIGTERM and SIGHUP end like Ctrl-C, so that what is half up is taken down.
+
+    By this process only: pyroute2 forks short-lived children and ends them with SIGTERM, and one
+    that unwound this stack would take down what its parent builds (seen).
+    """
+    owner = os.getpid()
 
     def interrupt(number: int, frame: object) -> None:
+        if os.getpid() != owner:
+            os._exit(128 + number)
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -1,0 +1,1 @@
+"""Tests with real clients in network namespaces: root and Linux."""

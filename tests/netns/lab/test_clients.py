@@ -1,0 +1,75 @@
+"""Real clients in the lab's VMs reach the lab's internet, each by its own outbound method."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gateway.lab import topology, webroot
+from tests.netns.lab.conftest import Commands
+
+SEEN_AS = [
+    ("vm1", {topology.DEFAULT_PUBLIC_IP}),
+    ("vm2", set(topology.FRONTENDS)),
+    ("vm3", {topology.INSTANCE_LEVEL_PUBLIC_IP}),
+]
+
+
+@pytest.mark.parametrize(("vm", "addresses"), SEEN_AS)
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_dns_answers_the_public_address(
+    up: Commands, vm: str, addresses: set[str], transport: str
+) -> None:
+    query = ("dig", "+short", transport, "myip.opendns.com", "@resolver1.opendns.com")
+    seen = {up.output(vm, *query)}
+    for _ in range(40):
+        if seen >= addresses:
+            break
+        seen.add(up.output(vm, *query))
+    assert seen == addresses
+
+
+@pytest.mark.parametrize(("vm", "addresses"), SEEN_AS)
+def test_azures_own_example_works_as_printed(up: Commands, vm: str, addresses: set[str]) -> None:
+    printed = up.output(vm, "nslookup", "myip.opendns.com", "resolver1.opendns.com")
+    assert "208.67.222.222#53" in printed
+    assert any(f"Name:\tmyip.opendns.com\nAddress: {address}" in printed for address in addresses)
+
+
+@pytest.mark.parametrize("vm", ["vm1", "vm2", "vm3"])
+@pytest.mark.parametrize("server", ["web1.example", "web2.example"])
+def test_web_servers_serve_a_page(up: Commands, vm: str, server: str) -> None:
+    assert "Hello from the lab" in up.output(vm, "curl", "-sS", f"http://{server}/")
+
+
+def test_the_large_file_arrives_whole(up: Commands) -> None:
+    command = up.line("exec", "vm1", "curl", "-sS", f"http://web2.example/{webroot.LARGE_NAME}")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
+        assert curl.stdout is not None
+        digest = hashlib.file_digest(curl.stdout, "sha256").hexdigest()  # type: ignore[arg-type]
+    assert digest == webroot.LARGE_SHA256
+
+
+def test_iperf3_server_answers(up: Commands) -> None:
+    report = json.loads(up.output("vm3", "iperf3", "-J", "-n", "1M", "-c", "iperf.example"))
+    assert report["end"]["sum_received"]["bytes"] > 0
+
+
+@pytest.mark.parametrize("vm", ["vm1", "vm2", "vm3"])
+def test_a_60_kb_datagram_is_echoed(up: Commands, vm: str) -> None:
+    program = (
+        "import socket\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "s.settimeout(10)\n"
+        "s.connect(('echo.example', 7))\n"
+        "data = bytes(range(250)) * 240\n"
+        "s.send(data)\n"
+        "assert s.recv(1 << 16) == data\n"
+    )
+    up.output(vm, sys.executable, "-c", program)
+
+
+def test_names_that_the_internet_does_not_have(up: Commands) -> None:
+    assert "NXDOMAIN" in up.output("vm1", "dig", "www.example.org")

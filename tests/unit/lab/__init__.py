@@ -1,0 +1,1 @@
+"""The lab: what of it needs neither root nor namespaces."""
