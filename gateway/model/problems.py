@@ -39,7 +39,7 @@ class Problem:
         parts = [where, field] if field else [where]
         if self.severity == "warning":
             parts.append("warning")
-        return ": ".join([*parts, self.message])
+        return printable(": ".join([*parts, self.message]))
 
 
 class InvalidConfiguration(ValueError):
@@ -50,6 +50,11 @@ class InvalidConfiguration(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+def printable(text: str) -> str:
+    """The text on one line, and with nothing in it that a terminal would act on."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def dotted(location: Location) -> str:
     """A location as users write it."""
     text = ""
@@ -57,7 +62,8 @@ def dotted(location: Location) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{part}" if text else part
+            key = part if len(part) <= MAX_SHOWN else part[: MAX_SHOWN - 1] + "…"
+            text += f".{key}" if text else key
     return text
 
 

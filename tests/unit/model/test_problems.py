@@ -446,3 +446,9 @@ def test_whole_parts_that_are_wrong_bring_no_mistakes_that_are_not_there() -> No
         "virtualNetwork = 5: must be a mapping, as in {name: …}",
         "virtualNetwerk: unknown key; did you mean virtualNetwork?",
     ]
+
+
+def test_a_key_cannot_break_the_line_or_reach_the_terminal() -> None:
+    text = MINIMAL + '"a\\n\\e[31m": 1\n'
+    (line,) = messages(text)
+    assert line.startswith("a\\n\\x1b[31m: unknown key; allowed: gateway, ")
