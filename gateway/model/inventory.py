@@ -5,7 +5,7 @@ Pure arithmetic on the profile, so that a file that cannot fit is refused before
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from gateway.model.configuration import Configuration, InboundNatRule, LoadBalancingRule
 from gateway.model.profile import PROFILES, Profile
@@ -21,20 +21,19 @@ def capacity(profile: Profile, frontend_ports: Iterable[int]) -> int:
     )
 
 
-def linked_members(configuration: Configuration) -> dict[tuple[int, str], list[str]]:
+def linked_members(configuration: Configuration) -> dict[tuple[int, str], Collection[str]]:
     """(load balancer's index, frontend) → VMs that its load balancing rules link to it.
 
     In pool order, each once. Inbound NAT rules link nothing. Names that the file does not
     have are left out: cross-checks report these.
     """
-    members: dict[tuple[int, str], list[str]] = {}
+    members: dict[tuple[int, str], dict[str, None]] = {}
     for index, balancer in enumerate(configuration.load_balancers):
         pools = {pool.name: pool.virtual_machines for pool in balancer.backend_address_pools}
         for rule in balancer.load_balancing_rules:
-            behind = members.setdefault((index, rule.frontend_ip_configuration), [])
-            pool = pools.get(rule.backend_address_pool, ())
-            behind.extend(name for name in pool if name not in behind)
-    return members
+            behind = members.setdefault((index, rule.frontend_ip_configuration), {})
+            behind |= dict.fromkeys(pools.get(rule.backend_address_pool, ()))
+    return dict(members)
 
 
 def frontend_ports(configuration: Configuration, balancer: int, frontend: str) -> set[int]:

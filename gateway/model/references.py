@@ -6,7 +6,7 @@ default outbound access; a frontend port to one rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from gateway.model.configuration import Configuration, LoadBalancer
@@ -27,8 +27,9 @@ def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
     yield from unique(configuration.public_ip_addresses, ("publicIPAddresses",))
     yield from unique(configuration.virtual_machines, ("virtualMachines",))
     yield from unique(configuration.load_balancers, ("loadBalancers",))
+    public_ips = named(configuration.public_ip_addresses)
     for place, name in _public_ip_uses(configuration):
-        yield from known(name, configuration.public_ip_addresses, "publicIPAddresses", place, cuts)
+        yield from known(name, public_ips, "publicIPAddresses", place, cuts)
     yield from _used_once(_public_ip_uses(configuration))
     for index, balancer in enumerate(configuration.load_balancers):
         yield from _balancer(configuration, balancer, ("loadBalancers", index), cuts)
@@ -46,14 +47,18 @@ def unique(resources: Sequence[Named], place: Location) -> Iterator[Mistake]:
             yield Mistake((*place, index, "name"), message, resource.name)
 
 
+def named(resources: Iterable[Named]) -> Collection[str]:
+    """The names of a list, in its order, quick to look up."""
+    return dict.fromkeys(resource.name for resource in resources)
+
+
 def known(
-    name: str, resources: Iterable[Named], collection: str, place: Location, cuts: Cuts
+    name: str, names: Collection[str], collection: str, place: Location, cuts: Cuts
 ) -> Iterator[Mistake]:
     """A reference that leads nowhere, unless to something that was cut for another mistake."""
-    names = [resource.name for resource in resources]
     if name in names or name in cuts.names or collection in cuts.nameless:
         return
-    hint = did_you_mean(name, names) or f"; known: {', '.join(names[:10]) or 'none'}"
+    hint = did_you_mean(name, names) or f"; known: {', '.join(list(names)[:10]) or 'none'}"
     yield Mistake(place, f"no such name in {collection}{hint}", name)
 
 
@@ -94,21 +99,23 @@ def _used_once(uses: Iterable[tuple[Location, str]]) -> Iterator[Mistake]:
 def _balancer(
     configuration: Configuration, balancer: LoadBalancer, place: Location, cuts: Cuts
 ) -> Iterator[Mistake]:
-    frontends = balancer.frontend_ip_configurations
-    pools = balancer.backend_address_pools
-    yield from unique(frontends, (*place, "frontendIPConfigurations"))
-    yield from unique(pools, (*place, "backendAddressPools"))
+    yield from unique(balancer.frontend_ip_configurations, (*place, "frontendIPConfigurations"))
+    yield from unique(balancer.backend_address_pools, (*place, "backendAddressPools"))
     yield from unique(balancer.probes, (*place, "probes"))
     yield from unique(balancer.load_balancing_rules, (*place, "loadBalancingRules"))
     yield from unique(balancer.inbound_nat_rules, (*place, "inboundNatRules"))
     yield from _frontend_ports(balancer, place)
 
-    machines = configuration.virtual_machines
-    for index, pool in enumerate(pools):
+    machines = named(configuration.virtual_machines)
+    frontends = named(balancer.frontend_ip_configurations)
+    pools = named(balancer.backend_address_pools)
+    probes = named(balancer.probes)
+    for index, pool in enumerate(balancer.backend_address_pools):
         here = (*place, "backendAddressPools", index, "virtualMachines")
+        first: dict[str, int] = {}
         for number, name in enumerate(pool.virtual_machines):
             yield from known(name, machines, "virtualMachines", (*here, number), cuts)
-            if name in pool.virtual_machines[:number]:
+            if first.setdefault(name, number) != number:
                 yield Mistake((*here, number), "VM named twice in this pool", name)
     for index, rule in enumerate(balancer.load_balancing_rules):
         here = (*place, "loadBalancingRules", index)
@@ -118,7 +125,7 @@ def _balancer(
         where = (*here, "backendAddressPool")
         yield from known(pool_name, pools, "backendAddressPools", where, cuts)
         if rule.probe is not None:
-            yield from known(rule.probe, balancer.probes, "probes", (*here, "probe"), cuts)
+            yield from known(rule.probe, probes, "probes", (*here, "probe"), cuts)
     for index, nat in enumerate(balancer.inbound_nat_rules):
         here = (*place, "inboundNatRules", index)
         frontend, where = nat.frontend_ip_configuration, (*here, "frontendIPConfiguration")

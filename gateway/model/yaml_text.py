@@ -96,6 +96,12 @@ class Document:
             return self._sequence(location)
         return self._mapping(location)
 
+    def _skip(self, event: yaml.Event, location: Location) -> None:
+        """Read a value that does not count, leaving the lines of the one that does."""
+        lines, self.lines = self.lines, {}
+        self._value(event, location)
+        self.lines = lines
+
     def _sequence(self, location: Location) -> list[object]:
         items: list[object] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
@@ -111,9 +117,7 @@ class Document:
             place = (*location, event.value)
             if event.value in entries:
                 self.duplicates.append((place, line))
-                known = dict(self.lines)
-                self._value(next(self._events), place)
-                self.lines = known
+                self._skip(next(self._events), place)
                 continue
             self.lines[place] = line
             entries[event.value] = self._value(next(self._events), place)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gateway.model import Configuration, Loaded, load, load_text
+from gateway.model.configuration import NatGateway, NetworkSecurityGroup, OutboundRule, Resource
 from tests.unit.model.files import LOAD_BALANCED, MINIMAL, changed, configuration, errors
+
+REFUSED = (NatGateway, NetworkSecurityGroup, OutboundRule)  # not described while refused
 
 CONTRACT = """\
 gateway:
@@ -206,3 +211,20 @@ def test_the_module_without_a_file_is_wrong_usage() -> None:
     ran = subprocess.run([sys.executable, "-m", "gateway.model"], capture_output=True, check=False)
     assert ran.returncode == 2
     assert b"usage" in ran.stderr
+
+
+def test_the_reference_shows_a_file_that_loads_and_has_every_key() -> None:
+    reference = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
+    example = reference.split("```yaml\n")[1].split("```")[0]
+    assert configuration(example).virtual_machines
+    words = set(re.findall(r"[A-Za-z]+", reference))
+    models = [Configuration]
+    for model in models:
+        for field in model.model_fields.values():
+            assert field.alias in words, f"{model.__name__}.{field.alias}"
+            kinds = (field.annotation, *get_args(field.annotation))
+            models += [
+                kind
+                for kind in kinds
+                if isinstance(kind, type) and issubclass(kind, Resource) and kind not in REFUSED
+            ]
