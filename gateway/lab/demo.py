@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from io import TextIOWrapper
+from typing import Any, cast
 
 from gateway.lab import lifecycle, processes, topology
 from gateway.lab.lifecycle import LabError
@@ -282,6 +283,8 @@ def main() -> int:
         print("usage: python -m gateway.lab.demo [--keep]", file=sys.stderr)
         return 2
     keep = bool(sys.argv[1:])
+    # A terminal that has no tick shows something else; the demo goes on.
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="replace")
     narrator = Narrator()
     lab = Lab(LAB_NAME)
     with processes.termination_interrupts():
