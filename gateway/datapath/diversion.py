@@ -1,0 +1,227 @@
+"""Turns a host into the gateway and back: rules, public addresses, sysctls, and a journal of them.
+
+``install`` goes from closed to open: rules that let nothing by first, forwarding last. ``remove``
+goes back in the other order. What the host had before is written down before it is changed, in
+``/run/snatgw``, so that the start after a SIGKILL still knows it; a gateway whose journal is there
+but whose interfaces nobody claims is dead, and the next start removes what it left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import TracebackType
+
+from gateway.datapath.claims import is_claimed
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.interfaces import (
+    PublicAddresses,
+    find_link,
+    read_sysctl,
+    wanted_sysctls,
+    write_sysctl,
+)
+from gateway.datapath.rules import DiversionPlan, Netfilter, instance_name, ipv4_chains, ipv6_chains
+
+JOURNALS = Path("/run/snatgw")
+
+IPV4, IPV6 = Netfilter("iptables"), Netfilter("ip6tables")
+
+
+@dataclass
+class Journal:
+    """What a gateway changed on this host, and what was there before."""
+
+    inside: list[str]
+    outside: str
+    links: dict[str, str]  # interface: index and hardware address, to know it again
+    public_ips: list[str] = field(default_factory=list)
+    sysctls: list[tuple[str, str, str]] = field(default_factory=list)  # interface, name, old value
+
+    @classmethod
+    def path(cls, outside: str) -> Path:
+        """Network namespaces share /run; their interfaces may have the same names."""
+        namespace = os.stat("/proc/self/ns/net").st_ino
+        return JOURNALS / f"{instance_name(outside)}.{namespace}.json"
+
+    def write(self) -> None:
+        path = self.path(self.outside)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Journal | None:
+        """A journal whose interfaces are still the same ones, or None."""
+        try:
+            journal = cls(**json.loads(path.read_text()))
+            journal.sysctls = [(str(a), str(b), str(c)) for a, b, c in journal.sysctls]
+            same = journal.links == _identities([*journal.inside, journal.outside])
+        except (OSError, ValueError, TypeError):
+            return None
+        return journal if same else None
+
+    def erase(self) -> None:
+        self.path(self.outside).unlink(missing_ok=True)
+
+
+class Diversion:
+    """The host's side of one gateway. Make one, ``install`` it, ``update`` it, ``remove`` it."""
+
+    def __init__(self, plan: DiversionPlan) -> None:
+        self.plan = plan
+        self._journal: Journal | None = None
+
+    def install(self) -> None:
+        """Divert packets to the queue. Raises DatapathError with everything undone again."""
+        plan = self.plan
+        clean_up_after_dead_gateways(keep=plan.outside)
+        identities = _identities([*plan.inside, plan.outside])
+        journal = Journal(list(plan.inside), plan.outside, identities)
+        left = Journal.read(Journal.path(plan.outside))
+        if left is not None:
+            _take_over(left, journal, plan)
+        self._journal = journal
+        try:
+            journal.public_ips = [str(address) for address in plan.public_ips]
+            journal.write()
+            self._load_rules()
+            PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
+            self._set_sysctls()
+        except OSError as error:
+            self.remove()
+            raise DatapathError([f"{error.filename}: {error.strerror}"]) from None
+        except DatapathError:
+            self.remove()
+            raise
+
+    def update(self, plan: DiversionPlan) -> None:
+        """Change public IPs and prefixes while packets flow; the interfaces stay."""
+        assert self._journal is not None
+        before, after = set(self.plan.public_ips), set(plan.public_ips)
+        addresses = PublicAddresses(plan.outside, plan.inside[0])
+        self._journal.public_ips = [str(address) for address in sorted(before | after)]
+        self._journal.write()
+        self.plan = plan
+        self._load_rules()
+        addresses.add(after - before)
+        addresses.remove(before - after)
+        self._journal.public_ips = [str(address) for address in sorted(after)]
+        self._journal.write()
+
+    def remove(self) -> None:
+        """Put the host back as it was. Raises DatapathError for what could not be undone."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            _take_down(journal)
+
+    def __enter__(self) -> Diversion:
+        self.install()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def _load_rules(self) -> None:
+        IPV4.load(ipv4_chains(self.plan))
+        if IPV6.available():
+            IPV6.load(ipv6_chains(self.plan))
+
+    def _set_sysctls(self) -> None:
+        assert self._journal is not None
+        known = {(interface, name) for interface, name, _ in self._journal.sysctls}
+        wanted = wanted_sysctls(self.plan.inside, self.plan.outside)
+        for interface, name, _ in wanted:
+            if (interface, name) not in known:
+                self._journal.sysctls.append((interface, name, read_sysctl(interface, name)))
+        self._journal.write()
+        # Forwarding last: until then no packet passes, whatever is still missing.
+        for interface, name, value in sorted(wanted, key=lambda item: item[1] == "forwarding"):
+            write_sysctl(interface, name, value)
+
+
+def clean_up_after_dead_gateways(keep: str) -> None:
+    """Remove what gateways left that died without a word, except the one on ``keep``.
+
+    A gateway lives while it claims its outside interface (``claims.py``).
+    """
+    for path in JOURNALS.glob(f"*.{os.stat('/proc/self/ns/net').st_ino}.json"):
+        journal = Journal.read(path)
+        if journal is None:
+            continue
+        if journal.outside != keep and not is_claimed(journal.outside):
+            _take_down(journal)
+
+
+def _take_over(left: Journal, journal: Journal, plan: DiversionPlan) -> None:
+    """Go on where a crash stopped, opening nothing: its rules stay until ours replace them.
+
+    The originals of sysctls are what the dead gateway found, not what it made of them.
+    """
+    interfaces = {*plan.inside, plan.outside}
+    for interface, name, old in left.sysctls:
+        if interface in interfaces:
+            journal.sysctls.append((interface, name, old))
+        else:
+            write_sysctl(interface, name, old)
+    stale = {IPv4Address(address) for address in left.public_ips} - set(plan.public_ips)
+    PublicAddresses(left.outside, left.inside[0]).remove(stale)
+
+
+def _take_down(journal: Journal) -> None:
+    """Forwarding off, then addresses, and the rules last: nothing is ever open on the way."""
+    problems: list[str] = []
+    for interface, name, old in sorted(journal.sysctls, key=lambda item: item[1] != "forwarding"):
+        if find_link(interface) is not None:
+            with _Collecting(problems):
+                write_sysctl(interface, name, old)
+    if journal.inside and all(find_link(n) for n in (journal.outside, journal.inside[0])):
+        with _Collecting(problems):
+            PublicAddresses(journal.outside, journal.inside[0]).remove(
+                IPv4Address(address) for address in journal.public_ips
+            )
+    instance = instance_name(journal.outside)
+    with _Collecting(problems):
+        IPV4.remove(instance)
+    if IPV6.available():
+        with _Collecting(problems):
+            IPV6.remove(instance)
+    journal.erase()
+    if problems:
+        raise DatapathError(problems)
+
+
+class _Collecting(contextlib.AbstractContextManager[None]):
+    """Go on after a DatapathError, keeping its problems."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self._problems = problems
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, DatapathError):
+            self._problems += error.problems
+            return True
+        return False
+
+
+def _identities(interfaces: list[str]) -> dict[str, str]:
+    identities = {}
+    for name in interfaces:
+        link = find_link(name)
+        identities[name] = "" if link is None else f"{link.index} {link.hardware}"
+    return identities

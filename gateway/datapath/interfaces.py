@@ -1,0 +1,175 @@
+"""Interfaces, neighbours, routes and per-interface sysctls, by pyroute2 and /proc/sys.
+
+Public IPs are answered for on the outside interface by proxy neighbour entries. The kernel answers
+a proxied address only if its route leads out of another interface, so each public IP has a /32
+route through the inside; no packet takes it, since all are rewritten before routing.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from gateway.datapath.errors import DatapathError
+
+ROUTE_PROTOCOL = 217  # tags our routes; iproute2 names no other program for it
+_NTF_PROXY = 0x08
+_SCOPE_LINK = 253
+_TABLE_MAIN = 254
+_EXISTS, _ABSENT = 17, (2, 3)  # EEXIST; ENOENT, ESRCH
+
+
+@dataclass(frozen=True)
+class Link:
+    """An interface as it is: index, hardware address, whether it is up, IPv4 addresses."""
+
+    name: str
+    index: int
+    hardware: str
+    up: bool
+    addresses: tuple[IPv4Interface, ...]
+
+
+def find_link(name: str) -> Link | None:
+    """An interface of this network namespace, or None."""
+    with IPRoute() as netlink:
+        indices = netlink.link_lookup(ifname=name)
+        if not indices:
+            return None
+        index = indices[0]
+        (found,) = netlink.get_links(index)
+        addresses = [
+            IPv4Interface(f"{entry.get_attr('IFA_LOCAL')}/{entry['prefixlen']}")
+            for entry in netlink.get_addr(family=socket.AF_INET, index=index)
+        ]
+        hardware = found.get_attr("IFLA_ADDRESS") or ""
+        return Link(name, index, hardware, bool(found["flags"] & 1), tuple(addresses))
+
+
+def host_addresses() -> dict[IPv4Address, str]:
+    """Every IPv4 address of this host, with the interface's name."""
+    with IPRoute() as netlink:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
+        return {
+            IPv4Address(entry.get_attr("IFA_LOCAL")): names.get(entry["index"], "?")
+            for entry in netlink.get_addr(family=socket.AF_INET)
+        }
+
+
+def inside_networks(interfaces: Iterable[str]) -> list[IPv4Network]:
+    """The networks that interfaces are connected to. Raises DatapathError if one has none."""
+    networks, problems = [], []
+    for name in interfaces:
+        link = find_link(name)
+        if link is None:
+            problems.append(f"{name}: there is no such interface")
+        elif not link.addresses:
+            problems.append(f"{name}: the interface has no IPv4 address; VMs need one to route to")
+        else:
+            networks += [address.network for address in link.addresses]
+    if problems:
+        raise DatapathError(problems)
+    return networks
+
+
+class PublicAddresses:
+    """Makes this host answer for public IPs on ``outside``: a neighbour entry and a route each."""
+
+    def __init__(self, outside: str, inside: str) -> None:
+        with IPRoute() as netlink:
+            found = [netlink.link_lookup(ifname=name) for name in (outside, inside)]
+        missing = [name for name, index in zip((outside, inside), found, strict=True) if not index]
+        if missing:
+            raise DatapathError([f"{name}: there is no such interface" for name in missing])
+        self._outside, self._inside = found[0][0], found[1][0]
+
+    def add(self, addresses: Iterable[IPv4Address]) -> None:
+        """Idempotent. Raises DatapathError."""
+        with IPRoute() as netlink:
+            for address in addresses:
+                try:
+                    netlink.route("replace", **self._route(address))
+                    netlink.neigh("replace", **self._neighbour(address))
+                except NetlinkError as error:
+                    raise DatapathError([f"{address}: cannot be answered for: {error}"]) from None
+
+    def remove(self, addresses: Iterable[IPv4Address]) -> None:
+        """Idempotent: what is gone already stays gone."""
+        with IPRoute() as netlink:
+            for address in addresses:
+                for change, arguments in (
+                    (netlink.neigh, self._neighbour(address)),
+                    (netlink.route, self._route(address)),
+                ):
+                    try:
+                        change("del", **arguments)
+                    except NetlinkError as error:
+                        if error.code not in _ABSENT:
+                            raise DatapathError(
+                                [f"{address}: cannot be removed: {error}"]
+                            ) from None
+
+    def _neighbour(self, address: IPv4Address) -> dict[str, object]:
+        return {
+            "dst": str(address),
+            "ifindex": self._outside,
+            "family": socket.AF_INET,
+            "flags": _NTF_PROXY,
+        }
+
+    def _route(self, address: IPv4Address) -> dict[str, object]:
+        return {
+            "dst": f"{address}/32",
+            "oif": self._inside,
+            "scope": _SCOPE_LINK,
+            "proto": ROUTE_PROTOCOL,
+            "table": _TABLE_MAIN,
+        }
+
+
+def sysctl_path(interface: str, name: str) -> Path:
+    """``net.ipv4.conf.<interface>.<name>``; an interface's name may have dots."""
+    return Path("/proc/sys/net/ipv4/conf") / interface / name
+
+
+def read_sysctl(interface: str, name: str) -> str:
+    return sysctl_path(interface, name).read_text().strip()
+
+
+def wanted_sysctls(inside: Iterable[str], outside: str) -> list[tuple[str, str, str]]:
+    """(interface, name, value) of those that are not right: per interface, never for the host.
+
+    ``forwarding`` on our interfaces only: the global switch is not ours. ``rp_filter`` must be
+    loose on inside interfaces, where a hairpin's translated source is routed elsewhere; the kernel
+    takes the larger of the interface's value and "all".
+    """
+    inside = tuple(inside)
+    wanted = [
+        (interface, "forwarding", "1")
+        for interface in (*inside, outside)
+        if read_sysctl(interface, "forwarding") != "1"
+    ]
+    strict_everywhere = read_sysctl("all", "rp_filter") == "1"
+    for interface in inside:
+        own = read_sysctl(interface, "rp_filter")
+        if own == "1" or (strict_everywhere and own != "2"):
+            wanted.append((interface, "rp_filter", "2"))
+    return wanted
+
+
+def write_sysctl(interface: str, name: str, value: str) -> None:
+    """Raises DatapathError with what the user can do where /proc/sys is read-only."""
+    try:
+        sysctl_path(interface, name).write_text(value)
+    except OSError as error:
+        problem = (
+            f"net.ipv4.conf.{interface}.{name} must be {value} and cannot be written "
+            f"({error.strerror}); in a container set it from outside (sysctls:)"
+        )
+        raise DatapathError([problem]) from None

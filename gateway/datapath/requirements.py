@@ -1,0 +1,189 @@
+"""What this host must offer: small probes, each with the sentence that a user reads.
+
+Run before anything is changed: an essential finding that fails stops the start. ``check --host``
+prints them all. A probe that needs to try something (a netfilter target) tries it in a chain of
+its own that nothing jumps to, and removes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from gateway.datapath.claims import is_claimed
+from gateway.datapath.diversion import IPV4, IPV6
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.interfaces import (
+    Link,
+    find_link,
+    host_addresses,
+    sysctl_path,
+    wanted_sysctls,
+)
+from gateway.datapath.rules import PREFIX, Chain, Netfilter
+
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
+_FEATURES = (
+    ("NFQUEUE", "mangle", "-j NFQUEUE --queue-num 65535", "xt_NFQUEUE, nfnetlink_queue"),
+    ("notrack", "raw", "-j CT --notrack", "xt_CT"),
+    ("socket match", "mangle", "-p tcp -m socket -j RETURN", "xt_socket"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One probe's answer; ``ok`` None is worth knowing, neither good nor bad."""
+
+    name: str
+    ok: bool | None
+    sentence: str
+    essential: bool = True  # a failure stops the start
+
+    @property
+    def stops(self) -> bool:
+        return self.essential and self.ok is False
+
+
+def probe(
+    inside: Iterable[str],
+    outside: str,
+    public_ips: Iterable[IPv4Address],
+    private_prefixes: Iterable[IPv4Network],
+) -> list[Finding]:
+    """Everything that a gateway on these interfaces needs. Changes nothing that stays."""
+    inside, publics = tuple(inside), tuple(public_ips)
+    findings = list(_capabilities())
+    able = not any(finding.stops for finding in findings)
+    if able:
+        findings += _netfilter()
+    links = {name: find_link(name) for name in (*inside, outside)}
+    for name, link in links.items():
+        findings += _interface(name, link, tuple(private_prefixes) if name in inside else None)
+    if all(links.values()):
+        findings += _sysctls(inside, outside)
+    findings += _public_ips(publics, outside, links[outside])
+    return findings
+
+
+def _capabilities() -> Iterator[Finding]:
+    effective = 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    for name, bit in _CAPABILITIES.items():
+        has = bool(effective >> bit & 1)
+        yield Finding(
+            name,
+            has,
+            f"this process has {name}" if has else f"this process lacks {name}: run it as root",
+        )
+
+
+def _netfilter() -> Iterator[Finding]:
+    try:
+        IPV4.check()
+    except DatapathError as error:
+        yield Finding("iptables-restore", False, error.problems[0])
+        return
+    yield Finding("iptables-restore", True, "iptables-restore can load rules")
+    for name, table, rule, modules in _FEATURES:
+        problem = _try_rule(IPV4, table, rule)
+        works = f"netfilter can do {name}"
+        fails = f"netfilter cannot do {name} (kernel: {modules}): {problem}"
+        yield Finding(name, not problem, fails if problem else works)
+    counters = Path("/proc/net/netfilter/nfnetlink_queue")
+    if counters.exists():
+        yield Finding("nfnetlink_queue", True, "this kernel has nfnetlink_queue")
+    else:
+        yield Finding(
+            "nfnetlink_queue", False, f"this kernel has no nfnetlink_queue: no {counters}"
+        )
+    if IPV6.available():
+        yield Finding("IPv6", None, "IPv6 is not translated and not forwarded from inside", False)
+    else:
+        yield Finding("IPv6", None, "ip6tables does nothing here: no IPv6 to keep in", False)
+
+
+def _try_rule(netfilter: Netfilter, table: str, rule: str) -> str:
+    """What is wrong with a rule in this kernel; empty: nothing."""
+    instance = f"probe{os.getpid()}"
+    chain = Chain(table, "", f"{PREFIX}{instance}-ok", (rule,))
+    problem = ""
+    try:
+        netfilter.try_out(chain)
+    except DatapathError as error:
+        problem = error.problems[0]
+    finally:
+        netfilter.remove(instance)
+    return problem
+
+
+def _interface(
+    name: str, link: Link | None, prefixes: tuple[IPv4Network, ...] | None
+) -> Iterator[Finding]:
+    """``prefixes``: of the virtual network, for an inside interface; None for the outside one."""
+    side = "outside" if prefixes is None else "inside"
+    if link is None:
+        yield Finding(name, False, f"{name}: there is no such interface (gateway.{side})")
+        return
+    up = f"{name} is up" if link.up else f"{name} is down: ip link set {name} up"
+    yield Finding(name, link.up, up)
+    if is_claimed(name):
+        yield Finding(name, None, f"{name} belongs to a gateway that runs now", False)
+    if not link.addresses:
+        sentence = f"{name} has no IPv4 address: give it one in the network that it is connected to"
+        yield Finding(name, False, sentence, prefixes is None)
+        return
+    listed = ", ".join(str(address) for address in link.addresses)
+    if prefixes is None or any(a.ip in p for a in link.addresses for p in prefixes):
+        yield Finding(name, True, f"{name} has {listed}")
+        return
+    wanted = ", ".join(map(str, prefixes))
+    sentence = f"{name} has {listed}, which is not in the virtual network ({wanted})"
+    yield Finding(name, False, sentence, False)
+
+
+def _sysctls(inside: tuple[str, ...], outside: str) -> Iterator[Finding]:
+    for interface, name, value in wanted_sysctls(inside, outside):
+        path = sysctl_path(interface, name)
+        setting = f"net.ipv4.conf.{interface}.{name}"
+        writable = not _read_only(path)
+        yield Finding(
+            setting,
+            writable,
+            f"{setting} will be set to {value} while the gateway runs"
+            if writable
+            else f"{setting} must be {value} and /proc/sys is read-only: set it from outside",
+        )
+
+
+def _read_only(path: Path) -> bool:
+    try:
+        with path.open("r+"):
+            return False
+    except OSError:
+        return True
+
+
+def _public_ips(
+    publics: tuple[IPv4Address, ...], outside: str, link: Link | None
+) -> Iterator[Finding]:
+    own = host_addresses()
+    for address in publics:
+        if address in own:
+            sentence = (
+                f"{address} is this host's own address on {own[address]}: the gateway would take "
+                "all of the host's packets; choose an address that no interface has"
+            )
+            yield Finding(str(address), False, sentence)
+        elif link is not None and not any(address in a.network for a in link.addresses):
+            sentence = (
+                f"{address} is in no network of {outside}: the routers there must have a route "
+                "for it to this host"
+            )
+            yield Finding(str(address), None, sentence, False)
+        else:
+            yield Finding(str(address), True, f"{outside} can answer for {address}")

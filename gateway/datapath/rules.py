@@ -1,0 +1,254 @@
+"""The netfilter rules of one gateway, as text for ``iptables-restore``, and their loading.
+
+All rules stand in chains of our own, named after the gateway's instance; a chain is replaced whole
+in one transaction, so that taking over what a crash left opens no gap. Into the built-in chains
+goes one jump each, in front. Nobody on the queue means: nothing passes. There is no bypass.
+
+``raw`` keeps connection tracking away from what the engine translates, and refuses what must not
+reach it: a public address as source from inside (only a hairpin, already translated, may have one
+in FORWARD) and the private network as either end of a packet from outside.
+``mangle`` diverts: inbound and hairpin before routing, outbound after it, and the ICMP errors that
+this host itself sends outward. ``filter`` accepts what was diverted where the host's policy would
+not (Docker sets it to DROP); after the host's own rules, which stay in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from gateway.datapath.errors import DatapathError
+
+PREFIX = "snatgw-"
+TIMEOUT = 30  # seconds that a netfilter command may take
+
+
+@dataclass(frozen=True)
+class DiversionPlan:
+    """What is diverted where. Interfaces are names; ``queue_number`` is an open queue's."""
+
+    inside: tuple[str, ...]
+    outside: str
+    public_ips: tuple[IPv4Address, ...]
+    private_prefixes: tuple[IPv4Network, ...]
+    queue_number: int
+
+    @property
+    def instance(self) -> str:
+        """The gateway's name on this host: an outside interface belongs to one gateway only."""
+        return instance_name(self.outside)
+
+
+def instance_name(outside: str) -> str:
+    """A name for chains and files; the interface's own where that is plain enough."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", outside):
+        return outside
+    return hashlib.sha256(outside.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of ours: the built-in one that jumps to it, and its rules."""
+
+    table: str
+    hook: str
+    name: str
+    rules: tuple[str, ...]
+    first: bool = True  # in front of the host's own rules, or behind them
+
+
+def ipv4_chains(plan: DiversionPlan) -> list[Chain]:
+    """The IPv4 rules, chain by chain."""
+    name = f"{PREFIX}{plan.instance}"
+    queue = f"-j NFQUEUE --queue-num {plan.queue_number}"
+    outside, inside = plan.outside, plan.inside
+    publics = [f"{address}/32" for address in plan.public_ips]
+    return [
+        Chain(
+            "raw",
+            "PREROUTING",
+            f"{name}-raw",
+            (
+                *(f"-i {i} -s {public} -j DROP" for i in inside for public in publics),
+                *(f"-i {outside} -s {prefix} -j DROP" for prefix in plan.private_prefixes),
+                *(f"-i {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
+                *(f"-i {i} -j CT --notrack" for i in inside),
+                *(f"-i {outside} -d {public} -j CT --notrack" for public in publics),
+            ),
+        ),
+        Chain(
+            "mangle",
+            "PREROUTING",
+            f"{name}-pre",
+            (
+                *(f"-i {outside} -d {public} {queue}" for public in publics),
+                *(f"-i {i} -d {public} {queue}" for i in inside for public in publics),
+                # Matches nothing: a socket match is what makes the kernel reassemble fragments
+                # before its hooks where connection tracking, which would do so too, is not in use.
+                "-p tcp -d 0.0.0.0/32 -m socket -j RETURN",
+            ),
+        ),
+        Chain(
+            "mangle",
+            "FORWARD",
+            f"{name}-fwd",
+            (
+                *(
+                    f"-i {i} -o {o} -s {public} -j RETURN"
+                    for i in inside
+                    for o in inside
+                    for public in publics
+                ),
+                *(f"-i {i} -o {o} {queue}" for i in inside for o in (outside, *inside)),
+                *(f"-i {i} -j DROP" for i in inside),
+                *(
+                    f"-i {outside} -o {o} -d {prefix} -j RETURN"
+                    for o in inside
+                    for prefix in plan.private_prefixes
+                ),
+                *(f"-i {outside} -o {o} -j DROP" for o in inside),
+            ),
+        ),
+        Chain("mangle", "OUTPUT", f"{name}-out", (f"-o {outside} -p icmp {queue}",)),
+        Chain(
+            "filter",
+            "FORWARD",
+            f"{name}-ok",
+            (
+                *(f"-i {i} -o {o} -j ACCEPT" for i in inside for o in (outside, *inside)),
+                *(f"-i {outside} -o {o} -j ACCEPT" for o in inside),
+            ),
+            first=False,
+        ),
+    ]
+
+
+def ipv6_chains(plan: DiversionPlan) -> list[Chain]:
+    """IPv6 is not translated: from inside it goes to inside or nowhere."""
+    return [
+        Chain(
+            "mangle",
+            "FORWARD",
+            f"{PREFIX}{plan.instance}-fwd",
+            (
+                *(f"-i {i} -o {o} -j RETURN" for i in plan.inside for o in plan.inside),
+                *(f"-i {i} -j DROP" for i in plan.inside),
+            ),
+        )
+    ]
+
+
+def restore_text(chains: Iterable[Chain]) -> str:
+    """Input for ``iptables-restore --noflush`` that sets these chains, replacing what they had."""
+    lines = []
+    for table, members in _by_table(chains):
+        lines.append(f"*{table}")
+        lines += [f":{chain.name} - [0:0]" for chain in members]
+        lines += [f"-A {chain.name} {rule}" for chain in members for rule in chain.rules]
+        lines.append("COMMIT")
+    return "\n".join(lines) + "\n"
+
+
+class Netfilter:
+    """One address family's tables in this network namespace."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command  # "iptables" or "ip6tables"
+
+    def load(self, chains: list[Chain]) -> None:
+        """Set the chains and make sure of the jumps to them, each once."""
+        self._run([f"{self.command}-restore", "--noflush"], restore_text(chains))
+        for chain in chains:
+            jump = [chain.hook, "-m", "comment", "--comment", "snatgw", "-j", chain.name]
+            table = [self.command, "-t", chain.table]
+            if self._ask([*table, "-C", *jump]):
+                continue
+            place = ["-I", chain.hook, "1"] if chain.first else ["-A", chain.hook]
+            self._run([*table, *place, *jump[1:]])
+
+    def check(self) -> None:
+        """Raises DatapathError if the commands are missing or may not change anything."""
+        self._run([f"{self.command}-restore", "--noflush"], "*mangle\nCOMMIT\n")
+
+    def try_out(self, chain: Chain) -> None:
+        """Set a chain that nothing jumps to; whoever calls removes its instance again."""
+        self._run([f"{self.command}-restore", "--noflush"], restore_text([chain]))
+
+    def remove(self, instance: str) -> None:
+        """Remove every chain of an instance, whatever it has, and the jumps to them."""
+        names = re.compile(rf"{re.escape(PREFIX + instance)}-(raw|pre|fwd|out|ok)")
+        text = []
+        for table, rules in self._saved().items():
+            ours = [rule.split()[1] for rule in rules if rule.startswith("-N ")]
+            ours = [name for name in ours if names.fullmatch(name)]
+            if not ours:
+                continue
+            jumps = [
+                rule.replace("-A ", "-D ", 1)
+                for rule in rules
+                if rule.startswith("-A ") and rule.split()[-1] in ours
+            ]
+            text += [f"*{table}", *jumps, *(f"-F {name}" for name in ours)]
+            text += [*(f"-X {name}" for name in ours), "COMMIT"]
+        if text:
+            self._run([f"{self.command}-restore", "--noflush"], "\n".join(text) + "\n")
+
+    def instances(self) -> set[str]:
+        """The instances that have chains here."""
+        names = re.compile(rf"-N {PREFIX}(.+)-(?:raw|pre|fwd|out|ok)")
+        found = (names.fullmatch(rule) for rules in self._saved().values() for rule in rules)
+        return {match[1] for match in found if match}
+
+    def available(self) -> bool:
+        """Whether the command works here at all (IPv6 may be off)."""
+        return self._ask([self.command, "-t", "mangle", "-S"])
+
+    def _saved(self) -> dict[str, list[str]]:
+        """Each table's chains and rules, as ``-N`` and ``-A`` lines."""
+        saved: dict[str, list[str]] = {}
+        table = ""
+        for line in self._run([f"{self.command}-save"]).splitlines():
+            if line.startswith("*"):
+                table = line[1:]
+                saved[table] = []
+            elif line.startswith(":"):
+                saved[table].append(f"-N {line[1:].split()[0]}")
+            elif line.startswith("-A "):
+                saved[table].append(line)
+        return saved
+
+    def _ask(self, command: list[str]) -> bool:
+        try:
+            self._run(command)
+        except DatapathError:
+            return False
+        return True
+
+    def _run(self, command: list[str], text: str = "") -> str:
+        try:
+            done = subprocess.run(
+                command, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            )
+        except FileNotFoundError:
+            problem = f"{command[0]} is not installed (Debian's package iptables has it)"
+            raise DatapathError([problem]) from None
+        except subprocess.TimeoutExpired:
+            raise DatapathError([f"{' '.join(command)} did not end in {TIMEOUT} s"]) from None
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            raise DatapathError([f"{command[0]}: {said[0] if said else 'failed without a word'}"])
+        return done.stdout
+
+
+def _by_table(chains: Iterable[Chain]) -> Iterator[tuple[str, list[Chain]]]:
+    tables: dict[str, list[Chain]] = {}
+    for chain in chains:
+        tables.setdefault(chain.table, []).append(chain)
+    # Diversion first: a table is one transaction, and what is refused later is refused at least.
+    for table in ("mangle", "raw", "filter"):
+        if table in tables:
+            yield table, tables[table]
