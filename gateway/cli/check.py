@@ -1,0 +1,76 @@
+"""``snatgw check``: is the configuration right, and can this host carry it out?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.options import examples, json_option
+
+if TYPE_CHECKING:
+    from gateway.model.configuration import Configuration
+
+_MARKS = {True: "✓", False: "✗", None: "·"}
+_PLAIN_MARKS = {True: "yes", False: "NO ", None: "-  "}
+
+
+@click.command(
+    epilog=examples(
+        "snatgw check -c gateway.yaml",
+        "snatgw check -c gateway.yaml --host",
+        "snatgw check -c gateway.yaml --json | jq -r .message",
+    )
+)
+@click.option("-c", "--config", "file", required=True, metavar="FILE", help="The configuration.")
+@click.option("--host", is_flag=True, help="Also probe what this kernel and interfaces offer.")
+@json_option("one JSON object a problem, then, with --host, one a probe")
+def check(file: str, host: bool, as_json: bool) -> None:
+    """Validate a configuration.
+
+    Prints every problem with file, field, value and what is allowed, and "ok" when there is none
+    that matters (warnings do not). Nothing is changed, no daemon is needed; --host wants root.
+    """
+    from gateway.model.loading import load
+
+    loaded = load(file)
+    for problem in loaded.problems:
+        if as_json:
+            click.echo(json.dumps(asdict(problem), ensure_ascii=False))
+        else:
+            click.echo(str(problem), err=True)
+    configuration = loaded.configuration
+    if configuration is None:
+        sys.exit(1)
+    if not as_json:
+        click.echo(f"ok: {file}: {_summary(configuration)}")
+    if host and not _probe(configuration, as_json):
+        sys.exit(1)
+
+
+def _summary(configuration: Configuration) -> str:
+    counts = (
+        (len(configuration.virtual_machines), "virtual machine"),
+        (len(configuration.public_ip_addresses), "public IP"),
+        (len(configuration.load_balancers), "load balancer"),
+    )
+    named = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts]
+    return f"{configuration.gateway.profile}, {', '.join(named)}"
+
+
+def _probe(configuration: Configuration, as_json: bool) -> bool:
+    """Print what each probe found; False if one stops the gateway."""
+    from gateway.daemon.host import LinuxHost
+
+    findings = LinuxHost().findings(configuration)
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    marks = _MARKS if encoding.startswith("utf") else _PLAIN_MARKS
+    for finding in findings:
+        if as_json:
+            click.echo(json.dumps(asdict(finding), ensure_ascii=False))
+        else:
+            click.echo(f"{marks[finding.ok]} {finding.sentence}")
+    return not any(finding.stops for finding in findings)

@@ -1,0 +1,99 @@
+"""Talks HTTP to the daemon over its Unix socket, with the standard library: it starts at once.
+
+Every failure becomes a ``Failure`` with a sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlencode
+
+from gateway.cli.options import Failure
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost")
+        self._path = path
+        self._patience = timeout
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CONNECT_SECONDS)
+        self.sock.connect(self._path)
+        self.sock.settimeout(self._patience)
+
+
+class Daemon:
+    """The daemon behind the socket at ``path``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def one(self, method: str, target: str) -> dict[str, Any]:
+        """A single thing: one JSON object."""
+        with closing(self._open(method, target, ANSWER_SECONDS)) as response:
+            document = json.loads(self._read(response, None))
+        assert isinstance(document, dict)
+        return document
+
+    def lines(
+        self, target: str, query: Mapping[str, str], *, follow: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """A list: an object a line, as they come. ``follow``: wait for more without end."""
+        full = f"{target}?{urlencode(query)}" if query else target
+        with closing(self._open("GET", full, None if follow else ANSWER_SECONDS)) as response:
+            while line := self._read(response, b"\n"):
+                yield json.loads(line)
+
+    def _open(self, method: str, target: str, timeout: float | None) -> http.client.HTTPResponse:
+        connection = _Connection(self._path, timeout)
+        try:
+            connection.request(method, target)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise Failure([self._reason(error)]) from error
+        if response.status != 200:
+            with closing(connection):
+                raise Failure(_problems(response.status, self._read(response, None)))
+        return response
+
+    def _read(self, response: http.client.HTTPResponse, until: bytes | None) -> bytes:
+        try:
+            return response.read() if until is None else response.readline()
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure([self._reason(error)]) from error
+
+    def _reason(self, error: OSError | http.client.HTTPException) -> str:
+        if isinstance(error, TimeoutError):
+            return f"the daemon on {self._path} does not answer in time"
+        if isinstance(error, PermissionError):
+            return f"{self._path}: permission denied; use sudo, or join the group snatgw"
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return (
+                f"no daemon answers on {self._path}; is `snatgw run` running? "
+                "Another socket is named with --api or $SNATGW_API"
+            )
+        if isinstance(error, OSError) and error.errno in (errno.ENOTSOCK, errno.EPROTOTYPE):
+            return f"{self._path} is not a daemon's socket"
+        if isinstance(error, http.client.HTTPException | ConnectionError):
+            return f"the daemon on {self._path} ended while it answered"
+        return f"{self._path}: {error.strerror or error}"
+
+
+def _problems(status: int, body: bytes) -> list[str]:
+    try:
+        problems = json.loads(body)["problems"]
+    except (ValueError, KeyError, TypeError):
+        return [f"the daemon answered with HTTP status {status}"]
+    return [str(problem) for problem in problems]

@@ -1,0 +1,89 @@
+"""``snatgw events``: what happened, as a list or as it happens."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from gateway.cli.client import Daemon
+from gateway.cli.options import INTERRUPTED, api_option, examples, json_option
+from gateway.cli.tables import endpoint
+from gateway.daemon.queries import QueryError, parse_limit, parse_since
+
+
+@click.command(
+    epilog=examples(
+        "snatgw events --since 5m",
+        "snatgw events --follow",
+        "snatgw events --json --since 2026-01-31T12:00:00Z | jq .properties",
+    )
+)
+@click.option("--follow", is_flag=True, help="Go on with each event as it happens, until Ctrl-C.")
+@click.option("--since", metavar="T", help="From this time on (ISO 8601), or this long ago (5m).")
+@click.option("--limit", metavar="N", help="The latest N of those that have happened.")
+@json_option("one JSON object an event")
+@api_option
+def events(follow: bool, since: str | None, limit: str | None, as_json: bool, api: str) -> None:
+    """What happened: exhausted SNAT ports, drops (sampled), overflow, reloads.
+
+    With --follow alone: only what happens from now on. The last 10,000 events can be listed; the
+    state directory's events.jsonl has more.
+    """
+    query: dict[str, str] = {}
+    try:
+        if since is not None:
+            query["since"] = parse_since(since, datetime.now(UTC)).isoformat()
+        if limit is not None:
+            query["limit"] = str(parse_limit(limit))
+    except QueryError as error:
+        raise click.UsageError("\n".join(error.problems)) from None
+    if follow:
+        query["follow"] = "1"
+    try:
+        for event in Daemon(api).lines("/v1/events", query, follow=follow):
+            click.echo(json.dumps(event, ensure_ascii=False) if as_json else sentence(event))
+            if follow:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def sentence(event: dict[str, Any]) -> str:
+    """An event as a line for people."""
+    properties = event["properties"]
+    return f"{event['time']}  {event['level']:<13}  {_what(event, properties)}"
+
+
+def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
+    if event["category"] == "LoadBalancerAlertEvent":
+        public = properties["eventProperties"]["public ip address"]
+        return (
+            f"{properties['eventDescription']}: {properties['vm']} has no {properties['protocol']} "
+            f"port left on {public} toward {endpoint(properties['remote'])}"
+            f"{_times(properties['count'])}"
+        )
+    operation = event["operationName"]
+    if operation == "PacketsDropped":
+        vm = "" if properties["vm"] is None else f"{properties['vm']} "
+        return (
+            f"{properties['reason']}: {vm}{properties['protocol']} {properties['source']} → "
+            f"{properties['destination']}{_times(properties['count'])}: {properties['description']}"
+        )
+    if operation == "AllotmentReclaimed":
+        return (
+            f"{properties['ports']} SNAT ports of {properties['vm']} on {properties['publicIp']} "
+            f"were taken back; {properties['flowsBroken']} flows broken"
+        )
+    lines = properties.get("changes", properties.get("problems"))
+    if lines is not None:
+        return f"{operation}: {'; '.join(lines) or 'nothing changed'}"
+    details = ", ".join(f"{name} {value}" for name, value in properties.items())
+    return f"{operation}: {details}"
+
+
+def _times(count: int) -> str:
+    return "" if count == 1 else f" ({count} times)"

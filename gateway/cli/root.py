@@ -1,0 +1,69 @@
+"""The group of all commands: names and one-line helps here, everything else imported on use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from gateway import __version__
+from gateway.cli.options import ApiPath
+
+# name: (where the command is, its line in the list). The lab is a face of its own, mounted here.
+COMMANDS = {
+    "run": ("gateway.cli.run:run", "Run the gateway in the foreground."),
+    "check": ("gateway.cli.check:check", "Validate a configuration, and probe this host."),
+    "reload": ("gateway.cli.daemon_commands:reload", "Have the daemon apply its changed file."),
+    "flows": ("gateway.cli.flows:flows", "The live flow table."),
+    "ports": ("gateway.cli.ports:ports", "SNAT port inventory per VM, public IP and protocol."),
+    "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
+    "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),
+    "lab": ("gateway.lab.commands:lab", "The namespace lab: VMs, gateway, internet."),
+    "completion": ("gateway.cli.completion:completion", "Shell completion for bash, zsh, fish."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is used, not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=(
+        "\b\nExamples:\n"
+        "  snatgw run --inside lan0 --outside wan0 --public-ip 203.0.113.10\n"
+        "  snatgw flows --vm vm1 --sort -bytes --limit 20\n"
+        "  snatgw lab up"
+    ),
+)
+@click.option(
+    "--api",
+    type=ApiPath(),
+    metavar="PATH",
+    help="The daemon's socket; accepted after the command, too.  [default: $SNATGW_API, "
+    "else /run/snatgw/api.sock]",
+)
+@click.version_option(__version__, prog_name="snatgw")
+def group(api: str | None) -> None:
+    """A userspace SNAT gateway that behaves like Azure's outbound path."""
+
+
+def main() -> None:
+    """The program's entry point."""
+    group(prog_name="snatgw")

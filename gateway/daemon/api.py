@@ -1,0 +1,217 @@
+"""The HTTP API that every face uses: docs/api.md has the user's side of it.
+
+Lists are NDJSON, streamed; single things are one JSON object. A refusal is ``{"problems": [...]}``
+with a sentence each: 400 for what the client asked wrongly, 422 for a configuration that is
+refused, 503 when the engine cannot answer. Filters, order and JSON are this process's work: the
+engine only hands out its records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from gateway.core.flow import FlowRecord
+from gateway.daemon.documents import flow_document, port_document
+from gateway.daemon.engine_client import (
+    Answer,
+    EngineClient,
+    EngineFailedError,
+    flow_record,
+    port_record,
+)
+from gateway.daemon.event_log import EventLog
+from gateway.daemon.queries import (
+    FlowQuery,
+    QueryError,
+    parse_limit,
+    parse_since,
+    unknown_parameters,
+)
+
+EVENTS_PER_CHUNK = 256
+NDJSON = "application/x-ndjson"
+
+
+class Events:
+    """The event log with a bell: followers wait for the next event."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self._bell = asyncio.Event()
+
+    def add(self, events: list[dict[str, Any]]) -> None:
+        """Log events and wake whoever follows."""
+        self.log.add(events)
+        bell, self._bell = self._bell, asyncio.Event()
+        bell.set()
+
+    async def wait(self, number: int) -> None:
+        """Until there is an event of this number."""
+        while self.log.next_number <= number:
+            await self._bell.wait()
+
+
+def application(engine: EngineClient, events: Events) -> Starlette:
+    """The API over an engine's client and an event log."""
+
+    async def flows(request: Request) -> Response:
+        query = FlowQuery.parse(dict(request.query_params))
+        return _lines(_flow_lines(await engine.flows(), query))
+
+    async def ports(request: Request) -> Response:
+        values = dict(request.query_params)
+        _refuse_unknown(values, "vm")
+        return _lines(_port_lines(await engine.ports(), values.get("vm")))
+
+    async def list_events(request: Request) -> Response:
+        values = dict(request.query_params)
+        problems = unknown_parameters(values, ("since", "follow", "limit"))
+        since, limit = None, None
+        try:
+            if "since" in values:
+                since = parse_since(values["since"], datetime.now(UTC))
+        except QueryError as error:
+            problems += error.problems
+        try:
+            if "limit" in values:
+                limit = parse_limit(values["limit"])
+        except QueryError as error:
+            problems += error.problems
+        follow = values.get("follow", "0")
+        if follow not in ("0", "1"):
+            problems.append(f"follow: {follow!r} is neither 0 nor 1")
+        if problems:
+            raise QueryError(problems)
+        return _lines(_event_lines(events, since, limit, follow == "1"))
+
+    async def status(request: Request) -> Response:
+        _refuse_unknown(dict(request.query_params))
+        document = await engine.status()
+        document["events"] = {
+            **document.get("events", {}),
+            "kept": len(events.log.after(0, 1 << 30)[0]),
+            "unwritten": events.log.unwritten,
+        }
+        return JSONResponse(document)
+
+    async def reload(request: Request) -> Response:
+        _refuse_unknown(dict(request.query_params))
+        return JSONResponse(await engine.reload())
+
+    return Starlette(
+        routes=[
+            Route("/v1/flows", flows),
+            Route("/v1/ports", ports),
+            Route("/v1/events", list_events),
+            Route("/v1/status", status),
+            Route("/v1/reload", reload, methods=["POST"]),
+        ],
+        exception_handlers={
+            QueryError: _problems(400),
+            EngineFailedError: _engine_failed,
+            HTTPException: _http_error,
+        },
+    )
+
+
+def _problems(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def respond(request: Request, error: Exception) -> Response:
+        assert isinstance(error, QueryError)
+        return JSONResponse({"problems": error.problems}, status)
+
+    return respond
+
+
+async def _engine_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EngineFailedError)
+    status = 422 if request.url.path == "/v1/reload" else 503
+    return JSONResponse({"problems": error.problems}, status)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    line = f"{request.method} {request.url.path}: {error.detail}"
+    return JSONResponse({"problems": [line]}, error.status_code)
+
+
+def _refuse_unknown(values: dict[str, str], *known: str) -> None:
+    problems = unknown_parameters(values, known)
+    if problems:
+        raise QueryError(problems)
+
+
+def _lines(lines: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(lines, media_type=NDJSON)
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode() + b"\n"
+
+
+async def _flow_lines(answer: Answer, query: FlowQuery) -> AsyncIterator[bytes]:
+    key, left = query.key, query.limit
+    chosen: list[FlowRecord] = []
+    for part in answer.records():
+        matching = [r for r in map(flow_record, part) if query.matches(r)]
+        if key is not None:
+            chosen += matching
+            if left is not None and len(chosen) > 4 * left + 1024:
+                chosen = _first(chosen, query, left)
+        else:
+            if left is not None:
+                matching = matching[:left]
+                left -= len(matching)
+            if matching:
+                yield b"".join(_line(flow_document(r)) for r in matching)
+            if left == 0:
+                return
+        await asyncio.sleep(0)  # others' requests, and the engine's messages
+    if key is None:
+        return
+    chosen = _first(chosen, query, len(chosen) if left is None else left)
+    for start in range(0, len(chosen), 128):
+        yield b"".join(_line(flow_document(r)) for r in chosen[start : start + 128])
+        await asyncio.sleep(0)
+
+
+def _first(records: list[FlowRecord], query: FlowQuery, count: int) -> list[FlowRecord]:
+    choose = heapq.nlargest if query.descending else heapq.nsmallest
+    return choose(count, records, key=query.key)
+
+
+async def _port_lines(answer: Answer, vm: str | None) -> AsyncIterator[bytes]:
+    for part in answer.records():
+        records = [r for r in map(port_record, part) if vm is None or r.vm == vm]
+        if records:
+            yield b"".join(_line(port_document(r)) for r in records)
+        await asyncio.sleep(0)
+
+
+async def _event_lines(
+    events: Events, since: datetime | None, limit: int | None, follow: bool
+) -> AsyncIterator[bytes]:
+    """Past events first; ``limit`` is of these, the latest. Then, if asked, each as it comes."""
+    past, number = events.log.after(0, 1 << 30)
+    if since is not None:
+        past = [event for event in past if parse_since(event["time"], since) >= since]
+    elif follow and limit is None:
+        past = []
+    if limit is not None:
+        past = past[-limit:]
+    for start in range(0, len(past), EVENTS_PER_CHUNK):
+        yield b"".join(map(_line, past[start : start + EVENTS_PER_CHUNK]))
+    while follow:
+        await events.wait(number)
+        batch, number = events.log.after(number, EVENTS_PER_CHUNK)
+        yield b"".join(map(_line, batch))

@@ -1,0 +1,54 @@
+"""The API process from its start to its end: uvicorn on the socket that the engine process made.
+
+It ends when the engine's end of the channel closes. It handles no signal: the warden ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from gateway.daemon.api import Events, application
+from gateway.daemon.engine_client import EngineClient
+from gateway.daemon.event_log import EventLog
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def serve(listener: socket.socket, control: socket.socket, log_path: Path | None) -> None:
+    """Answer on ``listener``, asking the engine over ``control``, until the engine has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the engine's to act on
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.enable()
+    asyncio.run(_serve(listener, control, log_path))
+
+
+async def _serve(listener: socket.socket, control: socket.socket, log_path: Path | None) -> None:
+    events = Events(EventLog(log_path))
+    engine = EngineClient(control, on_events=events.add, on_gone=lambda: os._exit(0))
+    engine.start()
+    configuration = uvicorn.Config(
+        application(engine, events),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=256,
+    )
+    await _Server(configuration).serve(sockets=[listener])

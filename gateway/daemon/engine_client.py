@@ -1,0 +1,180 @@
+"""The API process's end of the channel to the engine process.
+
+Requests are numbered; answers come in parts. A snapshot of the flow table is kept as the bytes that
+came (a third of what objects take) and shared by clients that ask within a quarter of a second,
+so that many faces cost the engine one listing. Runs on the event loop; needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.flow import FlowRecord
+from gateway.core.ports import PortRecord
+from gateway.daemon.messages import (
+    MAXIMUM_MESSAGE,
+    GarbageError,
+    Kind,
+    decode_header,
+    decode_payload,
+    encode_request,
+)
+
+SHARED_SECONDS = 0.25
+MESSAGES_PER_WAKEUP = 64
+
+
+class EngineFailedError(Exception):
+    """The engine could not do what was asked; ``problems`` has a line for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+@dataclass
+class Answer:
+    """What the engine answered: the listing's parts as they came, and the last message's object."""
+
+    parts: list[bytes] = field(default_factory=list)
+    result: Any = None
+
+    def records(self) -> Iterator[list[Any]]:
+        """The listing, part by part."""
+        return (decode_payload(part) for part in self.parts)
+
+
+class EngineClient:
+    """Asks the engine. ``on_events`` gets the events that the engine tells of."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        on_events: Callable[[list[dict[str, Any]]], None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        connection.setblocking(False)
+        self._connection = connection
+        self._on_events = on_events
+        self._on_gone = on_gone
+        self._number = 0
+        self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
+        self._shared: dict[str, tuple[float, asyncio.Future[Answer]]] = {}
+
+    def start(self) -> None:
+        """Listen to the engine, on the running event loop."""
+        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._readable)
+
+    async def flows(self) -> Answer:
+        """A snapshot of the flow table; its parts are lists of FlowRecord's fields."""
+        return await self._share("flows")
+
+    async def ports(self) -> Answer:
+        """The SNAT port inventory; its parts are lists of PortRecord's fields."""
+        return await self._share("ports")
+
+    async def status(self) -> dict[str, Any]:
+        """The engine process's status."""
+        answer = await asyncio.shield(self._ask("status"))
+        assert isinstance(answer.result, dict)
+        return answer.result
+
+    async def reload(self) -> dict[str, Any]:
+        """Have the configuration read again; raises EngineFailedError if it is refused."""
+        answer = await asyncio.shield(self._ask("reload"))
+        changes = [line for part in answer.records() for line in part]
+        return {"changes": changes, **(answer.result or {})}
+
+    async def _share(self, what: str) -> Answer:
+        now = time.monotonic()
+        begun, future = self._shared.get(what, (0.0, None))
+        if future is None or now - begun > SHARED_SECONDS:
+            future = self._ask(what)
+            self._shared[what] = now, future
+            future.add_done_callback(lambda done: self._forget_later(what, done))
+        # a client that leaves must not cancel what others wait for
+        return await asyncio.shield(future)
+
+    def _forget_later(self, what: str, future: asyncio.Future[Answer]) -> None:
+        """Give the memory of a snapshot back."""
+
+        def forget() -> None:
+            if self._shared.get(what, (0.0, None))[1] is future:
+                del self._shared[what]
+
+        asyncio.get_running_loop().call_later(SHARED_SECONDS, forget)
+
+    def _ask(self, what: str) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._number += 1
+        number = self._number
+        self._pending[number] = Answer(), future
+        try:
+            self._connection.send(encode_request(number, what))
+        except BlockingIOError:
+            del self._pending[number]
+            future.set_exception(EngineFailedError(["the engine is too busy: try again"]))
+        except OSError:
+            self._gone()
+        return future
+
+    def _readable(self) -> None:
+        for _ in range(MESSAGES_PER_WAKEUP):
+            try:
+                message = self._connection.recv(MAXIMUM_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._gone()
+                return
+            try:
+                self._take(message)
+            except GarbageError:
+                self._gone()
+                return
+
+    def _take(self, message: bytes) -> None:
+        number, kind = decode_header(message)
+        if kind is Kind.EVENTS:
+            self._on_events(decode_payload(message))
+            return
+        if number not in self._pending:
+            return
+        answer, future = self._pending[number]
+        if kind is Kind.PART:
+            answer.parts.append(message)
+            return
+        del self._pending[number]
+        if future.done():
+            return
+        if kind is Kind.FAILED:
+            future.set_exception(EngineFailedError(decode_payload(message)))
+        else:
+            answer.result = decode_payload(message)
+            future.set_result(answer)
+
+    def _gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._connection.fileno())
+        for _, future in self._pending.values():
+            if not future.done():
+                future.set_exception(EngineFailedError(["the engine has ended"]))
+        self._pending.clear()
+        self._on_gone()
+
+
+def flow_record(fields: tuple[Any, ...]) -> FlowRecord:
+    """A flow as it was before the channel."""
+    return FlowRecord._make(fields)
+
+
+def port_record(fields: tuple[Any, ...]) -> PortRecord:
+    """A port pool as it was before the channel."""
+    return PortRecord._make(fields)

@@ -1,0 +1,254 @@
+"""Events for people and machines: the contract's JSON, a bounded ring and a rotated file.
+
+``event_document`` gives a core event the shape of Azure's logs (exhaustion: AZURE.md 4.1, category
+LoadBalancerAlertEvent); what Azure has no event for is a GatewayEvent of ours. ``EventLog`` belongs
+to the API process: it appends JSON Lines, rotates by size, keeps the latest events for listings,
+and fills its ring from the file's tail at the start, so that ``--since`` reaches over a restart.
+A full disk costs lines in the file, which are counted, and never more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gateway.core.events import (
+    AllotmentReclaimed,
+    Event,
+    FlowTableFull,
+    PacketsDropped,
+    PortsExhausted,
+)
+from gateway.daemon.documents import protocol_name
+
+DIRECTORY = "events"
+"""Under the state directory; the API process's own."""
+FILE = "events.jsonl"
+RING = 10_000
+MAXIMUM_BYTES = 8 << 20
+KEPT_FILES = 4
+_TAIL_BYTES = 8 << 20
+
+
+def iso(wall: float) -> str:
+    """A Unix time as ISO 8601 UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(wall, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def document(
+    wall: float,
+    category: str,
+    operation: str,
+    level: str,
+    resource: str,
+    properties: dict[str, Any],
+) -> dict[str, Any]:
+    """An event as the contract has it. ``level``: Informational, Warning or Error."""
+    return {
+        "time": iso(wall),
+        "category": category,
+        "operationName": operation,
+        "level": level,
+        "resource": resource,
+        "properties": properties,
+    }
+
+
+def gateway_event(
+    wall: float, operation: str, level: str, properties: dict[str, Any]
+) -> dict[str, Any]:
+    """An event of this program itself."""
+    return document(wall, "GatewayEvent", operation, level, "gateway", properties)
+
+
+def event_document(event: Event, wall: float) -> dict[str, Any]:
+    """A core event that happened at the Unix time ``wall``."""
+    if isinstance(event, PortsExhausted):
+        return document(
+            wall,
+            "LoadBalancerAlertEvent",
+            "LoadBalancerProbeHealthStatus",  # as Azure has it
+            "Warning",
+            f"publicIPAddresses/{event.public_ip}",
+            {
+                "eventName": "Resource Limits Hit",
+                "eventDescription": "Ports exhausted",
+                "eventProperties": {"public ip address": event.public_ip},
+                "vm": event.vm,
+                "protocol": event.protocol,
+                "remote": {"ip": event.remote_ip, "port": event.remote_port},
+                "count": event.count,
+            },
+        )
+    if isinstance(event, PacketsDropped):
+        resource = "gateway" if event.vm is None else f"virtualMachines/{event.vm}"
+        return document(
+            wall,
+            "GatewayEvent",
+            "PacketsDropped",
+            "Informational",
+            resource,
+            {
+                "reason": event.reason.value,
+                "description": event.reason.sentence,
+                "vm": event.vm,
+                "protocol": protocol_name(event.protocol),
+                "source": event.source,
+                "destination": event.remote,
+                "count": event.count,
+            },
+        )
+    if isinstance(event, AllotmentReclaimed):
+        return document(
+            wall,
+            "GatewayEvent",
+            "AllotmentReclaimed",
+            "Warning",
+            f"virtualMachines/{event.vm}",
+            {
+                "vm": event.vm,
+                "publicIp": event.public_ip,
+                "ports": event.ports,
+                "flowsBroken": event.flows,
+            },
+        )
+    assert isinstance(event, FlowTableFull)
+    return gateway_event(wall, "FlowTableFull", "Error", {"count": event.count})
+
+
+def prepare_directory(state_directory: Path, user: int, group: int) -> Path:
+    """Make the log's directory the API user's own; returns the log's path. Raises OSError.
+
+    ``<stateDirectory>/events.jsonl`` leads to the file: rotation takes a directory that the API
+    process may write to, and the state directory itself stays root's.
+    """
+    state_directory.mkdir(parents=True, exist_ok=True)
+    directory = state_directory / DIRECTORY
+    directory.mkdir(mode=0o750, exist_ok=True)
+    # the user may have changed since the last run; links are not followed, their owner may be him
+    for path in (directory, *directory.glob(f"{FILE}*")):
+        os.chown(path, user, group, follow_symlinks=False)
+    shortcut = state_directory / FILE
+    if not os.path.lexists(shortcut):
+        shortcut.symlink_to(Path(DIRECTORY) / FILE)
+    return directory / FILE
+
+
+class EventLog:
+    """The latest events, numbered from 0 in the order in which they were added."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        ring: int = RING,
+        maximum_bytes: int = MAXIMUM_BYTES,
+        kept_files: int = KEPT_FILES,
+        complain: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    ) -> None:
+        """``path`` None: no file. ``maximum_bytes``: of one file; ``kept_files``: all of them."""
+        self._path = path
+        self._maximum_bytes = maximum_bytes
+        self._kept_files = kept_files
+        self._complain = complain
+        self._size = 0
+        self._descriptor = -1
+        self._failing = False
+        self.unwritten = 0
+        self._ring: deque[dict[str, Any]] = deque(self._tail(ring), maxlen=ring)
+        self.next_number = len(self._ring)
+
+    def add(self, events: Iterable[dict[str, Any]]) -> None:
+        """Keep events, in the ring and in the file."""
+        for event in events:
+            self._ring.append(event)
+            self.next_number += 1
+            self._write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+
+    def after(self, number: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+        """At most ``limit`` events from ``number`` on that the ring has, and the next number."""
+        first = self.next_number - len(self._ring)
+        start = max(number - first, 0)
+        count = min(limit, len(self._ring) - start)
+        return [self._ring[start + i] for i in range(count)], first + start + max(count, 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write(self, line: bytes) -> None:
+        if self._path is None:
+            return
+        try:
+            if self._descriptor >= 0 and self._size + len(line) > self._maximum_bytes:
+                self._rotate(self._path)
+            if self._descriptor < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._descriptor = os.open(self._path, flags, 0o640)
+                self._size = os.fstat(self._descriptor).st_size
+                self._end_torn_line(self._path)
+            written = os.write(self._descriptor, line)
+            self._size += written
+            if written < len(line):
+                os.ftruncate(self._descriptor, self._size - written)
+                self._size -= written
+                raise OSError(0, "disk full")
+            self._failing = False
+        except OSError as error:
+            self.unwritten += 1
+            if not self._failing:
+                self._failing = True
+                why = error.strerror or str(error)
+                self._complain(f"{self._path}: events are not being written: {why}")
+
+    def _rotate(self, path: Path) -> None:
+        self.close()
+        for number in range(self._kept_files - 1, 0, -1):
+            older = path.with_name(f"{path.name}.{number}")
+            newer = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
+            with contextlib.suppress(FileNotFoundError):
+                newer.replace(older)
+
+    def _end_torn_line(self, path: Path) -> None:
+        """A crash may have left half a line: the next one must not continue it."""
+        if not self._size:
+            return
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                self._size += os.write(self._descriptor, b"\n")
+
+    def _tail(self, count: int) -> list[dict[str, Any]]:
+        """The last ``count`` events of the file and the one before it."""
+        events: deque[dict[str, Any]] = deque(maxlen=count)
+        if self._path is None:
+            return []
+        for path in (self._path.with_name(f"{self._path.name}.1"), self._path):
+            try:
+                with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    file.seek(max(0, size - _TAIL_BYTES))
+                    lines = file.read(_TAIL_BYTES).splitlines()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._complain(f"{path}: earlier events cannot be read: {error.strerror}")
+                continue
+            for line in lines[-count:]:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue  # torn by a crash or by the cut
+                if isinstance(event, dict) and isinstance(event.get("time"), str):
+                    events.append(event)
+        return list(events)

@@ -1,0 +1,118 @@
+"""The daemon's side of the datapath: from a configuration to probes, claims, queue and diversion.
+
+The only module of the daemon that knows what a diversion consists of. Failures are the datapath's
+``DatapathError``, a line for each reason, with nothing left changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from gateway.datapath.claims import Claims
+from gateway.datapath.diversion import Diversion
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.interfaces import find_link
+from gateway.datapath.queue import Handler, PacketQueue, QueueStatistics
+from gateway.datapath.requirements import Finding, probe
+from gateway.datapath.rules import DiversionPlan
+from gateway.model.configuration import Configuration
+
+
+class Queue(Protocol):
+    """An open packet queue, as the daemon uses it."""
+
+    number: int
+    last_error: str
+
+    def fileno(self) -> int: ...
+
+    def drain(self, limit: int) -> int: ...
+
+    def statistics(self) -> QueueStatistics: ...
+
+
+class LinuxHost:
+    """This host's kernel."""
+
+    def findings(self, configuration: Configuration) -> list[Finding]:
+        """What this host offers and lacks for the configuration; changes nothing."""
+        gateway = configuration.gateway
+        return probe(
+            gateway.inside,
+            gateway.outside,
+            _public_ips(configuration),
+            configuration.virtual_network.address_prefixes,
+        )
+
+    def claim(self, configuration: Configuration) -> AbstractContextManager[object]:
+        """Hold the interfaces against a second gateway."""
+        return Claims([*configuration.gateway.inside, configuration.gateway.outside])
+
+    @contextmanager
+    def queue(self, configuration: Configuration, handle: Handler) -> Iterator[Queue]:
+        """An open queue that calls ``handle`` for each packet."""
+        outside = configuration.gateway.outside
+        link = find_link(outside)
+        if link is None:
+            raise DatapathError([f"gateway.outside: {outside}: there is no such interface"])
+        queue = PacketQueue(handle, link.index)
+        try:
+            queue.open()
+            yield queue
+        finally:
+            queue.close()
+
+    @contextmanager
+    def diversion(
+        self, configuration: Configuration, queue: Queue
+    ) -> Iterator[Callable[[Configuration], None]]:
+        """Packets come to the queue; yields what changes that to another configuration."""
+        diversion = Diversion(_plan(configuration, queue.number))
+
+        def divert(other: Configuration) -> None:
+            plan = _plan(other, queue.number)
+            if plan != diversion.plan:
+                diversion.update(plan)
+
+        with diversion:
+            yield divert
+
+
+def losses(statistics: QueueStatistics) -> dict[str, int]:
+    """The counters that only ever grow when packets are lost, by the names of JSON."""
+    return {
+        "kernelDropped": statistics.kernel_dropped,
+        "socketDropped": statistics.user_dropped,
+        "overflows": statistics.overflows,
+    }
+
+
+def queue_document(queue: Queue) -> dict[str, int]:
+    """The queue in a status."""
+    statistics = queue.statistics()
+    return {
+        "number": queue.number,
+        "handled": statistics.handled,
+        "dropped": statistics.dropped,
+        "waiting": statistics.waiting,
+        "handlerErrors": statistics.handler_errors,
+        **losses(statistics),
+    }
+
+
+def _public_ips(configuration: Configuration) -> list[IPv4Address]:
+    return [public.ip_address for public in configuration.public_ip_addresses]
+
+
+def _plan(configuration: Configuration, number: int) -> DiversionPlan:
+    gateway = configuration.gateway
+    return DiversionPlan(
+        inside=gateway.inside,
+        outside=gateway.outside,
+        public_ips=tuple(sorted(_public_ips(configuration))),
+        private_prefixes=configuration.virtual_network.address_prefixes,
+        queue_number=number,
+    )

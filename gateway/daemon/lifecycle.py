@@ -1,0 +1,162 @@
+"""``snatgw run`` from its first line to its last: each step can be undone, and is.
+
+Load, probe, claim, socket, queue, rules, API process, ``ready``, loop: in this order, so that what
+can be refused is refused before the host is touched. A failure or a signal half-way undoes what was
+done, in reverse. At the end the rules go first and the rest after them; a SIGKILL leaves them, and
+with nobody on the queue they let nothing through, until the next start takes them over.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gateway.daemon import privileges
+from gateway.daemon.api_process import serve
+from gateway.daemon.api_socket import ApiSocketError, open_api_socket, remove_api_socket
+from gateway.daemon.event_log import prepare_directory
+from gateway.daemon.host import Queue
+from gateway.daemon.notify import notify
+from gateway.daemon.running import Gateway, say
+from gateway.daemon.signals import STOP, Signals
+from gateway.daemon.warden import Warden
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.requirements import Finding
+from gateway.model.configuration import Configuration
+from gateway.model.loading import Loaded
+
+WARDEN_PATIENCE = 2.0
+
+
+class StartError(Exception):
+    """Why the gateway does not start; ``problems`` has a line for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+class Host(Protocol):
+    """What the datapath does for the daemon (``host.py``). Failures are DatapathError."""
+
+    def findings(self, configuration: Configuration) -> list[Finding]: ...
+
+    def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
+
+    def queue(
+        self, configuration: Configuration, handle: Callable[[bytes, int], bytes | None]
+    ) -> AbstractContextManager[Queue]: ...
+
+    def diversion(
+        self, configuration: Configuration, queue: Queue
+    ) -> AbstractContextManager[Callable[[Configuration], None]]: ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """What to run. ``file`` is None where there is none to reload."""
+
+    read: Callable[[], Loaded]
+    file: Path | None
+    api: Path
+
+
+def run(start: Start, host: Host) -> int:
+    """Run the gateway until a signal ends it; returns the exit status."""
+    try:
+        with ExitStack() as undo:
+            signals = Signals()
+            undo.callback(signals.close)
+            _run(start, host, signals, undo)
+    except (StartError, DatapathError) as error:
+        for problem in error.problems:
+            say(f"snatgw: {problem}")
+        return 1
+    except _StopRequestedError:
+        return 0
+    return 0
+
+
+class _StopRequestedError(Exception):
+    """A signal came before the gateway was up."""
+
+
+def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
+    configuration = _load(start)
+    gateway_settings = configuration.gateway
+    findings = host.findings(configuration)
+    unmet = [finding.sentence for finding in findings if finding.stops]
+    if unmet:
+        raise StartError(unmet)
+
+    # Before anything is opened: what a forked process inherits, it holds on to.
+    log_path = gateway_settings.state_directory / "events" / "events.jsonl"
+    warden = Warden.fork(lambda listener, control: serve(listener, control, log_path), start.file)
+    undo.callback(warden.close, WARDEN_PATIENCE)
+
+    undo.enter_context(host.claim(configuration))
+    try:
+        listener = undo.enter_context(open_api_socket(start.api))
+    except ApiSocketError as error:
+        raise StartError([str(error)]) from error
+    undo.callback(remove_api_socket, start.api)
+    try:
+        prepare_directory(gateway_settings.state_directory, *privileges.api_user())
+    except OSError as error:
+        line = f"{error.filename or gateway_settings.state_directory}: {error.strerror}"
+        raise StartError([f"gateway.stateDirectory: {line}"]) from error
+    _stop_if_asked(signals)
+
+    # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
+    divert: list[Callable[[Configuration], None]] = []
+    gateway = Gateway(
+        configuration, start.file, signals, warden, listener, lambda other: divert[0](other)
+    )
+    queue = undo.enter_context(host.queue(configuration, gateway.handler()))
+    divert.append(undo.enter_context(host.diversion(configuration, queue)))
+    _stop_if_asked(signals)
+
+    privileges.keep_only(privileges.ENGINE)
+    gateway.start_api()
+    undo.callback(gateway.control.disconnect)
+    for finding in findings:
+        if finding.name == "IPv6":
+            say(finding.sentence)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    _ready(start, configuration)
+    gateway.run(queue)
+
+
+def _load(start: Start) -> Configuration:
+    loaded = start.read()
+    errors = [str(problem) for problem in loaded.problems if problem.severity == "error"]
+    if loaded.configuration is None:
+        raise StartError(errors)
+    for problem in loaded.problems:
+        say(str(problem))
+    return loaded.configuration
+
+
+def _stop_if_asked(signals: Signals) -> None:
+    if any(number in STOP for number in signals.take()):
+        raise _StopRequestedError
+
+
+def _ready(start: Start, configuration: Configuration) -> None:
+    gateway = configuration.gateway
+    publics = ", ".join(str(public.ip_address) for public in configuration.public_ip_addresses)
+    print(
+        f"ready: {', '.join(gateway.inside)} -> {gateway.outside} by {publics or 'no public IP'}; "
+        f"API on {start.api}, pid {os.getpid()}",
+        flush=True,
+    )
+    sys.stdout.flush()
+    notify("READY=1")

@@ -1,0 +1,153 @@
+"""The engine process's loop: one thread, no asyncio, packets first.
+
+A turn: up to 64 packets; expiry; events taken over; one slice of what the API process asked for;
+then poll. Nothing in a turn waits, and each part of it is bounded, so that neither a listing of the
+whole table nor a mass expiry holds packets up for more than about a millisecond.
+
+Time: ``clock`` gives Azure seconds once a turn; the queue's handler reads it from a closure.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.core.events import Event
+from gateway.daemon.control import ControlChannel
+from gateway.daemon.signals import Signals
+
+PACKETS_PER_TURN = 64
+EXPIRED_PER_TURN = 256
+EXPIRY_INTERVAL = 0.005
+"""Seconds (real) between looks at the timers while packets come without a pause."""
+IDLE_MILLISECONDS = 50
+HOUSEKEEPING_INTERVAL = 1.0
+"""Seconds (real) between looks at the queue's own counters."""
+
+
+class PacketSource(Protocol):
+    """The packet queue as the loop sees it."""
+
+    def fileno(self) -> int: ...
+
+    def drain(self, limit: int) -> int: ...
+
+
+class Engine(Protocol):
+    """The engine as the loop sees it."""
+
+    def expire(self, now: float, limit: int = ...) -> int: ...
+
+    def take_events(self) -> list[Event]: ...
+
+
+class Turns:
+    """Turns the loop until ``stop``. ``azure_time`` maps real seconds to the engine's."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        control: ControlChannel,
+        signals: Signals,
+        *,
+        monotonic: Callable[[], float],
+        azure_time: Callable[[float], float],
+        on_event: Callable[[Event], None],
+        on_signal: Callable[[int], None],
+        on_api_gone: Callable[[], None],
+        housekeeping: Callable[[float], None],
+    ) -> None:
+        self._engine = engine
+        self._control = control
+        self._signals = signals
+        self._monotonic = monotonic
+        self._azure_time = azure_time
+        self._on_event = on_event
+        self._on_signal = on_signal
+        self._on_api_gone = on_api_gone
+        self._housekeeping = housekeeping
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._poll = select.poll()
+        self._control_fd = -1
+        self._control_mask = 0
+        self.now = azure_time(monotonic())
+        self.stopping = False
+        self.packets = 0
+
+    def watch(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+        """Call ``on_readable`` when ``descriptor`` can be read or has ended."""
+        self._readers[descriptor] = on_readable
+        self._poll.register(descriptor, select.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Undo ``watch``."""
+        del self._readers[descriptor]
+        self._poll.unregister(descriptor)
+
+    def stop(self) -> None:
+        """Leave the loop at the end of this turn."""
+        self.stopping = True
+
+    def handler(
+        self, handle: Callable[[bytes, int, float], bytes | None]
+    ) -> Callable[[bytes, int], bytes | None]:
+        """``engine.handle`` for the queue, with the time of the turn filled in."""
+
+        def timed(packet: bytes, arrival: int) -> bytes | None:
+            return handle(packet, arrival, self.now)
+
+        return timed
+
+    def run(self, queue: PacketSource) -> None:
+        """Handle packets until ``stop``."""
+        engine, control, monotonic = self._engine, self._control, self._monotonic
+        queue_fd = queue.fileno()
+        self._poll.register(queue_fd, select.POLLIN)
+        self._poll.register(self._signals.fileno(), select.POLLIN)
+        drain, poll = queue.drain, self._poll.poll
+        expire_at = housekeeping_at = 0.0
+        expired = 0
+        packets_ready = True
+        while not self.stopping:
+            real = monotonic()
+            self.now = now = self._azure_time(real)
+            drained = drain(PACKETS_PER_TURN) if packets_ready else 0
+            self.packets += drained
+            if real >= expire_at or expired == EXPIRED_PER_TURN:
+                expire_at = real + EXPIRY_INTERVAL
+                expired = engine.expire(now, EXPIRED_PER_TURN)
+                for event in engine.take_events():
+                    self._on_event(event)
+                if real >= housekeeping_at:
+                    housekeeping_at = real + HOUSEKEEPING_INTERVAL
+                    self._housekeeping(real)
+            if not control.work(now):
+                self._on_api_gone()
+            self._watch_control()
+            busy = drained == PACKETS_PER_TURN or expired == EXPIRED_PER_TURN or control.has_work
+            packets_ready = False
+            for descriptor, happened in poll(0 if busy else IDLE_MILLISECONDS):
+                if descriptor == queue_fd:
+                    packets_ready = True
+                elif descriptor == self._control_fd:
+                    # POLLHUP alone, too: reading then tells that the other end is gone
+                    if happened & ~select.POLLOUT and not control.read():
+                        self._on_api_gone()
+                elif descriptor == self._signals.fileno():
+                    for number in self._signals.take():
+                        self._on_signal(number)
+                else:
+                    self._readers[descriptor]()
+
+    def _watch_control(self) -> None:
+        """Keep the poll set in step with the control channel, which may come and go."""
+        descriptor = self._control.fileno()
+        mask = select.POLLIN | (select.POLLOUT if self._control.wants_to_write else 0)
+        if descriptor == self._control_fd and (descriptor < 0 or mask == self._control_mask):
+            return
+        if descriptor != self._control_fd and self._control_fd >= 0:
+            self._poll.unregister(self._control_fd)
+        if descriptor >= 0:
+            self._poll.register(descriptor, mask)
+        self._control_fd, self._control_mask = descriptor, mask

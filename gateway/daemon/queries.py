@@ -1,0 +1,209 @@
+"""What a face may ask of a listing: filters, order, length, start time. Parsed and checked here.
+
+The API uses it on query strings and the command line on its options, so that both refuse the same
+values with the same sentences. All problems of a query are found at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any
+
+from gateway.core.flow import FlowRecord
+from gateway.daemon.documents import PROTOCOLS, protocol_name
+
+STATES = ("Opening", "Established", "Closing", "Closed", "CoolDown")
+MAXIMUM_LIMIT = 100_000_000
+
+_SORT_KEYS: dict[str, Callable[[FlowRecord], Any]] = {
+    "id": lambda r: r.id,
+    "protocol": lambda r: protocol_name(r.protocol),
+    "state": lambda r: r.state,
+    "direction": lambda r: r.direction,
+    "method": lambda r: r.method,
+    "vm": lambda r: r.vm,
+    "private": lambda r: (_address(r.private_ip), r.private_port),
+    "public": lambda r: (_address(r.public_ip), r.public_port),
+    "remote": lambda r: (_address(r.remote_ip), r.remote_port),
+    "packetsOut": lambda r: r.packets_out,
+    "bytesOut": lambda r: r.bytes_out,
+    "packetsIn": lambda r: r.packets_in,
+    "bytesIn": lambda r: r.bytes_in,
+    "ageSeconds": lambda r: r.age,
+    "idleSeconds": lambda r: r.idle,
+    "expiresInSeconds": lambda r: r.expires_in,
+    "offloaded": lambda r: False,
+    "awaitingRemoval": lambda r: r.awaiting_removal,
+    "bytes": lambda r: r.bytes_out + r.bytes_in,
+    "packets": lambda r: r.packets_out + r.packets_in,
+    "publicPort": lambda r: r.public_port,
+}
+_ALIASES = {"age": "ageSeconds", "idle": "idleSeconds", "expires": "expiresInSeconds"}
+SORT_FIELDS = (*_SORT_KEYS, *_ALIASES)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class QueryError(ValueError):
+    """What is wrong with a query: ``problems`` has a line for each thing."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class FlowQuery:
+    """Which flows, in which order, how many. Fields that are None ask for nothing."""
+
+    vm: str | None = None
+    public: str | None = None
+    remote_ip: str | None = None
+    remote_port: int | None = None
+    protocol: int | None = None
+    state: str | None = None
+    sort: str | None = None
+    descending: bool = False
+    limit: int | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, str]) -> FlowQuery:
+        """From a query string's values; raises QueryError."""
+        known = ("vm", "public", "remote", "protocol", "state", "sort", "limit")
+        problems = unknown_parameters(values, known)
+        found: dict[str, Any] = {"vm": values.get("vm")}
+        for name, read in (
+            ("public", lambda text: {"public": parse_address(text, "public")}),
+            ("remote", parse_remote),
+            ("protocol", lambda text: {"protocol": parse_protocol(text)}),
+            ("state", lambda text: {"state": parse_state(text)}),
+            ("sort", parse_sort),
+            ("limit", lambda text: {"limit": parse_limit(text)}),
+        ):
+            if name in values:
+                try:
+                    found |= read(values[name])
+                except QueryError as error:
+                    problems += error.problems
+        if problems:
+            raise QueryError(problems)
+        return cls(**found)
+
+    def matches(self, record: FlowRecord) -> bool:
+        """Whether the flow is one of those asked for."""
+        return (
+            (self.vm is None or record.vm == self.vm or record.private_ip == self.vm)
+            and (self.public is None or record.public_ip == self.public)
+            and (self.remote_ip is None or record.remote_ip == self.remote_ip)
+            and (self.remote_port is None or record.remote_port == self.remote_port)
+            and (self.protocol is None or record.protocol == self.protocol)
+            and (self.state is None or record.state == self.state)
+        )
+
+    @property
+    def key(self) -> Callable[[FlowRecord], Any] | None:
+        """The sort key, if an order is asked for."""
+        return None if self.sort is None else _SORT_KEYS[self.sort]
+
+
+def unknown_parameters(values: Mapping[str, str], known: tuple[str, ...]) -> list[str]:
+    """A line for each parameter that there is not."""
+    return [
+        f"{name}: no such parameter{_suggestion(name, known)}; there are {', '.join(known)}"
+        for name in values
+        if name not in known
+    ]
+
+
+def parse_address(text: str, field: str) -> str:
+    """An IPv4 address in its usual form."""
+    try:
+        return str(IPv4Address(text))
+    except (AddressValueError, ValueError):
+        raise QueryError([f"{field}: {text!r} is no IPv4 address, as in 203.0.113.10"]) from None
+
+
+def parse_remote(text: str) -> dict[str, Any]:
+    """``IP`` or ``IP:PORT``."""
+    address, colon, port = text.partition(":")
+    try:
+        found: dict[str, Any] = {"remote_ip": str(IPv4Address(address))}
+        if colon:
+            found["remote_port"] = _whole(port, 0, 65535)
+    except ValueError:
+        line = f"remote: {text!r} is neither IP nor IP:PORT, as in 198.51.100.7:443"
+        raise QueryError([line]) from None
+    return found
+
+
+def parse_protocol(text: str) -> int:
+    """The protocol's number by its name, in any capitals."""
+    for number, name in PROTOCOLS.items():
+        if name.casefold() == text.casefold():
+            return number
+    raise QueryError([f"protocol: {text!r} is not one of Tcp, Udp, Icmp"])
+
+
+def parse_state(text: str) -> str:
+    """A flow's state, in any capitals."""
+    for state in STATES:
+        if state.casefold() == text.casefold():
+            return state
+    raise QueryError([f"state: {text!r} is not one of {', '.join(STATES)}"])
+
+
+def parse_sort(text: str) -> dict[str, Any]:
+    """``field``, or ``-field`` for the largest first."""
+    name = text.removeprefix("-")
+    folded = {field.casefold(): field for field in SORT_FIELDS}
+    field = folded.get(name.casefold())
+    if field is None:
+        fields = ", ".join(SORT_FIELDS)
+        line = f"sort: {name!r} is no field{_suggestion(name, SORT_FIELDS)}; there are {fields}"
+        raise QueryError([line])
+    return {"sort": _ALIASES.get(field, field), "descending": text.startswith("-")}
+
+
+def parse_limit(text: str) -> int:
+    """How many at most."""
+    try:
+        return _whole(text, 1, MAXIMUM_LIMIT)
+    except ValueError:
+        raise QueryError([f"limit: {text!r} is no whole number from 1"]) from None
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """ISO 8601 (UTC unless it says otherwise), or how long ago: ``30s``, ``5m``, ``1h30m``."""
+    parts = _DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        try:
+            return now - timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in parts))
+        except OverflowError:
+            return datetime.min.replace(tzinfo=UTC)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        line = f"since: {text!r} is neither a time as 2026-01-31T12:00:00Z nor a duration as 5m"
+        raise QueryError([line]) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+        raise ValueError
+    return int(text)
+
+
+def _suggestion(word: str, known: tuple[str, ...]) -> str:
+    folded = {candidate.casefold(): candidate for candidate in known}
+    close = get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
+    return f", did you mean {folded[close[0]]}?" if close else ""
+
+
+def _address(text: str | None) -> int:
+    return -1 if text is None else int(IPv4Address(text))

@@ -1,0 +1,168 @@
+"""A reload: another process reads the file; it is carried out as a whole or not at all.
+
+The reader prints what ``gateway.model`` makes of the file; its output arrives through the loop like
+anything else, so that not even a large file holds packets up. Requests that come while one is under
+way are answered by another reading after it: the file may have changed since.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.daemon.messages import Kind
+from gateway.model.configuration import Configuration
+from gateway.model.loading import Loaded
+
+MAXIMUM_OUTPUT = 64 << 20
+PATIENCE = 30.0
+"""Seconds (real) for the reader; a named pipe in the file's place would keep it forever."""
+LINES_PER_MESSAGE = 256
+
+Answer = Callable[[Kind, Any], None]
+
+# what a running gateway is built on
+_FIXED = (
+    ("profile", "profile"),
+    ("inside", "inside"),
+    ("outside", "outside"),
+    ("stateDirectory", "state_directory"),
+    ("timeScale", "time_scale"),
+)
+
+
+class ReloadRefusedError(Exception):
+    """Why a configuration is not carried out; ``problems`` has a line for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+def fixed_changes(before: Configuration, after: Configuration) -> list[str]:
+    """A line for each difference that takes a restart."""
+    lines = []
+    for field, attribute in _FIXED:
+        was, is_now = getattr(before.gateway, attribute), getattr(after.gateway, attribute)
+        if was != is_now:
+            lines.append(
+                f"gateway.{field}: a reload cannot change it from {_shown(was)} to "
+                f"{_shown(is_now)}; restart snatgw for that"
+            )
+    return lines
+
+
+class Reloader:
+    """Reads and carries out configurations, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[], int],
+        watch: Callable[[int, Callable[[], None]], None],
+        unwatch: Callable[[int], None],
+        apply: Callable[[Configuration], list[str]],
+        report: Callable[[list[str], list[str], list[str]], None],
+    ) -> None:
+        """``read`` starts the reader and returns its output's descriptor (OSError: it cannot).
+
+        ``apply`` carries a configuration out and returns the changes, or raises
+        ReloadRefusedError. ``report`` is told (changes, warnings, problems) of each reload.
+        """
+        self._read = read
+        self._watch = watch
+        self._unwatch = unwatch
+        self._apply = apply
+        self._report = report
+        self._descriptor = -1
+        self._output = bytearray()
+        self._started = 0.0
+        self._now = 0.0
+        self._answers: list[Answer] = []
+        self._next: list[Answer] = []
+
+    def request(self, answer: Answer) -> None:
+        """Read the file and carry it out; ``answer`` is told what came of it."""
+        if self._descriptor >= 0:
+            self._next.append(answer)
+        else:
+            self._answers.append(answer)
+            self._begin()
+
+    def look(self, real: float) -> None:
+        """Give up on a reader that does not end; ``real`` is the monotonic time."""
+        self._now = real
+        if self._descriptor >= 0 and real - self._started > PATIENCE:
+            self._refuse([f"the configuration was not read within {PATIENCE:.0f} s"])
+
+    def _begin(self) -> None:
+        try:
+            self._descriptor = self._read()
+        except OSError as error:
+            self._refuse([f"the configuration cannot be read: {error.strerror or error}"])
+            return
+        os.set_blocking(self._descriptor, False)
+        self._output.clear()
+        self._started = self._now
+        self._watch(self._descriptor, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._descriptor, 1 << 18)
+        except BlockingIOError:
+            return
+        self._output += data
+        if len(self._output) > MAXIMUM_OUTPUT:
+            self._refuse([f"the configuration is larger than {MAXIMUM_OUTPUT >> 20} MiB as JSON"])
+        elif not data:
+            self._finish()
+
+    def _finish(self) -> None:
+        try:
+            loaded = Loaded.model_validate_json(bytes(self._output))
+        except ValidationError:
+            self._refuse(["the configuration could not be read: its reader failed"])
+            return
+        warnings = [str(p) for p in loaded.problems if p.severity == "warning"]
+        if loaded.configuration is None:
+            self._refuse([str(p) for p in loaded.problems if p.severity == "error"])
+            return
+        try:
+            changes = self._apply(loaded.configuration)
+        except ReloadRefusedError as error:
+            self._refuse(error.problems)
+            return
+        self._report(changes, warnings, [])
+        answers = self._end()
+        for answer in answers:
+            for start in range(0, len(changes), LINES_PER_MESSAGE):
+                answer(Kind.PART, changes[start : start + LINES_PER_MESSAGE])
+            answer(Kind.END, {"warnings": warnings[:LINES_PER_MESSAGE]})
+        self._again()
+
+    def _refuse(self, problems: list[str]) -> None:
+        self._report([], [], problems)
+        for answer in self._end():
+            answer(Kind.FAILED, problems[:LINES_PER_MESSAGE])
+        self._again()
+
+    def _end(self) -> list[Answer]:
+        if self._descriptor >= 0:
+            self._unwatch(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._output.clear()
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _again(self) -> None:
+        if self._next:
+            self._answers, self._next = self._next, []
+            self._begin()
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

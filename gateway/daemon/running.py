@@ -1,0 +1,244 @@
+"""The gateway while it runs: what each thing that happens in the loop leads to.
+
+Events of the core go to the API process, signals stop or reload, the queue's own losses become
+events, an API process that died is started again (a bounded number of times). What starts and
+undoes all of this is ``lifecycle.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway import __version__
+from gateway.core.engine import Engine
+from gateway.core.events import Event
+from gateway.daemon import notify
+from gateway.daemon.control import ControlChannel
+from gateway.daemon.event_log import event_document, gateway_event, iso
+from gateway.daemon.host import Queue, losses, queue_document
+from gateway.daemon.loop import Turns
+from gateway.daemon.messages import Kind
+from gateway.daemon.reload import Reloader, ReloadRefusedError, fixed_changes
+from gateway.daemon.signals import RELOAD, STOP, Signals
+from gateway.daemon.warden import Warden
+from gateway.model.configuration import Configuration
+
+API_RESTARTS = 5
+"""In ``API_RESTART_WINDOW`` seconds; then the gateway goes on without an API."""
+API_RESTART_WINDOW = 600.0
+CHANGES_IN_EVENT = 50
+_SOCKET_BUFFER = 4 << 20
+
+
+def say(line: str) -> None:
+    """A line for the operator, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Gateway:
+    """A running gateway around its engine. ``divert`` carries out what a configuration diverts."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        file: Path | None,
+        signals: Signals,
+        warden: Warden,
+        listener: socket.socket,
+        divert: Callable[[Configuration], None],
+    ) -> None:
+        self.configuration = configuration
+        self.engine = Engine(configuration)
+        self._file = file
+        self._warden = warden
+        self._listener = listener
+        self._divert = divert
+        self._scale = configuration.gateway.time_scale
+        self._start = time.monotonic()
+        self._started_at = time.time()
+        self._queue: Queue | None = None
+        self._losses: dict[str, int] = {}
+        self._handler_errors = 0
+        self._restarts: deque[float] = deque(maxlen=API_RESTARTS)
+        self._api_wanted = True
+        self._api_running = False
+        self._events_lost = 0
+        self.control = ControlChannel(self.engine, status=self.status, reload=self._reload)
+        self.turns = Turns(
+            self.engine,
+            self.control,
+            signals,
+            monotonic=time.monotonic,
+            azure_time=self._azure_time,
+            on_event=self._on_event,
+            on_signal=self._on_signal,
+            on_api_gone=self._on_api_gone,
+            housekeeping=self._housekeeping,
+        )
+        self._reloader = Reloader(
+            read=warden.read_configuration,
+            watch=self.turns.watch,
+            unwatch=self.turns.unwatch,
+            apply=self._apply,
+            report=self._report_reload,
+        )
+
+    def handler(self) -> Callable[[bytes, int], bytes | None]:
+        """What the packet queue calls for each packet."""
+        return self.turns.handler(self.engine.handle)
+
+    def run(self, queue: Queue) -> None:
+        """Handle packets until a signal says to stop."""
+        self._queue = queue
+        self._own_event("Started", "Informational", {"version": __version__, "pid": os.getpid()})
+        self.turns.run(queue)
+
+    def start_api(self) -> None:
+        """Start the API process. Raises OSError if its warden is gone."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+            self._warden.start_api(self._listener, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.control.connect(ours)
+        self._api_running = True
+
+    def status(self) -> dict[str, Any]:
+        """The daemon's and the engine's state, ready for JSON."""
+        gateway = self.configuration.gateway
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "configuration": None if self._file is None else str(self._file),
+            "startedAt": iso(self._started_at),
+            "uptimeSeconds": round(time.monotonic() - self._start, 3),
+            "timeScale": self._scale,
+            "inside": list(gateway.inside),
+            "outside": gateway.outside,
+            "publicIps": [str(p.ip_address) for p in self.configuration.public_ip_addresses],
+            **self.engine.status(self.turns.now),
+            "packets": self.turns.packets,
+            "queue": {} if self._queue is None else queue_document(self._queue),
+            "events": {"lost": self.control.events_lost},
+            "apiRestarts": len(self._restarts),
+        }
+
+    def _azure_time(self, real: float) -> float:
+        return (real - self._start) * self._scale
+
+    def _on_event(self, event: Event) -> None:
+        wall = time.time() - (self.turns.now - event.time) / self._scale
+        self.control.post(event_document(event, wall))
+
+    def _own_event(self, operation: str, level: str, properties: dict[str, Any]) -> None:
+        self.control.post(gateway_event(time.time(), operation, level, properties))
+
+    def _on_signal(self, number: int) -> None:
+        if number in STOP:
+            notify.notify("STOPPING=1")
+            self._own_event("Stopped", "Informational", {"pid": os.getpid()})
+            self.control.work(self.turns.now)
+            self.turns.stop()
+        elif number == RELOAD:
+            self._reload(lambda kind, payload: None)
+
+    # -- reload
+
+    def _reload(self, answer: Callable[[Kind, Any], None]) -> None:
+        if self._file is None:
+            problem = "started without a configuration file: there is nothing to reload"
+            self._report_reload([], [], [problem])
+            answer(Kind.FAILED, [problem])
+            return
+        self._reloader.request(answer)
+
+    def _apply(self, configuration: Configuration) -> list[str]:
+        problems = fixed_changes(self.configuration, configuration)
+        if problems:
+            raise ReloadRefusedError(problems)
+        try:
+            self._divert(configuration)
+        except Exception as error:  # whatever the host refuses, the gateway goes on as it was
+            problems = [f"the rules could not be changed: {error}"]
+            try:
+                self._divert(self.configuration)
+            except Exception as second:
+                problems.append(f"the earlier rules could not be restored: {second}")
+            raise ReloadRefusedError(problems) from error
+        changes = self.engine.reconfigure(configuration, self.turns.now)
+        self.configuration = configuration
+        return changes
+
+    def _report_reload(self, changes: list[str], warnings: list[str], problems: list[str]) -> None:
+        for line in warnings:
+            say(line)
+        for line in problems:
+            say(f"reload refused: {line}")
+        if problems:
+            shown = problems[:CHANGES_IN_EVENT]
+            self._own_event("ReloadRefused", "Error", {"problems": shown, "count": len(problems)})
+            return
+        say(f"reloaded: {len(changes)} changes")
+        shown = changes[:CHANGES_IN_EVENT]
+        self._own_event("Reloaded", "Informational", {"changes": shown, "count": len(changes)})
+
+    # -- the API process
+
+    def _on_api_gone(self) -> None:
+        self.control.disconnect()
+        self._api_running = False
+
+    def _housekeeping(self, real: float) -> None:
+        """About once a second."""
+        self._reloader.look(real)
+        assert self._queue is not None
+        self._look_at_queue(self._queue)
+        lost = self.control.events_lost
+        if lost > self._events_lost and self._api_running:
+            self._own_event("EventsLost", "Warning", {"count": lost - self._events_lost})
+            self._events_lost = lost
+        if self._api_wanted and not self._api_running:
+            self._restart_api(real)
+
+    def _look_at_queue(self, queue: Queue) -> None:
+        statistics = queue.statistics()
+        now = losses(statistics)
+        grown = {name: n - self._losses.get(name, 0) for name, n in now.items()}
+        if any(n > 0 for n in grown.values()):
+            self._own_event("QueueOverflow", "Error", grown)
+        self._losses = now
+        errors = statistics.handler_errors - self._handler_errors
+        if errors:
+            self._handler_errors = statistics.handler_errors
+            say(f"{errors} packets were dropped because of a mistake in this program:")
+            say(queue.last_error.rstrip())
+            self._own_event("HandlerError", "Error", {"count": errors, "trace": queue.last_error})
+
+    def _restart_api(self, real: float) -> None:
+        recent = [moment for moment in self._restarts if real - moment < API_RESTART_WINDOW]
+        if len(recent) >= API_RESTARTS:
+            self._api_wanted = False
+            say(
+                f"the API process ended {API_RESTARTS + 1} times in {API_RESTART_WINDOW:.0f} s: "
+                "going on without it; packets are not affected"
+            )
+            return
+        self._restarts.append(real)
+        say("the API process ended: starting it again; packets are not affected")
+        try:
+            self.start_api()
+        except OSError as error:
+            self._api_wanted = False
+            say(f"the API process cannot be started: {error.strerror or error}")

@@ -1,0 +1,198 @@
+"""The process that starts and ends processes, so that the engine needs no privilege to do it.
+
+The engine gives up the capabilities to change users and to signal other users' processes. This
+small process, forked before anything else, keeps exactly those and does three things when the
+engine says so: start the API process (handing it the sockets that came with the order), end it,
+and run ``python -m gateway.model FILE`` for a reload. It reads its orders from the engine alone.
+
+When the engine is gone, however it went, the order channel ends: the warden kills the API process
+and exits. When the warden is gone, the API process dies with it (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from gateway.daemon import privileges
+
+ApiMain = Callable[[socket.socket, socket.socket], None]
+"""Serves on the first socket (listening), talking to the engine over the second, until it ends."""
+
+_START_API, _END_API, _READ_CONFIGURATION = b"start", b"end", b"read"
+GRACE = 0.5
+"""Seconds for the API process to write the last events down."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Warden:
+    """The engine's handle on its warden. ``fork`` it before opening anything."""
+
+    def __init__(self, pid: int, orders: socket.socket) -> None:
+        self._pid = pid
+        self._orders = orders
+
+    @classmethod
+    def fork(cls, api_main: ApiMain, file: Path | None) -> Warden:
+        """Start the warden; ``file`` is the only configuration that it will ever read."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            status = 1
+            try:
+                _Keeper(theirs, api_main, file).run()
+                status = 0
+            finally:
+                os._exit(status)
+        theirs.close()
+        return cls(pid, ours)
+
+    def start_api(self, listener: socket.socket, control: socket.socket) -> None:
+        """Start the API process, ending the one before. Raises OSError if the warden is gone."""
+        descriptors = [listener.fileno(), control.fileno()]
+        socket.send_fds(self._orders, [_START_API], descriptors)
+
+    def end_api(self) -> None:
+        """Kill the API process, if there is one."""
+        with contextlib.suppress(OSError):
+            self._orders.send(_END_API)
+
+    def read_configuration(self) -> int:
+        """Start reading the file; returns the descriptor that gets what the reader prints.
+
+        Raises OSError if the warden is gone.
+        """
+        reader, writer = os.pipe()
+        try:
+            socket.send_fds(self._orders, [_READ_CONFIGURATION], [writer])
+        except OSError:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        return reader
+
+    def close(self, patience: float) -> None:
+        """End the warden and with it the API process; waits ``patience`` seconds at most."""
+        self._orders.close()
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            descriptor = os.pidfd_open(self._pid)
+            try:
+                ended, _, _ = select.select([descriptor], [], [], patience)
+            finally:
+                os.close(descriptor)
+            if not ended:
+                with contextlib.suppress(PermissionError):
+                    os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0 if ended else os.WNOHANG)
+
+
+class _Keeper:
+    """The warden's own side."""
+
+    def __init__(self, orders: socket.socket, api_main: ApiMain, file: Path | None) -> None:
+        self._orders = orders
+        self._api_main = api_main
+        self._file = file
+        self._api: int | None = None
+        self._reader: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:  # a terminal sends them to all of us; the engine decides
+            signal.signal(number, signal.SIG_IGN)
+        privileges.keep_only(privileges.WARDEN)
+        poll = select.poll()
+        poll.register(self._orders, select.POLLIN)
+        while True:
+            happened = poll.poll(1000)
+            self._reap()
+            if not happened:
+                continue
+            order, descriptors, _, _ = socket.recv_fds(self._orders, 64, 4)
+            if not order:
+                break
+            try:
+                self._carry_out(order, descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        self._end_api(GRACE)
+
+    def _carry_out(self, order: bytes, descriptors: list[int]) -> None:
+        if order == _START_API and len(descriptors) == 2:
+            self._end_api()
+            self._api = self._start_api(*descriptors)
+        elif order == _END_API:
+            self._end_api()
+        elif order == _READ_CONFIGURATION and len(descriptors) == 1 and self._file is not None:
+            self._read(self._file, descriptors[0])
+
+    def _start_api(self, listener: int, control: int) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if not pid:
+            self._become_api(parent, listener, control)
+        return pid
+
+    def _become_api(self, parent: int, listener: int, control: int) -> NoReturn:
+        status = 1
+        try:
+            self._orders.close()
+            privileges.drop_to(*privileges.api_user())
+            privileges.die_with_parent(parent)
+            self._api_main(socket.socket(fileno=listener), socket.socket(fileno=control))
+            status = 0
+        except Exception as error:
+            print(f"the API process failed: {type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _read(self, file: Path, output: int) -> None:
+        package = Path(__file__).resolve().parents[2]
+        path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+        if self._reader is not None:
+            self._reader.wait()
+        # -P: modules come from where this program's do, never from the current directory
+        command = [sys.executable, "-P", "-m", "gateway.model", str(file)]
+        with contextlib.suppress(OSError):  # nothing printed: the engine reports that
+            self._reader = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+
+    def _end_api(self, grace: float = 0.0) -> None:
+        """Kill the API process; it has ``grace`` seconds to end by itself, its channel having."""
+        if self._api is None:
+            return
+        if grace:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(self._api)
+                select.select([descriptor], [], [], grace)
+                os.close(descriptor)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._api, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._api, 0)
+        self._api = None
+
+    def _reap(self) -> None:
+        if self._reader is not None and self._reader.poll() is not None:
+            self._reader = None
+        if self._api is not None:
+            with contextlib.suppress(ChildProcessError):
+                pid, _ = os.waitpid(self._api, os.WNOHANG)
+                if pid:
+                    self._api = None

@@ -1,0 +1,169 @@
+"""A daemon without a host: the real API and control channel over an engine made of records."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from gateway.core.flow import FlowRecord
+from gateway.core.ports import PortRecord
+from gateway.daemon.api import Events, application
+from gateway.daemon.control import ControlChannel
+from gateway.daemon.engine_client import EngineClient
+from gateway.daemon.event_log import EventLog
+from gateway.daemon.messages import Kind
+
+
+def flow(number: int, **changes: Any) -> FlowRecord:
+    """An established TCP flow of vm1 toward 198.51.100.7:443, changed as said."""
+    record = FlowRecord(
+        id=number,
+        protocol=6,
+        state="Established",
+        direction="Outbound",
+        method="DefaultOutboundAccess",
+        vm="vm1",
+        private_ip="10.0.1.4",
+        private_port=40000 + number,
+        public_ip="203.0.113.10",
+        public_port=1024 + number,
+        remote_ip="198.51.100.7",
+        remote_port=443,
+        packets_out=3,
+        bytes_out=180,
+        packets_in=2,
+        bytes_in=120,
+        age=12.34567,
+        idle=1.0,
+        expires_in=239.0,
+        awaiting_removal=False,
+    )
+    return record._replace(**changes)
+
+
+def pool(vm: str, **changes: Any) -> PortRecord:
+    """A TCP port pool of 1,024 with three in use toward one address."""
+    record = PortRecord(
+        vm=vm,
+        public_ip="203.0.113.10",
+        protocol="Tcp",
+        method="DefaultOutboundAccess",
+        allocated=1024,
+        used=3,
+        free=1021,
+        high_water=7,
+        failed=0,
+        destinations=(("198.51.100.7", None, 3),),
+        cooling=1,
+    )
+    return record._replace(**changes)
+
+
+class FakeEngine:
+    """Listings from lists."""
+
+    def __init__(self) -> None:
+        self.flows: list[FlowRecord] = []
+        self.ports: list[PortRecord | None] = []
+        self.listings = 0
+
+    def flow_records(
+        self, start: int, count: int, now: float
+    ) -> tuple[list[FlowRecord], int | None]:
+        self.listings += start == 0
+        following = start + count
+        more = following if following < len(self.flows) else None
+        return self.flows[start:following], more
+
+    def port_records(self, now: float) -> Iterator[PortRecord | None]:
+        yield from self.ports
+
+
+Answer = Callable[[Kind, Any], None]
+
+
+class Served:
+    """A serving API; ``post`` an event, set ``on_reload`` and the engine's lists as wanted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.engine = FakeEngine()
+        self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, {"warnings": []})
+        self.control = ControlChannel(
+            self.engine, status=self._status, reload=lambda answer: self.on_reload(answer)
+        )
+        self._posted: list[dict[str, Any]] = []
+        self.log: EventLog | None = None
+
+    def _status(self) -> dict[str, Any]:
+        return {"flows": len(self.engine.flows), "uptimeSeconds": 61.5, "drops": {"Malformed": 2}}
+
+    def post(self, event: dict[str, Any]) -> None:
+        """Have the engine's side tell of an event."""
+        self._posted.append(event)
+
+    def pump(self, ended: threading.Event) -> None:
+        """The engine's loop, without packets."""
+        while not ended.is_set():
+            while self._posted:
+                self.control.post(self._posted.pop(0))
+            assert self.control.read()
+            assert self.control.work(0.0)
+            if not self.control.has_work:
+                select.select([self.control.fileno()], [], [], 0.01)
+
+
+@contextmanager
+def served(directory: Path) -> Iterator[Served]:
+    """An API on ``directory``/api.sock until the end of the block."""
+    path = directory / "api.sock"
+    daemon = Served(path)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    daemon.control.connect(ours)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(16)
+    ended, ready = threading.Event(), threading.Event()
+    server: list[uvicorn.Server] = []
+
+    async def serve() -> None:
+        daemon.log = EventLog(directory / "events.jsonl")
+        events = Events(daemon.log)
+        engine = EngineClient(theirs, on_events=events.add, on_gone=lambda: None)
+        engine.start()
+        configuration = uvicorn.Config(
+            application(engine, events),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
+        server.append(uvicorn.Server(configuration))
+        ready.set()
+        await server[0].serve(sockets=[listener])
+
+    threads = [
+        threading.Thread(target=daemon.pump, args=(ended,)),
+        threading.Thread(target=lambda: asyncio.run(serve())),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        assert ready.wait(30)
+        yield daemon
+    finally:
+        server[0].should_exit = True
+        threads[1].join(30)
+        ended.set()
+        threads[0].join(30)
+        daemon.control.disconnect()
+        theirs.close()
+        listener.close()
