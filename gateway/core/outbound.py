@@ -2,7 +2,7 @@
 
 ``Outbound`` carries a ``Plan`` out and keeps it through changes: what a reload does not change
 stays untouched, and where ports must move, flows are broken as Azure breaks them and no more
-(AZURE.md A6). It looks at no packet.
+(docs/fidelity.md A6). It looks at no packet.
 """
 
 from __future__ import annotations
@@ -305,6 +305,7 @@ class Outbound:
             if not machine.named and not machine.flows and not allotment.in_use:
                 public.allotments.remove(allotment)
                 public.inventory.release(_ranges_after(allotment, resized))
+                machine.allotments.clear()  # a cycle would outlive it: the collector is off
                 del self.machines[machine.address]
 
     def _drop(self, allotment: Allotment, resized: Resizings) -> None:

@@ -1,7 +1,7 @@
 """What a configuration means for outbound traffic, as pure data: which method, which ports.
 
 The choice of method is a table: ``AVAILABLE`` says for each method whether a VM has it, and the
-profile gives the order (AZURE.md A1). ``outbound.py`` carries a plan out; a reload is the
+profile gives the order (docs/fidelity.md A1). ``outbound.py`` carries a plan out; a reload is the
 difference between two plans.
 """
 
@@ -10,12 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.model.configuration import (
-    Configuration,
-    InboundNatRule,
-    LoadBalancingRule,
-    VirtualMachine,
-)
+from gateway.model.configuration import Configuration, VirtualMachine
+from gateway.model.inventory import frontend_ports, linked_members
 from gateway.model.profile import Method, Profile
 
 
@@ -65,34 +61,27 @@ AVAILABLE: dict[Method, Callable[[_Facts], bool]] = {
 }
 
 
-def frontend_members(configuration: Configuration) -> dict[str, list[str]]:
-    """For each public IP that is a linked frontend: the VMs behind it, in pool order.
-
-    A load balancing rule is the link (2017 document, "Load-balanced VM"); an inbound NAT rule is
-    none (AZURE.md 1.5). A pool without a rule behaves as if there were no load balancer.
-    """
-    members: dict[str, list[str]] = {}
-    for balancer in configuration.load_balancers:
-        frontends = {
-            frontend.name: frontend.public_ip_address
-            for frontend in balancer.frontend_ip_configurations
-        }
-        pools = {pool.name: pool.virtual_machines for pool in balancer.backend_address_pools}
-        for rule in balancer.load_balancing_rules:
-            behind = members.setdefault(frontends[rule.frontend_ip_configuration], [])
-            behind.extend(name for name in pools[rule.backend_address_pool] if name not in behind)
-    return members
-
-
 def plan(configuration: Configuration, profile: Profile) -> Plan:
-    """Resolve a validated configuration. Pure: equal input, equal output."""
+    """Resolve a validated configuration. Pure: equal input, equal output.
+
+    A load balancing rule links a pool to a frontend (2017 document, "Load-balanced VM"); an inbound
+    NAT rule does not (docs/fidelity.md D5). A pool without a rule behaves as without a load balancer.
+    """
     packed = {public.name: public.ip_address.packed for public in configuration.public_ip_addresses}
     idle = {public.name: public.idle_timeout for public in configuration.public_ip_addresses}
     default_addresses = tuple(
         packed[name] for name in configuration.default_outbound_access.public_ip_addresses
     )
-    behind = frontend_members(configuration)
+    behind = linked_members(configuration)
     balanced = {name for names in behind.values() for name in names}
+    public_of = {
+        (index, frontend.name): packed[frontend.public_ip_address]
+        for index, balancer in enumerate(configuration.load_balancers)
+        for frontend in balancer.frontend_ip_configurations
+    }
+    listening = dict.fromkeys(packed.values(), frozenset[int]())
+    for (index, name), address in public_of.items():
+        listening[address] |= frontend_ports(configuration, index, name)
 
     def of(machine: VirtualMachine) -> MachinePlan:
         public = machine.public_ip_address
@@ -117,16 +106,16 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
     # The pool's size counts every member, also one that has an instance-level public IP.
     frontends = tuple(
         Frontend(
-            packed[public],
+            public_of[frontend],
             profile.ports_per_vm(len(names)),
             tuple(name for name in names if name in through),
         )
-        for public, names in behind.items()
+        for frontend, names in behind.items()
     )
     return Plan(
         machines,
         frontends,
-        {packed[name]: ports for name, ports in _frontend_ports(configuration).items()},
+        listening,
         default_addresses,
     )
 
@@ -134,22 +123,3 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
 def first_method(profile: Profile, facts: _Facts) -> Method | None:
     """The first method of the profile's order that the facts allow."""
     return next((m for m in profile.method_order if AVAILABLE[m](facts)), None)
-
-
-def _frontend_ports(configuration: Configuration) -> dict[str, frozenset[int]]:
-    """The ports that rules listen on, for each public IP of the configuration."""
-    ports: dict[str, set[int]] = {
-        public.name: set() for public in configuration.public_ip_addresses
-    }
-    for balancer in configuration.load_balancers:
-        frontends = {
-            frontend.name: frontend.public_ip_address
-            for frontend in balancer.frontend_ip_configurations
-        }
-        listening: list[LoadBalancingRule | InboundNatRule] = [
-            *balancer.load_balancing_rules,
-            *balancer.inbound_nat_rules,
-        ]
-        for rule in listening:
-            ports[frontends[rule.frontend_ip_configuration]].add(rule.frontend_port)
-    return {name: frozenset(used) for name, used in ports.items()}

@@ -2,7 +2,7 @@
 
 Three levels, each with one job:
 
-* ``Inventory``: the ports of one public IP, dealt out in blocks (AZURE.md A3, A6). TCP and UDP
+* ``Inventory``: the ports of one public IP, dealt out in blocks (docs/fidelity.md A3, A6). TCP and UDP
   have the same layout and separate use.
 * ``PortPool``: the ports that one VM holds on one public IP for one protocol. A port may be held
   toward many destinations at once, but only once toward each (A1).
@@ -254,7 +254,7 @@ class Inventory:
     """The ports of one public IP, dealt out lowest first.
 
     ``first`` and ``last`` bound the ports; each ``unit`` of them (aligned) that holds the frontend
-    port of a rule is left out (AZURE.md A3).
+    port of a rule is left out (docs/fidelity.md A3).
     """
 
     def __init__(self, first: int, last: int, unit: int, frontend_ports: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""ICMP, other protocols, hairpin and absurd packets (AZURE.md A8, A9; issue: correctness)."""
+"""ICMP, other protocols, hairpin and absurd packets (docs/fidelity.md A8, A9; issue: correctness)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which method a VM's flow takes, and what it looks like outside (AZURE.md A1; 2017 document)."""
+"""Which method a VM's flow takes, and what it looks like outside (docs/fidelity.md A1; 2017 document)."""
 
 from tests.scenario import Scenario
 
@@ -50,7 +50,7 @@ def test_a_standalone_vm_goes_out_by_default_snat() -> None:
 
 
 def test_a_load_balanced_vm_goes_out_by_its_frontend_for_both_protocols() -> None:
-    # A Basic rule programs TCP and UDP, whatever its own protocol (AZURE.md A1).
+    # A Basic rule programs TCP and UDP, whatever its own protocol (docs/fidelity.md A1).
     Scenario(NETWORK).play("""
         vm2 sends      tcp 10.0.1.5:40000 > 198.51.100.1:443 syn
         outside sees   tcp 203.0.113.20:1024 > 198.51.100.1:443 syn

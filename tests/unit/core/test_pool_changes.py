@@ -1,4 +1,4 @@
-"""Ports when pools grow and shrink, and other reloads (AZURE.md A3, A6)."""
+"""Ports when pools grow and shrink, and other reloads (docs/fidelity.md A3, A6)."""
 
 from tests.scenario import Scenario
 

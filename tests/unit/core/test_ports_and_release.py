@@ -1,4 +1,4 @@
-"""How ports are consumed, refused and released (AZURE.md A1 to A5, A7, A11)."""
+"""How ports are consumed, refused and released (docs/fidelity.md A1 to A5, A7, A11)."""
 
 from tests.scenario import Scenario
 from tests.unit.core.test_outbound_methods import NETWORK

@@ -1,4 +1,4 @@
-"""The Internet tag's edges (AZURE.md A10)."""
+"""The Internet tag's edges (docs/fidelity.md A10)."""
 
 from ipaddress import IPv4Address, IPv4Network
 
