@@ -14,7 +14,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+# All but uvicorn itself would be loaded on first use: after the change to a user who may not be
+# able to read where this program is installed (a clone under /root).
+import anyio._backends._asyncio  # noqa: F401
 import uvicorn
+import uvicorn.lifespan.off
+import uvicorn.protocols.http.h11_impl
 
 from gateway.daemon.api import Events, application
 from gateway.daemon.engine_client import EngineClient
