@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, cast
 
-from gateway.lab import lifecycle, processes, topology
+from gateway.lab import lifecycle, processes, services, topology
 from gateway.lab.lifecycle import LabError
 from gateway.lab.narration import Narrator
 from gateway.lab.processes import module_command, module_environment
@@ -259,15 +259,21 @@ class Client:
 def _run(command: Sequence[str], own: Lab | None = None) -> str:
     """Standard output of a command, with why it failed if it did. `own`: it is ours, and asks
     that lab's gateway; its failure ends the demo."""
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS,
-        env=module_environment(SNATGW_API=str(own.api_socket)) if own else None,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            env=module_environment(SNATGW_API=str(own.api_socket)) if own else None,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        told = f"{' '.join(command)}: no answer in {COMMAND_SECONDS:.0f} seconds"
+        if own:
+            told += f"\n{services.tail(own.log(services.DAEMON))}"
+        raise LabError(told) from error
     if own and done.returncode:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout + (done.stderr if done.returncode else "")
@@ -306,7 +312,7 @@ def _perform(lab: Lab, narrator: Narrator, keep: bool) -> int:
     try:
         Demo(lab, narrator).run()
         status = narrator.conclude()
-    except (LabError, subprocess.TimeoutExpired) as error:
+    except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:

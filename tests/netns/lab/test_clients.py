@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -73,3 +74,16 @@ def test_a_60_kb_datagram_is_echoed(up: Commands, vm: str) -> None:
 
 def test_names_that_the_internet_does_not_have(up: Commands) -> None:
     assert "NXDOMAIN" in up.output("vm1", "dig", "www.example.org")
+
+
+@pytest.mark.parametrize(("vm", "addresses"), SEEN_AS)
+def test_flows_lists_what_a_vm_did(up: Commands, vm: str, addresses: set[str]) -> None:
+    up.output(vm, "curl", "-sS", "http://web1.example/")
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "flows", "--vm", vm, "--remote", f"{topology.WEB[0]}:80", "--json"],
+        env={**os.environ, "SNATGW_API": str(up.lab.api_socket)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    flows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert flows
+    assert {flow["public"]["ip"] for flow in flows} <= addresses
