@@ -2,8 +2,9 @@
 
 ``install`` goes from closed to open: rules that let nothing by first, forwarding last. ``remove``
 goes back in the other order. What the host had before is written down before it is changed, in
-``/run/snatgw``, so that the start after a SIGKILL still knows it; a gateway whose journal is there
-but whose interfaces nobody claims is dead, and the next start removes what it left.
+``/run/snatgw``, so that the start after a SIGKILL still knows it. A gateway whose journal is there
+but whose outside interface nobody claims is dead: a start that has one of its interfaces takes over
+from it. What other dead gateways left stays closed until they start again.
 """
 
 from __future__ import annotations
@@ -80,17 +81,21 @@ class Diversion:
     def install(self) -> None:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
         plan = self.plan
-        clean_up_after_dead_gateways(keep=plan.outside)
         identities = _identities([*plan.inside, plan.outside])
         journal = Journal(list(plan.inside), plan.outside, identities)
         left = Journal.read(Journal.path(plan.outside))
         if left is not None:
             _take_over(left, journal, plan)
+        dead = dead_gateways(plan)
+        for other in dead:
+            _inherit_sysctls(other, journal)
         self._journal = journal
         try:
             journal.public_ips = [str(address) for address in plan.public_ips]
-            journal.write()
+            self._note_sysctls()
             self._load_rules()
+            for other in dead:  # now that our own rules stand where its did
+                _take_down(other)
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
             self._set_sysctls()
         except OSError as error:
@@ -133,34 +138,53 @@ class Diversion:
         self.remove()
 
     def _load_rules(self) -> None:
-        IPV4.load(ipv4_chains(self.plan))
+        assert self._journal is not None
+        changed = {(interface, name) for interface, name, _ in self._journal.sysctls}
+        ours = (self.plan.outside, "forwarding") in changed
+        IPV4.load(ipv4_chains(self.plan, guard_outside=ours))
         if IPV6.available():
             IPV6.load(ipv6_chains(self.plan))
 
-    def _set_sysctls(self) -> None:
+    def _note_sysctls(self) -> None:
+        """Write down what will change, before anything does."""
         assert self._journal is not None
         known = {(interface, name) for interface, name, _ in self._journal.sysctls}
-        wanted = wanted_sysctls(self.plan.inside, self.plan.outside)
-        for interface, name, _ in wanted:
+        for interface, name, _ in wanted_sysctls(self.plan.inside, self.plan.outside):
             if (interface, name) not in known:
                 self._journal.sysctls.append((interface, name, read_sysctl(interface, name)))
         self._journal.write()
+
+    def _set_sysctls(self) -> None:
+        wanted = wanted_sysctls(self.plan.inside, self.plan.outside)
         # Forwarding last: until then no packet passes, whatever is still missing.
         for interface, name, value in sorted(wanted, key=lambda item: item[1] == "forwarding"):
             write_sysctl(interface, name, value)
 
 
-def clean_up_after_dead_gateways(keep: str) -> None:
-    """Remove what gateways left that died without a word, except the one on ``keep``.
+def dead_gateways(plan: DiversionPlan) -> list[Journal]:
+    """Gateways with another outside interface that died without a word and shared one with us.
 
-    A gateway lives while it claims its outside interface (``claims.py``).
+    A gateway lives while it claims its outside interface (``claims.py``); ours is claimed by us.
     """
-    for path in JOURNALS.glob(f"*.{os.stat('/proc/self/ns/net').st_ino}.json"):
+    ours = {*plan.inside, plan.outside}
+    found = []
+    for path in sorted(JOURNALS.glob(f"*.{os.stat('/proc/self/ns/net').st_ino}.json")):
         journal = Journal.read(path)
-        if journal is None:
+        if journal is None or journal.outside == plan.outside:
             continue
-        if journal.outside != keep and not is_claimed(journal.outside):
-            _take_down(journal)
+        shared = ours & {*journal.inside, journal.outside}
+        if shared and (journal.outside in shared or not is_claimed(journal.outside)):
+            found.append(journal)
+    return found
+
+
+def _inherit_sysctls(dead: Journal, journal: Journal) -> None:
+    """The originals of interfaces that go on being a gateway's."""
+    ours = {*journal.inside, journal.outside}
+    known = {(interface, name) for interface, name, _ in journal.sysctls}
+    shared = [entry for entry in dead.sysctls if entry[0] in ours]
+    journal.sysctls += [entry for entry in shared if entry[:2] not in known]
+    dead.sysctls = [entry for entry in dead.sysctls if entry not in shared]
 
 
 def _take_over(left: Journal, journal: Journal, plan: DiversionPlan) -> None:

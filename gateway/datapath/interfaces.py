@@ -133,9 +133,13 @@ class PublicAddresses:
         }
 
 
+OPTIONAL_SYSCTLS = frozenset({"proxy_delay"})  # better with them, and works without
+
+
 def sysctl_path(interface: str, name: str) -> Path:
     """``net.ipv4.conf.<interface>.<name>``; an interface's name may have dots."""
-    return Path("/proc/sys/net/ipv4/conf") / interface / name
+    group = "neigh" if name == "proxy_delay" else "conf"
+    return Path("/proc/sys/net/ipv4") / group / interface / name
 
 
 def read_sysctl(interface: str, name: str) -> str:
@@ -147,7 +151,8 @@ def wanted_sysctls(inside: Iterable[str], outside: str) -> list[tuple[str, str, 
 
     ``forwarding`` on our interfaces only: the global switch is not ours. ``rp_filter`` must be
     loose on inside interfaces, where a hairpin's translated source is routed elsewhere; the kernel
-    takes the larger of the interface's value and "all".
+    takes the larger of the interface's value and "all". ``proxy_delay``: the kernel keeps whoever
+    asks for a proxied address waiting, up to 0.8 s.
     """
     inside = tuple(inside)
     wanted = [
@@ -160,14 +165,19 @@ def wanted_sysctls(inside: Iterable[str], outside: str) -> list[tuple[str, str, 
         own = read_sysctl(interface, "rp_filter")
         if own == "1" or (strict_everywhere and own != "2"):
             wanted.append((interface, "rp_filter", "2"))
+    if read_sysctl(outside, "proxy_delay") != "0":
+        wanted.append((outside, "proxy_delay", "0"))
     return wanted
 
 
 def write_sysctl(interface: str, name: str, value: str) -> None:
     """Raises DatapathError with what the user can do where /proc/sys is read-only."""
+    path = sysctl_path(interface, name)
     try:
-        sysctl_path(interface, name).write_text(value)
+        path.write_text(value)
     except OSError as error:
+        if name in OPTIONAL_SYSCTLS:
+            return
         problem = (
             f"net.ipv4.conf.{interface}.{name} must be {value} and cannot be written "
             f"({error.strerror}); in a container set it from outside (sysctls:)"

@@ -12,6 +12,7 @@ ENOBUFS there, which the binding would swallow: it is counted before the binding
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import traceback
@@ -26,6 +27,7 @@ from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
 
 from gateway.core.arrival import Arrival
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.rules import Netfilter
 
 Handler = Callable[[bytes, int], bytes | None]
 """Packet and ``Arrival`` to verdict: the same object (pass), other bytes (pass these), None."""
@@ -123,6 +125,9 @@ class PacketQueue:
 
     def _bind(self, queue: NetfilterQueue) -> int:
         taken = {row[0] for row in _counters()}
+        with contextlib.suppress(DatapathError):
+            # A gateway that was killed left rules that name its queue: its packets are not ours.
+            taken |= Netfilter("iptables").queue_numbers()
         for number in range(FIRST_NUMBER, FIRST_NUMBER + NUMBERS):
             if number in taken:
                 continue
@@ -185,18 +190,18 @@ class PacketQueue:
             arrival = Arrival.LOCAL_ERROR
         try:
             verdict = self._handle(payload, arrival)
+            if verdict is not None and verdict is not payload:
+                packet.set_payload(verdict)  # refuses what is not bytes
         except Exception:
             # The loop must outlive any mistake of the handler; untranslated nothing passes.
             self._handler_errors += 1
             self.last_error = traceback.format_exc()
             verdict = None
-        if verdict is None:
+        if verdict:
+            packet.accept()
+        else:  # empty, too: the binding would take that for "unchanged"
             self._dropped += 1
             packet.drop()
-            return
-        if verdict is not payload:
-            packet.set_payload(verdict)
-        packet.accept()
 
     def statistics(self) -> QueueStatistics:
         """The counters; reads a file of /proc, so not for every packet."""

@@ -5,11 +5,13 @@ in one transaction, so that taking over what a crash left opens no gap. Into the
 goes one jump each, in front. Nobody on the queue means: nothing passes. There is no bypass.
 
 ``raw`` keeps connection tracking away from what the engine translates, and refuses what must not
-reach it: a public address as source from inside (only a hairpin, already translated, may have one
-in FORWARD) and the private network as either end of a packet from outside.
+reach it: a public address as source (in FORWARD only a hairpin, already translated, may have one)
+and the private network as either end of a packet from outside.
 ``mangle`` diverts: inbound and hairpin before routing, outbound after it, and the ICMP errors that
-this host itself sends outward. ``filter`` accepts what was diverted where the host's policy would
-not (Docker sets it to DROP); after the host's own rules, which stay in force.
+this host itself sends outward. Its last word is in POSTROUTING: no private source leaves, whoever
+sent it; this host answers on its inside address whatever source a VM has forged.
+``filter`` accepts what was diverted where the host's policy would not (Docker sets it to DROP);
+after the host's own rules, which stay in force.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from gateway.datapath.errors import DatapathError
 
 PREFIX = "snatgw-"
 TIMEOUT = 30  # seconds that a netfilter command may take
+_ENDS = "raw|pre|fwd|out|post|ok"  # of our chains' names
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,12 @@ class Chain:
     first: bool = True  # in front of the host's own rules, or behind them
 
 
-def ipv4_chains(plan: DiversionPlan) -> list[Chain]:
-    """The IPv4 rules, chain by chain."""
+def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chain]:
+    """The IPv4 rules, chain by chain.
+
+    ``guard_outside``: from outside nothing is forwarded that was not translated. To be left off
+    where the host forwarded from there before, for reasons of its own.
+    """
     name = f"{PREFIX}{plan.instance}"
     queue = f"-j NFQUEUE --queue-num {plan.queue_number}"
     outside, inside = plan.outside, plan.inside
@@ -73,9 +80,11 @@ def ipv4_chains(plan: DiversionPlan) -> list[Chain]:
             "PREROUTING",
             f"{name}-raw",
             (
-                *(f"-i {i} -s {public} -j DROP" for i in inside for public in publics),
+                *(f"-i {i} -s {p} -j DROP" for i in (*inside, outside) for p in publics),
                 *(f"-i {outside} -s {prefix} -j DROP" for prefix in plan.private_prefixes),
                 *(f"-i {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
+                # What VMs and this host say to each other is for the host's own stateful rules.
+                *(f"-i {i} -m addrtype --dst-type LOCAL -j RETURN" for i in inside),
                 *(f"-i {i} -j CT --notrack" for i in inside),
                 *(f"-i {outside} -d {public} -j CT --notrack" for public in publics),
             ),
@@ -111,9 +120,26 @@ def ipv4_chains(plan: DiversionPlan) -> list[Chain]:
                     for prefix in plan.private_prefixes
                 ),
                 *(f"-i {outside} -o {o} -j DROP" for o in inside),
+                # Forwarding is on for the outside interface because of us, and only for us.
+                *([f"-i {outside} -j DROP"] if guard_outside else []),
             ),
         ),
-        Chain("mangle", "OUTPUT", f"{name}-out", (f"-o {outside} -p icmp {queue}",)),
+        Chain(
+            "mangle",
+            "OUTPUT",
+            f"{name}-out",
+            (
+                f"-o {outside} -p icmp {queue}",
+                # A VM has one router. One about a hairpin would look for a public IP inside.
+                *(f"-o {i} -p icmp -m icmp --icmp-type redirect -j DROP" for i in inside),
+            ),
+        ),
+        Chain(
+            "mangle",
+            "POSTROUTING",
+            f"{name}-post",
+            tuple(f"-o {outside} -s {prefix} -j DROP" for prefix in plan.private_prefixes),
+        ),
         Chain(
             "filter",
             "FORWARD",
@@ -180,7 +206,7 @@ class Netfilter:
 
     def remove(self, instance: str) -> None:
         """Remove every chain of an instance, whatever it has, and the jumps to them."""
-        names = re.compile(rf"{re.escape(PREFIX + instance)}-(raw|pre|fwd|out|ok)")
+        names = re.compile(rf"{re.escape(PREFIX + instance)}-({_ENDS})")
         text = []
         for table, rules in self._saved().items():
             ours = [rule.split()[1] for rule in rules if rule.startswith("-N ")]
@@ -199,9 +225,16 @@ class Netfilter:
 
     def instances(self) -> set[str]:
         """The instances that have chains here."""
-        names = re.compile(rf"-N {PREFIX}(.+)-(?:raw|pre|fwd|out|ok)")
+        names = re.compile(rf"-N {PREFIX}(.+)-(?:{_ENDS})")
         found = (names.fullmatch(rule) for rules in self._saved().values() for rule in rules)
         return {match[1] for match in found if match}
+
+    def queue_numbers(self) -> set[int]:
+        """Queues that rules send to, whether somebody listens or not."""
+        text = "\n".join(rule for rules in self._saved().values() for rule in rules)
+        ranges = re.findall(r"--queue-balance (\d+):(\d+)", text)
+        numbers = {int(number) for number in re.findall(r"--queue-num (\d+)", text)}
+        return numbers.union(*(range(int(low), int(high) + 1) for low, high in ranges))
 
     def available(self) -> bool:
         """Whether the command works here at all (IPv6 may be off)."""
