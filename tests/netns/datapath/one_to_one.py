@@ -1,0 +1,140 @@
+"""A gateway with the real datapath and no engine: one VM, one public IP, one to one.
+
+Run in a namespace; takes a plan as JSON, prints ``ready``, then answers a JSON line for each line
+that it reads: ``statistics``, ``seen`` (packets as [arrival, length]), ``pause``, ``resume``,
+``raise`` (the handler fails from now on), ``update IP VM``, ``remove``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from ipaddress import IPv4Address, IPv4Network
+
+from scapy.all import ICMP, IP, TCP, UDP
+from scapy.layers.inet import IPerror
+
+from gateway.core.arrival import Arrival
+from gateway.datapath.claims import Claims
+from gateway.datapath.diversion import Diversion
+from gateway.datapath.interfaces import find_link
+from gateway.datapath.queue import PacketQueue
+from gateway.datapath.rules import DiversionPlan
+
+
+class OneToOne:
+    """Public addresses to VMs and back."""
+
+    def __init__(self, pairs: dict[str, str]) -> None:
+        self.pairs = pairs
+        self.seen: list[tuple[str, int]] = []
+        self.failing = False
+
+    def handle(self, payload: bytes, arrival: int) -> bytes | None:
+        self.seen.append((Arrival(arrival).name, len(payload)))
+        if self.failing:
+            raise ValueError("on purpose")
+        if arrival == Arrival.LATERAL:
+            return payload
+        packet = IP(payload)
+        public_of = {vm: public for public, vm in self.pairs.items()}
+        if arrival == Arrival.LOCAL_ERROR:
+            if IPerror not in packet or packet[IPerror].dst not in public_of:
+                return payload
+            packet[IPerror].dst = public_of[packet[IPerror].dst]
+            return finished(packet)
+        if arrival in (Arrival.OUTBOUND, Arrival.HAIRPIN):
+            if packet.src not in public_of:
+                return None
+            packet.src = public_of[packet.src]
+        if arrival in (Arrival.INBOUND, Arrival.HAIRPIN):
+            packet.dst = self.pairs[packet.dst]
+        return finished(packet)
+
+
+def finished(packet: IP) -> bytes:
+    """The packet with fresh checksums."""
+    for layer in (IP, IPerror, TCP, UDP, ICMP):
+        if layer in packet:
+            del packet[layer].chksum
+    return bytes(packet)
+
+
+def plan_from(text: str, queue_number: int) -> tuple[DiversionPlan, dict[str, str]]:
+    data = json.loads(text)
+    pairs = data["pairs"]
+    plan = DiversionPlan(
+        tuple(data["inside"]),
+        data["outside"],
+        tuple(map(IPv4Address, pairs)),
+        tuple(map(IPv4Network, data["prefixes"])),
+        queue_number,
+    )
+    return plan, pairs
+
+
+def lines() -> Iterator[str]:
+    """Lines of standard input as they come, None in between: ``select`` and buffers do not mix."""
+    text = b""
+    while chunk := os.read(0, 4096):
+        text += chunk
+        *whole, text = text.split(b"\n")
+        yield from (line.decode() for line in whole)
+
+
+def main() -> None:
+    outside = find_link(json.loads(sys.argv[1])["outside"])
+    assert outside is not None
+    nat = OneToOne({})
+    claims = Claims([*json.loads(sys.argv[1])["inside"], outside.name])
+    queue = PacketQueue(nat.handle, outside.index)
+    queue.open()
+    plan, nat.pairs = plan_from(sys.argv[1], queue.number)
+    diversion = Diversion(plan)
+    diversion.install()
+    print("ready", flush=True)
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    poll.register(queue.fileno(), select.POLLIN)
+    commands = lines()
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == queue.fileno():
+                queue.drain(64)
+                continue
+            answer: object = None
+            command, *arguments = (next(commands, "end")).split()
+            match command:
+                case "end":
+                    return
+                case "statistics":
+                    answer = asdict(queue.statistics()) | {"lastError": queue.last_error}
+                case "seen":
+                    answer = nat.seen
+                case "number":
+                    answer = queue.number
+                case "pause":
+                    poll.unregister(queue.fileno())
+                case "resume":
+                    poll.register(queue.fileno(), select.POLLIN)
+                case "raise":
+                    nat.failing = True
+                case "update":
+                    nat.pairs = {arguments[0]: arguments[1]}
+                    text = json.dumps(json.loads(sys.argv[1]) | {"pairs": nat.pairs})
+                    diversion.update(plan_from(text, queue.number)[0])
+                case "remove":
+                    diversion.remove()
+                    queue.close()
+                    claims.release()
+                    print("null", flush=True)
+                    return
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What stays on the host: nothing after ``remove``, a closed door after a crash."""
+
+from __future__ import annotations
+
+from tests.netns.datapath.conftest import (
+    PUBLIC,
+    REMOTE,
+    VM,
+    Capture,
+    Gateway,
+    host_state,
+    udp_ask,
+    udp_echo,
+)
+from tests.netns.datapath.topology import Namespaces
+
+
+def prepare(net: Namespaces) -> dict[str, str]:
+    """A host that has rules and settings of its own."""
+    for table, rule in (
+        ("raw", "PREROUTING -s 192.0.2.1 -j ACCEPT"),
+        ("mangle", "FORWARD -s 192.0.2.1 -j ACCEPT"),
+        ("filter", "FORWARD -s 192.0.2.1 -j ACCEPT"),
+    ):
+        net.run("gw", "iptables", "-t", table, "-A", *rule.split())
+    net.sysctl("gw", "net/ipv4/conf/lan0/rp_filter", "1")
+    net.sysctl("gw", "net/ipv4/conf/wan0/forwarding", "1")
+    return host_state(net)
+
+
+def test_remove_leaves_the_host_as_it_was(net: Namespaces) -> None:
+    before = prepare(net)
+    gateway = Gateway(net)
+    assert host_state(net) != before
+    gateway.remove()
+    assert host_state(net) == before
+
+
+def test_a_crash_leaves_the_door_closed_and_the_next_start_knows_the_originals(
+    net: Namespaces,
+) -> None:
+    before = prepare(net)
+    udp_echo(net, "remote")
+    Gateway(net).kill()
+
+    wire = Capture(net, "remote", "eth0", "ip")
+    assert udp_ask(net, "vm", REMOTE, patience=0.5) == "TimeoutError"
+    assert wire.lines() == []
+
+    again = Gateway(net, pairs={"203.0.113.12": VM})  # changed in between
+    assert udp_ask(net, "vm", REMOTE) == "whole"
+    assert PUBLIC not in str(host_state(net))
+    again.remove()
+    assert host_state(net) == before
+
+
+def test_a_start_with_other_interfaces_takes_down_what_the_crash_left(net: Namespaces) -> None:
+    net.add("remote2")
+    net.wire("gw/wan1 198.51.100.1/24", "remote2/eth0 198.51.100.2/24")
+    before = prepare(net)
+    Gateway(net).kill()
+    again = Gateway(net, outside="wan1", pairs={"198.51.100.10": VM})
+    udp_echo(net, "remote2")
+    assert udp_ask(net, "vm", "198.51.100.2") == "whole"
+    assert "wan0-" not in host_state(net)["iptables-save"]
+    again.remove()
+    assert host_state(net) == before
+
+
+def test_a_dead_gateways_packets_do_not_go_to_another(net: Namespaces) -> None:
+    """Its rules still name its queue: nobody else may take that number."""
+    net.add("vm2", "remote2")
+    net.wire("gw/lan1 10.1.1.1/24", "vm2/eth0 10.1.1.4/24")
+    net.wire("gw/wan1 198.51.100.1/24", "remote2/eth0 198.51.100.2/24")
+    dead = Gateway(net)
+    number = dead.ask("number")
+    dead.kill()
+    closed = host_state(net)["iptables-save"]
+    other = Gateway(
+        net, inside=["lan1"], outside="wan1", pairs={"198.51.100.10": "10.1.1.4"}, prefixes=["10.1.0.0/16"]
+    )  # fmt: skip
+    assert other.ask("number") != number
+    udp_ask(net, "vm", REMOTE, patience=0.3)
+    assert other.ask("seen") == []
+    other.remove()
+    assert host_state(net)["iptables-save"] == closed

@@ -1,0 +1,97 @@
+"""Network namespaces for a test: made by it, gone after it, whatever happened in between."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_serial = itertools.count()
+
+
+class Namespaces:
+    """Builds namespaces and wires; names are the test's, the kernel sees them with a prefix."""
+
+    def __init__(self) -> None:
+        self._prefix = f"snatgw-dp{os.getpid()}-{next(_serial)}-"
+        self._names: list[str] = []
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            self._ip("netns", "add", self._prefix + name)
+            self._names.append(name)
+            self.ip(name, "link set lo up")
+
+    def wire(self, near: str, far: str) -> None:
+        """``wire("gw/lan0 10.0.1.1/24", "vm/eth0 10.0.1.4/24")``: a veth pair, both ends up."""
+        ends = []
+        for end in (near, far):
+            place, *addresses = end.split()
+            namespace, interface = place.split("/")
+            ends.append((namespace, interface, addresses))
+        (namespace, interface, _), (peer, peer_interface, _) = ends
+        self.ip(
+            namespace,
+            f"link add {interface} type veth peer name {peer_interface} netns {self._prefix}{peer}",
+        )
+        for namespace, interface, addresses in ends:
+            for address in addresses:
+                self.ip(namespace, f"addr add {address} dev {interface}")
+            self.ip(namespace, f"link set {interface} up")
+
+    def ip(self, namespace: str, command: str) -> str:
+        return self._ip("-n", self._prefix + namespace, *command.split())
+
+    def run(self, namespace: str, *command: str, check: bool = True) -> str:
+        """Run a command there and return what it printed; with ``check`` it must succeed."""
+        done = subprocess.run(
+            self._inside(namespace, command),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def python(self, namespace: str, code: str, *arguments: str) -> str:
+        return self.run(namespace, sys.executable, "-c", code, *arguments)
+
+    def start(self, namespace: str, *command: str) -> subprocess.Popen[str]:
+        """Start a process there, talked to over pipes; killed at the end."""
+        process = subprocess.Popen(
+            self._inside(namespace, command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            cwd=Path(__file__).parents[3],
+        )
+        self._processes.append(process)
+        return process
+
+    def sysctl(self, namespace: str, name: str, value: str) -> None:
+        path = "/proc/sys/" + name
+        self.run(namespace, "sh", "-c", f"echo {value} > {path}")
+
+    def remove(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        for name in reversed(self._names):
+            self._ip("netns", "del", self._prefix + name)
+
+    def _inside(self, namespace: str, command: tuple[str, ...]) -> list[str]:
+        return ["ip", "netns", "exec", self._prefix + namespace, *command]
+
+    @staticmethod
+    def _ip(*arguments: str) -> str:
+        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
