@@ -137,7 +137,8 @@ def _option(lab: Lab) -> str:
 
 
 def _summary(lab: Lab, ready: str) -> str:
-    run = f"snatgw lab exec{_option(lab)}"
+    snatgw = processes.program()
+    run = f"{snatgw} lab exec{_option(lab)}"
     machines = "\n".join(
         f"  {vm.name}  {vm.address:<10} {vm.purpose}" for vm in topology.VIRTUAL_MACHINES
     )
@@ -156,12 +157,12 @@ Try:
 
 See (the first line tells the other commands where this gateway is):
   export SNATGW_API={shlex.quote(str(lab.api_socket))}
-  snatgw flows
-  snatgw ports
-  snatgw events --follow
+  {snatgw} flows
+  {snatgw} ports
+  {snatgw} events --follow
 
 Logs and configuration: {lab.directory}
-Remove it with: snatgw lab down{_option(lab)}"""
+Remove it with: {snatgw} lab down{_option(lab)}"""
 
 
 def _status_text(found: Status) -> str:

@@ -325,8 +325,8 @@ def _perform(lab: Lab, narrator: Narrator, keep: bool) -> int:
     if keep:
         narrator.say(
             f"\nThe lab stays up: export SNATGW_API={lab.api_socket}\n"
-            f"  snatgw lab exec --name {lab.name} vm1 bash\n"
-            f"  snatgw lab down --name {lab.name}"
+            f"  {processes.program()} lab exec --name {lab.name} vm1 bash\n"
+            f"  {processes.program()} lab down --name {lab.name}"
         )
     return status
 

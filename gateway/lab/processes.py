@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,12 @@ def module_command(module: str, *arguments: str) -> tuple[str, ...]:
     """The command that runs a module of this very package, wherever the user stands: `-P` keeps a
     `gateway` in the current directory from being taken for it."""
     return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def program() -> str:
+    """What to type for `snatgw` here: its path, where the shell would not find the name."""
+    beside = Path(sys.executable).with_name("snatgw")
+    return "snatgw" if shutil.which("snatgw") or not beside.exists() else str(beside)
 
 
 def module_environment(**more: str) -> dict[str, str]:
