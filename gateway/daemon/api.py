@@ -203,8 +203,14 @@ async def _event_lines(
 ) -> AsyncIterator[bytes]:
     """Past events first; ``limit`` is of these, the latest. Then, if asked, each as it comes."""
     past, number = events.log.after(0, 1 << 30)
+
+    def wanted(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if since is None:
+            return batch
+        return [event for event in batch if parse_since(event["time"], since) >= since]
+
     if since is not None:
-        past = [event for event in past if parse_since(event["time"], since) >= since]
+        past = wanted(past)
     elif follow and limit is None:
         past = []
     if limit is not None:
@@ -214,4 +220,4 @@ async def _event_lines(
     while follow:
         await events.wait(number)
         batch, number = events.log.after(number, EVENTS_PER_CHUNK)
-        yield b"".join(map(_line, batch))
+        yield b"".join(map(_line, wanted(batch)))

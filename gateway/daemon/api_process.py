@@ -34,16 +34,18 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(listener: socket.socket, control: socket.socket, log_path: Path | None) -> None:
+def serve(
+    listener: socket.socket, control: socket.socket, log_path: Path, log_directory: int
+) -> None:
     """Answer on ``listener``, asking the engine over ``control``, until the engine has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the engine's to act on
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.enable()
-    asyncio.run(_serve(listener, control, log_path))
+    asyncio.run(_serve(listener, control, EventLog(log_path, directory=log_directory)))
 
 
-async def _serve(listener: socket.socket, control: socket.socket, log_path: Path | None) -> None:
-    events = Events(EventLog(log_path))
+async def _serve(listener: socket.socket, control: socket.socket, log: EventLog) -> None:
+    events = Events(log)
     engine = EngineClient(control, on_events=events.add, on_gone=lambda: os._exit(0))
     engine.start()
     configuration = uvicorn.Config(

@@ -1,8 +1,8 @@
 """Events for people and machines: the contract's JSON, a bounded ring and a rotated file.
 
-``event_document`` gives a core event the shape of Azure's logs (exhaustion: AZURE.md 4.1, category
-LoadBalancerAlertEvent); what Azure has no event for is a GatewayEvent of ours. ``EventLog`` belongs
-to the API process: it appends JSON Lines, rotates by size, keeps the latest events for listings,
+``event_document`` gives a core event the shape of Azure's logs (exhaustion: docs/fidelity.md,
+category LoadBalancerAlertEvent); what Azure has no event for is a GatewayEvent of ours.
+``EventLog`` belongs to the API process: it appends JSON Lines, rotates by size, keeps the latest events for listings,
 and fills its ring from the file's tail at the start, so that ``--since`` reaches over a restart.
 A full disk costs lines in the file, which are counted, and never more.
 """
@@ -149,13 +149,21 @@ class EventLog:
         self,
         path: Path | None,
         *,
+        directory: int | None = None,
         ring: int = RING,
         maximum_bytes: int = MAXIMUM_BYTES,
         kept_files: int = KEPT_FILES,
         complain: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
-        """``path`` None: no file. ``maximum_bytes``: of one file; ``kept_files``: all of them."""
+        """``path`` None: no file. ``maximum_bytes``: of one file; ``kept_files``: all of them.
+
+        ``directory``: a descriptor of the path's directory, for a process that may write there,
+        but may not walk there (a state directory below somebody's home).
+        """
         self._path = path
+        if path is not None and directory is None:
+            directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directory = directory
         self._maximum_bytes = maximum_bytes
         self._kept_files = kept_files
         self._complain = complain
@@ -191,12 +199,12 @@ class EventLog:
             return
         try:
             if self._descriptor >= 0 and self._size + len(line) > self._maximum_bytes:
-                self._rotate(self._path)
+                self._rotate(self._path.name)
             if self._descriptor < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._descriptor = os.open(self._path, flags, 0o640)
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._descriptor = os.open(self._path.name, flags, 0o640, dir_fd=self._directory)
                 self._size = os.fstat(self._descriptor).st_size
-                self._end_torn_line(self._path)
+                self._end_torn_line()
             written = os.write(self._descriptor, line)
             self._size += written
             if written < len(line):
@@ -211,38 +219,41 @@ class EventLog:
                 why = error.strerror or str(error)
                 self._complain(f"{self._path}: events are not being written: {why}")
 
-    def _rotate(self, path: Path) -> None:
+    def _rotate(self, name: str) -> None:
         self.close()
         for number in range(self._kept_files - 1, 0, -1):
-            older = path.with_name(f"{path.name}.{number}")
-            newer = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
+            newer = name if number == 1 else f"{name}.{number - 1}"
             with contextlib.suppress(FileNotFoundError):
-                newer.replace(older)
+                os.replace(
+                    newer,
+                    f"{name}.{number}",
+                    src_dir_fd=self._directory,
+                    dst_dir_fd=self._directory,
+                )
 
-    def _end_torn_line(self, path: Path) -> None:
+    def _end_torn_line(self) -> None:
         """A crash may have left half a line: the next one must not continue it."""
-        if not self._size:
-            return
-        with path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                self._size += os.write(self._descriptor, b"\n")
+        if self._size and os.pread(self._descriptor, 1, self._size - 1) != b"\n":
+            self._size += os.write(self._descriptor, b"\n")
 
     def _tail(self, count: int) -> list[dict[str, Any]]:
         """The last ``count`` events of the file and the one before it."""
         events: deque[dict[str, Any]] = deque(maxlen=count)
         if self._path is None:
             return []
-        for path in (self._path.with_name(f"{self._path.name}.1"), self._path):
+        for name in (f"{self._path.name}.1", self._path.name):
             try:
-                with path.open("rb") as file:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                with open(os.open(name, flags, dir_fd=self._directory), "rb") as file:
                     size = os.fstat(file.fileno()).st_size
                     file.seek(max(0, size - _TAIL_BYTES))
                     lines = file.read(_TAIL_BYTES).splitlines()
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._complain(f"{path}: earlier events cannot be read: {error.strerror}")
+                self._complain(
+                    f"{self._path.with_name(name)}: earlier events cannot be read: {error.strerror}"
+                )
                 continue
             for line in lines[-count:]:
                 try:

@@ -20,7 +20,7 @@ from typing import Protocol
 from gateway.daemon import privileges
 from gateway.daemon.api_process import serve
 from gateway.daemon.api_socket import ApiSocketError, open_api_socket, remove_api_socket
-from gateway.daemon.event_log import prepare_directory
+from gateway.daemon.event_log import DIRECTORY, FILE, prepare_directory
 from gateway.daemon.host import Queue
 from gateway.daemon.notify import notify
 from gateway.daemon.running import Gateway, say
@@ -96,8 +96,10 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         raise StartError(unmet)
 
     # Before anything is opened: what a forked process inherits, it holds on to.
-    log_path = gateway_settings.state_directory / "events" / "events.jsonl"
-    warden = Warden.fork(lambda listener, control: serve(listener, control, log_path), start.file)
+    log = gateway_settings.state_directory / DIRECTORY / FILE
+    warden = Warden.fork(
+        lambda listener, control, directory: serve(listener, control, log, directory), start.file
+    )
     undo.callback(warden.close, WARDEN_PATIENCE)
 
     undo.enter_context(host.claim(configuration))
@@ -108,15 +110,22 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     undo.callback(remove_api_socket, start.api)
     try:
         prepare_directory(gateway_settings.state_directory, *privileges.api_user())
+        directory = os.open(log.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         line = f"{error.filename or gateway_settings.state_directory}: {error.strerror}"
         raise StartError([f"gateway.stateDirectory: {line}"]) from error
+    undo.callback(os.close, directory)
     _stop_if_asked(signals)
 
     # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
     divert: list[Callable[[Configuration], None]] = []
     gateway = Gateway(
-        configuration, start.file, signals, warden, listener, lambda other: divert[0](other)
+        configuration,
+        start.file,
+        signals,
+        divert=lambda other: divert[0](other),
+        start_api=lambda control: warden.start_api(listener, control, directory),
+        read_configuration=warden.read_configuration,
     )
     queue = undo.enter_context(host.queue(configuration, gateway.handler()))
     divert.append(undo.enter_context(host.diversion(configuration, queue)))

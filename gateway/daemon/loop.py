@@ -18,7 +18,7 @@ from gateway.daemon.control import ControlChannel
 from gateway.daemon.signals import Signals
 
 PACKETS_PER_TURN = 64
-EXPIRED_PER_TURN = 256
+EXPIRED_PER_TURN = 512
 EXPIRY_INTERVAL = 0.005
 """Seconds (real) between looks at the timers while packets come without a pause."""
 IDLE_MILLISECONDS = 50

@@ -27,7 +27,6 @@ from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
 from gateway.daemon.reload import Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.signals import RELOAD, STOP, Signals
-from gateway.daemon.warden import Warden
 from gateway.model.configuration import Configuration
 
 API_RESTARTS = 5
@@ -43,23 +42,28 @@ def say(line: str) -> None:
 
 
 class Gateway:
-    """A running gateway around its engine. ``divert`` carries out what a configuration diverts."""
+    """A running gateway around its engine.
+
+    ``divert`` carries out what a configuration diverts; ``start_api`` starts an API process at the
+    other end of a socket; ``read_configuration`` starts reading the file and returns the descriptor
+    that gets the result. The last two raise OSError when the warden is gone.
+    """
 
     def __init__(
         self,
         configuration: Configuration,
         file: Path | None,
         signals: Signals,
-        warden: Warden,
-        listener: socket.socket,
+        *,
         divert: Callable[[Configuration], None],
+        start_api: Callable[[socket.socket], None],
+        read_configuration: Callable[[], int],
     ) -> None:
         self.configuration = configuration
         self.engine = Engine(configuration)
         self._file = file
-        self._warden = warden
-        self._listener = listener
         self._divert = divert
+        self._start_api = start_api
         self._scale = configuration.gateway.time_scale
         self._start = time.monotonic()
         self._started_at = time.time()
@@ -83,7 +87,7 @@ class Gateway:
             housekeeping=self._housekeeping,
         )
         self._reloader = Reloader(
-            read=warden.read_configuration,
+            read=read_configuration,
             watch=self.turns.watch,
             unwatch=self.turns.unwatch,
             apply=self._apply,
@@ -106,7 +110,7 @@ class Gateway:
         try:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-            self._warden.start_api(self._listener, theirs)
+            self._start_api(theirs)
         except OSError:
             ours.close()
             raise

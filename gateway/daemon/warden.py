@@ -1,9 +1,9 @@
 """The process that starts and ends processes, so that the engine needs no privilege to do it.
 
 The engine gives up the capabilities to change users and to signal other users' processes. This
-small process, forked before anything else, keeps exactly those and does three things when the
-engine says so: start the API process (handing it the sockets that came with the order), end it,
-and run ``python -m gateway.model FILE`` for a reload. It reads its orders from the engine alone.
+small process, forked before anything else, keeps exactly those and does two things when the
+engine says so: start the API process (handing it the sockets that came with the order) in place
+of the one before, and run ``python -m gateway.model FILE`` for a reload. It reads its orders from the engine alone.
 
 When the engine is gone, however it went, the order channel ends: the warden kills the API process
 and exits. When the warden is gone, the API process dies with it (PR_SET_PDEATHSIG).
@@ -24,10 +24,11 @@ from typing import NoReturn
 
 from gateway.daemon import privileges
 
-ApiMain = Callable[[socket.socket, socket.socket], None]
-"""Serves on the first socket (listening), talking to the engine over the second, until it ends."""
+ApiMain = Callable[[socket.socket, socket.socket, int], None]
+"""Serves on the first socket (listening), talking to the engine over the second, until it ends;
+the number is the descriptor of the directory that it may write to."""
 
-_START_API, _END_API, _READ_CONFIGURATION = b"start", b"end", b"read"
+_START_API, _READ_CONFIGURATION = b"start", b"read"
 GRACE = 0.5
 """Seconds for the API process to write the last events down."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -56,15 +57,10 @@ class Warden:
         theirs.close()
         return cls(pid, ours)
 
-    def start_api(self, listener: socket.socket, control: socket.socket) -> None:
+    def start_api(self, listener: socket.socket, control: socket.socket, directory: int) -> None:
         """Start the API process, ending the one before. Raises OSError if the warden is gone."""
-        descriptors = [listener.fileno(), control.fileno()]
+        descriptors = [listener.fileno(), control.fileno(), directory]
         socket.send_fds(self._orders, [_START_API], descriptors)
-
-    def end_api(self) -> None:
-        """Kill the API process, if there is one."""
-        with contextlib.suppress(OSError):
-            self._orders.send(_END_API)
 
     def read_configuration(self) -> int:
         """Start reading the file; returns the descriptor that gets what the reader prints.
@@ -126,31 +122,30 @@ class _Keeper:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+        self._end_reader()
         self._end_api(GRACE)
 
     def _carry_out(self, order: bytes, descriptors: list[int]) -> None:
-        if order == _START_API and len(descriptors) == 2:
+        if order == _START_API and len(descriptors) == 3:
             self._end_api()
             self._api = self._start_api(*descriptors)
-        elif order == _END_API:
-            self._end_api()
         elif order == _READ_CONFIGURATION and len(descriptors) == 1 and self._file is not None:
             self._read(self._file, descriptors[0])
 
-    def _start_api(self, listener: int, control: int) -> int:
+    def _start_api(self, listener: int, control: int, directory: int) -> int:
         parent = os.getpid()
         pid = os.fork()
         if not pid:
-            self._become_api(parent, listener, control)
+            self._become_api(parent, listener, control, directory)
         return pid
 
-    def _become_api(self, parent: int, listener: int, control: int) -> NoReturn:
+    def _become_api(self, parent: int, listener: int, control: int, directory: int) -> NoReturn:
         status = 1
         try:
             self._orders.close()
             privileges.drop_to(*privileges.api_user())
             privileges.die_with_parent(parent)
-            self._api_main(socket.socket(fileno=listener), socket.socket(fileno=control))
+            self._api_main(socket.socket(fileno=listener), socket.socket(fileno=control), directory)
             status = 0
         except Exception as error:
             print(f"the API process failed: {type(error).__name__}: {error}", file=sys.stderr)
@@ -161,8 +156,7 @@ class _Keeper:
     def _read(self, file: Path, output: int) -> None:
         package = Path(__file__).resolve().parents[2]
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
-        if self._reader is not None:
-            self._reader.wait()
+        self._end_reader()
         # -P: modules come from where this program's do, never from the current directory
         command = [sys.executable, "-P", "-m", "gateway.model", str(file)]
         with contextlib.suppress(OSError):  # nothing printed: the engine reports that
@@ -187,6 +181,12 @@ class _Keeper:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._api, 0)
         self._api = None
+
+    def _end_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.kill()
+            self._reader.wait()
+            self._reader = None
 
     def _reap(self) -> None:
         if self._reader is not None and self._reader.poll() is not None:

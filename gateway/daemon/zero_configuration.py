@@ -15,6 +15,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from gateway.datapath.interfaces import ROUTE_PROTOCOL
 from gateway.model.loading import Loaded, load_text
 
 NAME = "command line"
@@ -99,7 +100,9 @@ def _networks(inside: Sequence[str], outside: str) -> dict[str, list[IPv4Network
         for route in routing.get_routes(family=socket.AF_INET, table=_MAIN_TABLE):
             name = indices.get(route.get_attr("RTA_OIF"))
             destination = route.get_attr("RTA_DST")
-            if name is not None and destination is not None and route["type"] == _UNICAST:
+            if route["type"] != _UNICAST or route["proto"] == ROUTE_PROTOCOL:
+                continue  # the latter: a gateway's own, of one that runs or crashed
+            if name is not None and destination is not None:
                 found[name].append(IPv4Network(f"{destination}/{route['dst_len']}"))
     return found
 

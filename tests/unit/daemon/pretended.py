@@ -1,0 +1,111 @@
+"""``python -m tests.unit.daemon.pretended FILE SOCKET FAULTS``: a daemon on a pretended host.
+
+Notes each step in the file ``steps`` beside the configuration. FAULTS is JSON: ``fail`` names the
+step that fails, ``lose`` is how many packets the queue says that it lost.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.daemon.lifecycle import Start, run
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.queue import QueueStatistics
+from gateway.datapath.requirements import Finding
+from gateway.model.configuration import Configuration
+from gateway.model.loading import load
+
+
+class PretendedQueue:
+    """A queue that never gets a packet."""
+
+    number = 1
+    last_error = ""
+
+    def __init__(self, lost: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._lost = lost
+        self._looks = 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def drain(self, limit: int) -> int:
+        return 0
+
+    def statistics(self) -> QueueStatistics:
+        self._looks += 1
+        lost = self._lost if self._looks > 1 else 0
+        return QueueStatistics(0, 0, 0, 0, lost, 0, 0)
+
+
+class PretendedHost:
+    """Does nothing but write down what it was asked to do."""
+
+    def __init__(self, steps: Path, fail: str | None, lose: int) -> None:
+        self._steps = steps
+        self._fail = fail
+        self._lose = lose
+
+    def _step(self, name: str) -> None:
+        if name == self._fail:
+            raise DatapathError([f"{name} one", f"{name} two"])
+        with self._steps.open("a") as file:
+            file.write(f"{name}\n")
+
+    def findings(self, configuration: Configuration) -> list[Finding]:
+        if self._fail == "findings":
+            with self._steps.open("a") as file:
+                file.write("findings\n")
+            return [Finding(w, False, f"findings {w}") for w in ("one", "two")]
+        self._step("findings")
+        return [Finding("all", True, "all is well")]
+
+    @contextmanager
+    def claim(self, configuration: Configuration) -> Iterator[object]:
+        self._step("claim")
+        try:
+            yield None
+        finally:
+            self._step("released")
+
+    @contextmanager
+    def queue(
+        self, configuration: Configuration, handle: Callable[[bytes, int], bytes | None]
+    ) -> Iterator[PretendedQueue]:
+        self._step("queue")
+        try:
+            yield PretendedQueue(self._lose)
+        finally:
+            self._step("queue-closed")
+
+    @contextmanager
+    def diversion(
+        self, configuration: Configuration, queue: object
+    ) -> Iterator[Callable[[Configuration], None]]:
+        self._step("diversion")
+
+        def divert(other: Configuration) -> None:
+            if self._fail == "divert" and other != configuration:
+                raise DatapathError(["the kernel refuses"])
+
+        try:
+            yield divert
+        finally:
+            self._step("diversion-removed")
+
+
+def main() -> int:
+    file, api = Path(sys.argv[1]), Path(sys.argv[2])
+    faults = json.loads(sys.argv[3])
+    host = PretendedHost(file.parent / "steps", faults.get("fail"), int(faults.get("lose", 0)))
+    return run(Start(lambda: load(file), file, api), host)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The HTTP API over a real Unix socket and a real control channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.daemon.messages import Kind
+from tests.unit.daemon.serving import Served, flow, pool, served
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Served]:
+    with served(tmp_path) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def http(daemon: Served) -> Iterator[httpx.Client]:
+    transport = httpx.HTTPTransport(uds=str(daemon.path))
+    with httpx.Client(transport=transport, base_url="http://snatgw", timeout=30) as client:
+        yield client
+
+
+def lines(response: httpx.Response) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("application/x-ndjson")
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def ids(response: httpx.Response) -> list[int]:
+    return [line["id"] for line in lines(response)]
+
+
+def test_flows_filter_sort_and_limit(daemon: Served, http: httpx.Client) -> None:
+    daemon.engine.flows = [flow(n, bytes_out=n * 7 % 100, vm=f"vm{n % 3}") for n in range(1000)]
+    assert len(ids(http.get("/v1/flows"))) == 1000
+    assert ids(http.get("/v1/flows?limit=3")) == [0, 1, 2]
+    assert ids(http.get("/v1/flows?vm=vm1&limit=2")) == [1, 4]
+    assert ids(http.get("/v1/flows?sort=-id&limit=2")) == [999, 998]
+    most = lines(http.get("/v1/flows?sort=-bytesOut&limit=5"))
+    assert [line["bytesOut"] for line in most] == [99] * 5
+    everything = lines(http.get("/v1/flows?sort=bytesOut"))
+    sizes = [line["bytesOut"] for line in everything]
+    assert (len(sizes), sizes) == (1000, sorted(sizes))
+
+
+def test_clients_at_once_share_a_listing(daemon: Served, http: httpx.Client) -> None:
+    daemon.engine.flows = [flow(1)]
+    for _ in range(20):
+        assert ids(http.get("/v1/flows")) == [1]
+    assert daemon.engine.listings < 20
+
+
+def test_bad_values_are_400_with_a_line_each(http: httpx.Client) -> None:
+    response = http.get("/v1/flows?remote=x&limit=0&colour=red")
+    assert response.status_code == 400
+    assert len(response.json()["problems"]) == 3
+    for target in ("/v1/ports?vn=1", "/v1/events?since=soon", "/v1/events?follow=yes"):
+        response = http.get(target)
+        assert response.status_code == 400, target
+        assert len(response.json()["problems"]) == 1
+
+
+def test_unknown_paths_and_methods_are_explained(http: httpx.Client) -> None:
+    for response, status in ((http.get("/v1/flow"), 404), (http.get("/v1/reload"), 405)):
+        assert response.status_code == status
+        assert len(response.json()["problems"]) == 1
+
+
+def test_ports_of_a_vm(daemon: Served, http: httpx.Client) -> None:
+    daemon.engine.ports = [pool("vm1"), None, pool("vm2")]
+    assert [line["vm"] for line in lines(http.get("/v1/ports"))] == ["vm1", "vm2"]
+    assert [line["vm"] for line in lines(http.get("/v1/ports?vm=vm2"))] == ["vm2"]
+
+
+def test_events_since_and_follow(daemon: Served, http: httpx.Client) -> None:
+    for minute in range(5):
+        daemon.post({"time": f"2026-01-31T12:0{minute}:00.000Z", "minute": minute})
+    with http.stream("GET", "/v1/events?since=2026-01-31T12:03:00Z&follow=1") as response:
+        received = response.iter_lines()
+        seen = [json.loads(next(received))["minute"] for _ in range(2)]
+        daemon.post({"time": "2026-01-31T12:05:00.000Z", "minute": 5})
+        seen.append(json.loads(next(received))["minute"])
+    assert seen == [3, 4, 5]
+    assert [e["minute"] for e in lines(http.get("/v1/events"))] == [0, 1, 2, 3, 4, 5]
+    assert [e["minute"] for e in lines(http.get("/v1/events?limit=2"))] == [4, 5]
+
+
+def test_status_is_one_object(daemon: Served, http: httpx.Client) -> None:
+    daemon.engine.flows = [flow(1)]
+    document = http.get("/v1/status").json()
+    assert document["flows"] == 1
+    assert document["events"]["unwritten"] == 0
+
+
+def test_reload_answers_changes_or_problems(daemon: Served, http: httpx.Client) -> None:
+    def accept(answer: Any) -> None:
+        answer(Kind.PART, ["one", "two"])
+        answer(Kind.PART, ["three"])
+        answer(Kind.END, {"warnings": ["careful"]})
+
+    daemon.on_reload = accept
+    response = http.post("/v1/reload")
+    assert response.json() == {"changes": ["one", "two", "three"], "warnings": ["careful"]}
+    daemon.on_reload = lambda answer: answer(Kind.FAILED, ["a.yaml: wrong", "a.yaml: worse"])
+    response = http.post("/v1/reload")
+    assert response.status_code == 422
+    assert response.json() == {"problems": ["a.yaml: wrong", "a.yaml: worse"]}
