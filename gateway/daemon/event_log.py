@@ -2,9 +2,9 @@
 
 ``event_document`` gives a core event the shape of Azure's logs (exhaustion: docs/fidelity.md,
 category LoadBalancerAlertEvent); what Azure has no event for is a GatewayEvent of ours.
-``EventLog`` belongs to the API process: it appends JSON Lines, rotates by size, keeps the latest events for listings,
-and fills its ring from the file's tail at the start, so that ``--since`` reaches over a restart.
-A full disk costs lines in the file, which are counted, and never more.
+``EventLog`` belongs to the API process: it appends JSON Lines, rotates by size, keeps the latest
+events for listings, and fills its ring from the file's tail at the start, so that ``--since``
+reaches over a restart. A full disk costs lines in the file, which are counted, and never more.
 """
 
 from __future__ import annotations

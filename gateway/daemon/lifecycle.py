@@ -97,8 +97,13 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
 
     # Before anything is opened: what a forked process inherits, it holds on to.
     log = gateway_settings.state_directory / DIRECTORY / FILE
+    user = privileges.api_user()
+    if user[0] == 0:
+        say("the API process runs as root, without capabilities: this one may not change users")
     warden = Warden.fork(
-        lambda listener, control, directory: serve(listener, control, log, directory), start.file
+        lambda listener, control, directory: serve(listener, control, log, directory),
+        user,
+        start.file,
     )
     undo.callback(warden.close, WARDEN_PATIENCE)
 
@@ -109,7 +114,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         raise StartError([str(error)]) from error
     undo.callback(remove_api_socket, start.api)
     try:
-        prepare_directory(gateway_settings.state_directory, *privileges.api_user())
+        prepare_directory(gateway_settings.state_directory, *user)
         directory = os.open(log.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         line = f"{error.filename or gateway_settings.state_directory}: {error.strerror}"

@@ -19,15 +19,17 @@ ENGINE = frozenset({Cap.NET_ADMIN, Cap.NET_RAW})
 """Rules, addresses and the packet queue."""
 WARDEN = frozenset({Cap.KILL, Cap.SETUID, Cap.SETGID, Cap.SETPCAP, Cap.DAC_READ_SEARCH})
 """To start the API process as another user, to end it, and to read the configuration again."""
+_CHANGE_USER = frozenset({Cap.SETUID, Cap.SETGID, Cap.CHOWN})
 API_USERS = ("snatgw", "nobody")
 
 
 def api_user() -> tuple[int, int]:
     """(user, group) that the API process runs as: ``snatgw`` if there is one, else ``nobody``.
 
-    Whoever is not root cannot become another user and stays what he is.
+    A program that may not change users (a container with few capabilities) keeps its own. To be
+    asked before anything is given up.
     """
-    if os.geteuid() != 0:
+    if _CHANGE_USER - pyprctl.CapState.get_current().effective:
         return os.getuid(), os.getgid()
     for name in API_USERS:
         try:

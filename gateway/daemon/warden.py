@@ -1,9 +1,10 @@
 """The process that starts and ends processes, so that the engine needs no privilege to do it.
 
 The engine gives up the capabilities to change users and to signal other users' processes. This
-small process, forked before anything else, keeps exactly those and does two things when the
-engine says so: start the API process (handing it the sockets that came with the order) in place
-of the one before, and run ``python -m gateway.model FILE`` for a reload. It reads its orders from the engine alone.
+small process, forked before anything else, keeps exactly those and does two things when the engine
+says so: start the API process (handing it the sockets that came with the order) in place of the one
+before, and run ``python -m gateway.model FILE`` for a reload. It reads its orders from the engine
+alone.
 
 When the engine is gone, however it went, the order channel ends: the warden kills the API process
 and exits. When the warden is gone, the API process dies with it (PR_SET_PDEATHSIG).
@@ -42,15 +43,16 @@ class Warden:
         self._orders = orders
 
     @classmethod
-    def fork(cls, api_main: ApiMain, file: Path | None) -> Warden:
-        """Start the warden; ``file`` is the only configuration that it will ever read."""
+    def fork(cls, api_main: ApiMain, user: tuple[int, int], file: Path | None) -> Warden:
+        """Start the warden. ``user`` (user, group) is whom the API process runs as; ``file`` the
+        only configuration that will ever be read."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             ours.close()
             status = 1
             try:
-                _Keeper(theirs, api_main, file).run()
+                _Keeper(theirs, api_main, user, file).run()
                 status = 0
             finally:
                 os._exit(status)
@@ -95,7 +97,10 @@ class Warden:
 class _Keeper:
     """The warden's own side."""
 
-    def __init__(self, orders: socket.socket, api_main: ApiMain, file: Path | None) -> None:
+    def __init__(
+        self, orders: socket.socket, api_main: ApiMain, user: tuple[int, int], file: Path | None
+    ) -> None:
+        self._user = user
         self._orders = orders
         self._api_main = api_main
         self._file = file
@@ -143,7 +148,7 @@ class _Keeper:
         status = 1
         try:
             self._orders.close()
-            privileges.drop_to(*privileges.api_user())
+            privileges.drop_to(*self._user)
             privileges.die_with_parent(parent)
             self._api_main(socket.socket(fileno=listener), socket.socket(fileno=control), directory)
             status = 0
