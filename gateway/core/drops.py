@@ -96,9 +96,9 @@ class DropReason(Enum):
         "InboundWithoutFlow",
         "A packet from outside to a SNAT port belongs to no flow toward that remote endpoint.",
     )
-    INBOUND_NOT_ALLOWED = (
-        "InboundNotAllowed",
-        "A packet from outside to an instance-level public IP is no reply to one of its flows.",
+    DENIED_BY_SECURITY_RULE = (
+        "DeniedBySecurityRule",
+        "A rule of a network security group denies the flow; snatgw nsg shows which ones do.",
     )
     HAIRPIN_WITHOUT_RULE = (
         "HairpinWithoutRule",

@@ -17,6 +17,7 @@ from struct import Struct
 from typing import Any
 
 from gateway.core import icmp
+from gateway.core.admission import Admission, Refused
 from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
 from gateway.core.events import (
@@ -28,12 +29,10 @@ from gateway.core.events import (
     Sampler,
 )
 from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowRecord
+from gateway.core.nsg import Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
-    ECHO_REPLY,
-    ECHO_REQUEST,
     ICMP_ERRORS,
-    ICMP_QUERIES,
     PacketView,
     rewrite,
     rewritten_destination,
@@ -46,7 +45,7 @@ from gateway.core.scope import AddressScope
 from gateway.core.tcp import Side, State, is_opening
 from gateway.core.translation import Translation
 from gateway.model.configuration import Configuration
-from gateway.model.profile import PROFILES, Method
+from gateway.model.profile import PROFILES
 
 MAXIMUM_EVENTS = 10_000  # that wait to be taken; the oldest go first
 MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
@@ -77,15 +76,14 @@ class Engine:
             self._exhausted,
         )
         self.flows = self.translation.table
-        self._scope = _scope(configuration)
-        self._translate_echo = configuration.gateway.icmp_echo == "translate"
+        self.admission = self._admission(configuration)
         self._now = now
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
         self._drops = dict.fromkeys(DropReason, 0)
         interval = self.profile.exhaustion_event_interval
-        self._drop_sampler = Sampler[tuple[DropReason, str | None], tuple[int, bytes, bytes]](
-            interval, MAXIMUM_SAMPLED
-        )
+        self._drop_sampler = Sampler[
+            tuple[DropReason, str | None, str | None], tuple[int, bytes, bytes]
+        ](interval, MAXIMUM_SAMPLED)
         self._exhaustion_sampler = Sampler[tuple[str, bytes, int], tuple[bytes, int]](
             interval, MAXIMUM_SAMPLED
         )
@@ -197,52 +195,19 @@ class Engine:
         """A VM sends to outside: its flow, or an error about one, or a flow that begins."""
         flow = self.flows.originals(view.protocol).get(view.key)
         if flow is not None:
-            if view.protocol != TCP or not self.translation.reopens(flow, view.kind):
+            if not self.translation.reopens(flow, _ORIGINAL, view.kind):
                 return self._send(view, flow, now)
             self.translation.replace(flow)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_outside(view, keep_source=False)
-        machine = self._sender(view)
-        if isinstance(machine, DropReason):
-            return self._refuse(machine, view.packet)
-        refusal = self._refusal_to_open(view, machine)
-        if refusal is not None:
-            return self._refuse(refusal, view.packet, machine.name)
-        flow_or_reason = self.translation.open(view.protocol, view.key, machine, now)
-        if isinstance(flow_or_reason, DropReason):
-            return self._refuse(flow_or_reason, view.packet, machine.name)
-        return self._send(view, flow_or_reason, now)
-
-    def _sender(self, view: PacketView) -> Machine | DropReason:
-        """The VM that may open a flow with this packet, or why there is none."""
-        if view.source not in self._scope.subnets:
-            return DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK
-        destination = view.destination
-        if not self._scope.is_internet(destination) and destination not in self.outbound.addresses:
-            return DropReason.DESTINATION_NOT_INTERNET
-        if view.protocol == TCP and not is_opening(view.kind):
-            if (TCP, view.key) in self.flows.reclaimed:
-                return DropReason.PORT_RECLAIMED
-            return DropReason.TCP_WITHOUT_FLOW
-        machine = self.outbound.machine(view.source)
-        return DropReason.DEFAULT_OUTBOUND_CAPACITY if machine is None else machine
-
-    def _refusal_to_open(self, view: PacketView, machine: Machine) -> DropReason | None:
-        """Why this VM's method does not take this packet's protocol; None if it does."""
-        protocol = view.protocol
-        if protocol in (TCP, UDP) or machine.method is None:
-            return None
-        if protocol == ICMP:
-            if view.kind not in ICMP_QUERIES:
-                return DropReason.ICMP_NOT_SUPPORTED
-            if machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP:
-                return None
-            if view.kind != ECHO_REQUEST:
-                return DropReason.ICMP_NOT_SUPPORTED
-            return None if self._translate_echo else DropReason.ICMP_ECHO_THROUGH_SNAT
-        if machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP:
-            return None
-        return DropReason.PROTOCOL_NOT_SUPPORTED
+        answer = self.admission.outbound(view)
+        if isinstance(answer, Refused):
+            return self._refused(answer, view)
+        machine, judgements = answer
+        opened = self.translation.open(view.protocol, view.key, machine, judgements, now)
+        if isinstance(opened, DropReason):
+            return self._refuse(opened, view.packet, machine.name)
+        return self._send(view, opened, now)
 
     def _send(self, view: PacketView, flow: Flow, now: float) -> bytes:
         """A packet of a flow, translated on its way out."""
@@ -253,16 +218,26 @@ class Engine:
         reply = flow.reply
         if view.transport == 20 and view.protocol in (TCP, UDP):
             return rewritten_source(packet, view.protocol, reply, flow.ip_delta, flow.l4_delta)
-        return rewrite(view, source=True, address=reply[4:8], port=reply[10:12])
+        port = None if flow.pool is None else reply[10:12]
+        return rewrite(view, source=True, address=reply[4:8], port=port)
 
-    def _inbound(self, view: PacketView, now: float) -> bytes | None:
-        """From outside to a public IP: a reply, an error about a flow, or unsolicited."""
+    def _inbound(self, view: PacketView, now: float, *, hairpin: bool = False) -> bytes | None:
+        """To a public IP: a reply, an error about a flow, or a flow that begins, or unsolicited."""
         flow = self.flows.replies(view.protocol).get(view.key)
         if flow is not None:
-            return self._deliver(view, flow, now)
+            if not self.translation.reopens(flow, _REPLY, view.kind):
+                return self._deliver(view, flow, now)
+            self.translation.replace(flow)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_inside(view)
-        return self._refuse(self._refusal_of_unsolicited(view), view.packet)
+        answer = self.admission.inbound(view, hairpin=hairpin)
+        if isinstance(answer, Refused):
+            return self._refused(answer, view)
+        machine, judgements = answer
+        opened = self.translation.open_inbound(view.protocol, view.key, machine, judgements, now)
+        if isinstance(opened, DropReason):
+            return self._refuse(opened, view.packet, machine.name)
+        return self._deliver(view, opened, now)
 
     def _deliver(self, view: PacketView, flow: Flow, now: float) -> bytes:
         """A packet of a flow, translated on its way in."""
@@ -275,21 +250,8 @@ class Engine:
             return rewritten_destination(
                 packet, view.protocol, original, flow.ip_delta, flow.l4_delta
             )
-        return rewrite(view, source=False, address=original[0:4], port=original[8:10])
-
-    def _refusal_of_unsolicited(self, view: PacketView) -> DropReason:
-        public = self.outbound.addresses.get(view.destination)
-        if public is None:
-            return DropReason.PUBLIC_ADDRESS_UNKNOWN
-        if public.instance_of is not None:
-            return DropReason.INBOUND_NOT_ALLOWED
-        if view.protocol in (TCP, UDP):
-            return DropReason.INBOUND_WITHOUT_FLOW
-        if view.protocol == ICMP:
-            if view.kind in (ECHO_REQUEST, ECHO_REPLY):
-                return DropReason.ICMP_ECHO_THROUGH_SNAT
-            return DropReason.ICMP_NOT_SUPPORTED
-        return DropReason.PROTOCOL_NOT_SUPPORTED
+        port = None if flow.pool is None else original[8:10]
+        return rewrite(view, source=False, address=original[0:4], port=port)
 
     def _hairpin(self, view: PacketView, now: float) -> bytes | None:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
@@ -298,19 +260,55 @@ class Engine:
             return None
         public = PacketView.parse(sent)
         assert public is not None  # rewriting changes no length
-        if self.flows.replies(public.protocol).get(public.key) is None and not (
-            public.protocol == ICMP and public.kind in ICMP_ERRORS
-        ):
-            return self._refuse(DropReason.HAIRPIN_WITHOUT_RULE, view.packet)
-        return self._inbound(public, now)
+        return self._inbound(public, now, hairpin=True)
 
     def _lateral(self, view: PacketView, now: float) -> bytes | None:
-        """From one inside network to another: routed, not translated, and nowhere else."""
-        if view.source not in self._scope.subnets:
-            return self._refuse(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, view.packet)
-        if view.destination not in self._scope.virtual_network:
-            return self._refuse(DropReason.DESTINATION_NOT_INTERNET, view.packet)
-        return view.packet
+        """From one inside network to another: judged and watched, not translated."""
+        translation, packet = self.translation, view.packet
+        flow = self.flows.originals(view.protocol).get(view.key)
+        side = _ORIGINAL
+        if flow is None:
+            flow = self.flows.replies(view.protocol).get(view.key)
+            side = _REPLY
+        if flow is None and view.protocol == ICMP and view.kind in ICMP_ERRORS:
+            return self._lateral_error(view)
+        if flow is not None and translation.reopens(flow, side, view.kind):
+            translation.replace(flow)
+            flow = None
+        if flow is None:
+            answer = self.admission.lateral(view)
+            if isinstance(answer, Refused):
+                return self._refused(answer, view)
+            if view.protocol == TCP and not is_opening(view.kind):
+                # Where no group judges, a connection that began elsewhere goes on.
+                if not answer.judgements:
+                    return packet
+                return self._refuse(DropReason.TCP_WITHOUT_FLOW, packet, answer.machine.name)
+            opened = translation.open_lateral(
+                view.protocol, view.key, answer.machine, answer.judgements, now
+            )
+            if isinstance(opened, DropReason):
+                return self._refuse(opened, packet, answer.machine.name)
+            flow, side = opened, _ORIGINAL
+        translation.advance(flow, side, view.kind, now)
+        if side is _ORIGINAL:
+            flow.packets_out += 1
+            flow.bytes_out += len(packet)
+        else:
+            flow.packets_in += 1
+            flow.bytes_in += len(packet)
+        return packet
+
+    def _lateral_error(self, view: PacketView) -> bytes | None:
+        """An ICMP error between VMs passes with the flow that it quotes."""
+        quote = icmp.quoted(view)
+        if quote is not None:
+            sent = self.flows.originals(quote.protocol).get(quote.key)
+            if sent is not None or icmp.flow_of_sent(self.flows, quote) is not None:
+                return view.packet
+            if self.flows.replies(quote.protocol).get(quote.key) is not None:
+                return view.packet
+        return self._refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
 
     # -- ICMP errors
 
@@ -333,7 +331,7 @@ class Engine:
         if view.protocol != ICMP or view.kind not in ICMP_ERRORS:
             return view.packet
         quote = icmp.quoted(view)
-        if quote is None or quote.key[4:8] in self._scope.virtual_network:
+        if quote is None or quote.key[4:8] in self.admission.scope.virtual_network:
             return self._error_to_outside(view, keep_source=True)
         return view.packet
 
@@ -341,8 +339,8 @@ class Engine:
 
     def expire(self, now: float, limit: int = 1000) -> int:
         """Reclaim flows whose time is over, looking at ``limit`` at most; returns how many."""
-        for (reason, vm), count, (protocol, source, remote) in self._drop_sampler.due(now):
-            self._report_drop(reason, vm, protocol, source, remote, count, now)
+        for (reason, vm, rule), count, (protocol, source, remote) in self._drop_sampler.due(now):
+            self._report_drop(reason, vm, rule, protocol, source, remote, count, now)
         for (vm, public, protocol), count, (address, port) in self._exhaustion_sampler.due(now):
             self._report_exhaustion(vm, public, protocol, address, port, count, now)
         self._now = now
@@ -388,8 +386,9 @@ class Engine:
         """
         before = self.configuration
         self.configuration = configuration
-        self._scope = _scope(configuration)
-        self._translate_echo = configuration.gateway.icmp_echo == "translate"
+        policy = self.admission.policy
+        self.admission = self._admission(configuration)
+        self.admission.policy.take_over_hits(policy)
         self.flows.maximum = configuration.gateway.maximum_flows
         resized = self.outbound.apply(plan(configuration, self.profile))
         broken = self.translation.resize(resized, now)
@@ -413,23 +412,49 @@ class Engine:
             changes.append(f"{ended} flows ended: their public IP is no longer their VM's")
         return changes
 
+    def _admission(self, configuration: Configuration) -> Admission:
+        network = configuration.virtual_network
+        scope = AddressScope(
+            network.address_prefixes,
+            [subnet.address_prefix for subnet in network.subnets],
+            configuration.gateway.internet_address_prefixes,
+        )
+        return Admission(
+            scope,
+            Policy(configuration),
+            self.outbound,
+            self.flows,
+            translate_echo=configuration.gateway.icmp_echo == "translate",
+        )
+
     # -- refusals
 
-    def _refuse(self, reason: DropReason, packet: bytes, vm: str | None = None) -> bytes | None:
+    def _refused(self, answer: Refused, view: PacketView) -> bytes | None:
+        """The verdict on a packet that may not open a flow."""
+        rule = None
+        if answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
+            decisive = answer.judgements[-1]
+            rule = f"{decisive.group}/{decisive.rule.name}"
+        return self._refuse(answer.reason, view.packet, answer.vm, rule)
+
+    def _refuse(
+        self, reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
+    ) -> bytes | None:
         """The verdict on a packet that is dropped: counted, and sampled into an event."""
         self._drops[reason] += 1
         if reason is DropReason.PORTS_EXHAUSTED:
             return None  # has an event of its own, for each public IP
         protocol, source, remote = packet[9:10], packet[12:16], packet[16:20]
         detail = (protocol[0] if protocol else 0, source, remote)
-        if self._drop_sampler.note((reason, vm), detail, self._now):
-            self._report_drop(reason, vm, *detail, 1, self._now)
+        if self._drop_sampler.note((reason, vm, rule), detail, self._now):
+            self._report_drop(reason, vm, rule, *detail, 1, self._now)
         return None
 
     def _report_drop(
         self,
         reason: DropReason,
         vm: str | None,
+        rule: str | None,
         protocol: int,
         source: bytes,
         remote: bytes,
@@ -440,7 +465,7 @@ class Engine:
             self._events.append(FlowTableFull(now, count))
             return
         self._events.append(
-            PacketsDropped(now, reason, vm, protocol, _dotted(source), _dotted(remote), count)
+            PacketsDropped(now, reason, vm, protocol, _dotted(source), _dotted(remote), count, rule)
         )
 
     def _exhausted(
@@ -472,15 +497,6 @@ class Engine:
                 count,
             )
         )
-
-
-def _scope(configuration: Configuration) -> AddressScope:
-    network = configuration.virtual_network
-    return AddressScope(
-        network.address_prefixes,
-        [subnet.address_prefix for subnet in network.subnets],
-        configuration.gateway.internet_address_prefixes,
-    )
 
 
 def _dotted(address: bytes) -> str:

@@ -37,6 +37,7 @@ class PacketsDropped:
     source: str
     remote: str
     count: int
+    rule: str | None = None  # "group/rule", where a security rule denied them
 
 
 @dataclass(frozen=True, slots=True)

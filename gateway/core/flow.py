@@ -19,12 +19,13 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.tcp import CLOSING, ENDED, State
+from gateway.model.profile import Method
 
 if TYPE_CHECKING:
+    from gateway.core.nsg import Judgement
     from gateway.core.outbound import Machine
     from gateway.core.ports import PortPool
     from gateway.core.timers import Bucket
-    from gateway.model.profile import Method
 
 ICMP, TCP, UDP = 1, 6, 17
 
@@ -39,7 +40,9 @@ class Flow:
         "bytes_out",
         "created",
         "id",
+        "inbound",
         "ip_delta",
+        "judgements",
         "l4_delta",
         "last_seen",
         "machine",
@@ -65,6 +68,9 @@ class Flow:
         pool: PortPool | None,
         timeout: float,
         now: float,
+        *,
+        inbound: bool = False,
+        judgements: tuple[Judgement, ...] = (),
     ) -> None:
         self.id = 0
         self.slot = -1
@@ -84,6 +90,8 @@ class Flow:
         self.packets_in = 0
         self.bytes_in = 0
         self.awaiting_removal = False
+        self.inbound = inbound  # the remote sent first
+        self.judgements = judgements  # what the security groups said when the flow opened
         # RFC 1624 eqn. 3 in arithmetic modulo 65535: what the source's rewriting adds to the
         # checksums of IP and of the transport. The reply's rewriting takes the same away again.
         words = int.from_bytes
@@ -235,16 +243,17 @@ def record(flow: Flow, now: float) -> FlowRecord:
     """The listing's view of a flow at Azure time ``now``."""
     original, reply = flow.original, flow.reply
     word = int.from_bytes
+    untranslated = flow.method is Method.VIRTUAL_NETWORK
     return FlowRecord(
         id=flow.id,
         protocol=flow.protocol,
         state=flow.state_name,
-        direction="Outbound",
+        direction="Inbound" if flow.inbound else "Outbound",
         method=flow.method.value,
         vm=flow.machine.name,
         private_ip=str(IPv4Address(original[0:4])),
         private_port=word(original[8:10], "big"),
-        public_ip=str(IPv4Address(reply[4:8])),
+        public_ip=None if untranslated else str(IPv4Address(reply[4:8])),
         public_port=word(reply[10:12], "big"),
         remote_ip=str(IPv4Address(original[4:8])),
         remote_port=word(original[10:12], "big"),

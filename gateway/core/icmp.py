@@ -85,7 +85,8 @@ def to_inside(view: PacketView, quote: Quote, flow: Flow) -> bytes:
     """An error from outside about a packet of ``flow``, for the VM that sent that packet."""
     rewriter = Rewriter(view.packet)
     rewriter.put(16, flow.original[0:4], 10)
-    _rewrite_quote(rewriter, view, quote, 12, flow.original[0:4], 0, flow.original[8:10])
+    port = None if flow.pool is None else flow.original[8:10]
+    _rewrite_quote(rewriter, view, quote, 12, flow.original[0:4], 0, port)
     return rewriter.packet()
 
 
@@ -97,7 +98,8 @@ def to_outside(view: PacketView, quote: Quote, flow: Flow, *, keep_source: bool)
     rewriter = Rewriter(view.packet)
     if not keep_source:
         rewriter.put(12, flow.reply[4:8], 10)
-    _rewrite_quote(rewriter, view, quote, 16, flow.reply[4:8], 2, flow.reply[10:12])
+    port = None if flow.pool is None else flow.reply[10:12]
+    _rewrite_quote(rewriter, view, quote, 16, flow.reply[4:8], 2, port)
     return rewriter.packet()
 
 
@@ -108,9 +110,11 @@ def _rewrite_quote(
     address_place: int,
     address: bytes,
     port_place: int,
-    port: bytes,
+    port: bytes | None,
 ) -> None:
     """Write the other side's address and port into the quote, keeping three checksums.
+
+    ``port`` None: the flow translates none.
 
     The quoted IP header's and the quoted transport's (where it is there) follow the change; the
     error's own covers all of these bytes, the two checksums included, and follows last.
@@ -133,7 +137,7 @@ def _rewrite_quote(
         # The pseudo header has the address too.
         old = int.from_bytes(before[address_place : address_place + 4], "big")
         rewriter.adjust(checksum, old - int.from_bytes(address, "big"))
-    if field >= 0:
+    if port is not None and field >= 0:
         rewriter.put(field, port, *sums)
     if protocol == UDP and present and not rewriter.word(checksum):
         rewriter.set_word(checksum, 0xFFFF)

@@ -114,30 +114,34 @@ class Outbound:
         self._default_addresses: tuple[bytes, ...] = ()
         self.apply(plan)
 
-    def machine(self, address: bytes) -> Machine | None:
+    def machine(self, address: bytes, *, keep: bool = True) -> Machine | None:
         """The machine with a private address; a standalone one is made for one that sends first.
 
         None: every port of the default outbound addresses is allotted to machines that use them.
-        The caller has made sure that the address is in a subnet.
+        The caller has made sure that the address is in a subnet. Without ``keep`` nothing is
+        allotted and nobody remembered: an answer to "what if".
         """
-        machine = self.machines.get(address)
-        if machine is None:
-            standalone = MachinePlan(
-                str(IPv4Address(address)),
-                address,
-                Method.DEFAULT_OUTBOUND_ACCESS if self._default_addresses else None,
-                None,
-                self.profile.idle_timeout,
-            )
-            machine = Machine(standalone, named=False)
-            if machine.method is None:
-                return machine  # not kept: memory is for those that can send
-            if not self._allot_default(machine, {}):
-                return None
-            self.machines[address] = machine
-        elif not machine.allotments and machine.method is Method.DEFAULT_OUTBOUND_ACCESS:
-            return machine if self._allot_default(machine, {}) else None
+        machine = self.peek(address)
+        if machine.method is not Method.DEFAULT_OUTBOUND_ACCESS or machine.allotments or not keep:
+            return machine
+        if not self._allot_default(machine, {}):
+            return None
+        self.machines[address] = machine
         return machine
+
+    def peek(self, address: bytes) -> Machine:
+        """The machine with a private address, or what it would be if it sent."""
+        known = self.machines.get(address)
+        if known is not None:
+            return known
+        standalone = MachinePlan(
+            str(IPv4Address(address)),
+            address,
+            Method.DEFAULT_OUTBOUND_ACCESS if self._default_addresses else None,
+            None,
+            self.profile.idle_timeout,
+        )
+        return Machine(standalone, named=False)
 
     def apply(self, plan: Plan) -> list[Resized]:
         """Carry a plan out. Returns the allotments whose flows the caller must look at.

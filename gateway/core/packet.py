@@ -219,10 +219,10 @@ class Rewriter:
         return bytes(self.buffer)
 
 
-def rewrite(view: PacketView, *, source: bool, address: bytes, port: bytes) -> bytes:
+def rewrite(view: PacketView, *, source: bool, address: bytes, port: bytes | None) -> bytes:
     """``view``'s packet with another source (or destination) address and port, of any protocol.
 
-    For ICMP echo the "port" is the identifier. Used where ``rewritten_source`` is not: IP options,
+    For ICMP echo the "port" is the identifier; None leaves it. Used where ``rewritten_source`` is not: IP options,
     ICMP, protocols that only an instance-level public IP passes.
     """
     rewriter = Rewriter(view.packet)
@@ -231,7 +231,7 @@ def rewrite(view: PacketView, *, source: bool, address: bytes, port: bytes) -> b
     protocol = view.protocol
     if protocol == ICMP:
         rewriter.put(place, address, 10)
-        if view.kind in (ECHO_REQUEST, ECHO_REPLY):
+        if port is not None and view.kind in (ECHO_REQUEST, ECHO_REPLY):
             rewriter.put(transport + 4, port, transport + 2)
             if not any(rewriter.buffer[transport:]):
                 # All zero but for the checksum: the one sum that is not 0 modulo 65535 but +0.
@@ -242,7 +242,7 @@ def rewrite(view: PacketView, *, source: bool, address: bytes, port: bytes) -> b
         checksum = 0  # the sender sent none, and none it stays
     sums = (checksum,) if checksum else ()
     rewriter.put(place, address, 10, *sums)
-    if protocol in (TCP, UDP):
+    if port is not None and protocol in (TCP, UDP):
         rewriter.put(transport + (0 if source else 2), port, *sums)
     if checksum and protocol in (UDP, UDP_LITE) and not rewriter.word(checksum):
         rewriter.set_word(checksum, 0xFFFF)

@@ -13,6 +13,7 @@ from random import Random
 
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
+from gateway.core.nsg import Judgement
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
 from gateway.core.tcp import ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State
@@ -61,9 +62,14 @@ class Translation:
     # -- opening
 
     def open(
-        self, protocol: int, original: bytes, machine: Machine, now: float
+        self,
+        protocol: int,
+        original: bytes,
+        machine: Machine,
+        judgements: tuple[Judgement, ...],
+        now: float,
     ) -> Flow | DropReason:
-        """A flow for a packet that may open one; ``original`` has no live flow."""
+        """A flow for a VM's packet to outside; ``original`` has no live flow."""
         if len(self.table) >= self.table.maximum:
             return DropReason.FLOW_TABLE_FULL
         method = machine.method
@@ -81,10 +87,78 @@ class Translation:
             public, port = pool.address, number.to_bytes(2, "big")
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
         reply = original[4:8] + public + original[10:12] + port + original[12:]
-        flow = Flow(protocol, original, reply, machine, method, pool, machine.idle_timeout, now)
+        timeout = machine.idle_timeout
+        return self._enter(
+            Flow(
+                protocol,
+                original,
+                reply,
+                machine,
+                method,
+                pool,
+                timeout,
+                now,
+                judgements=judgements,
+            )
+        )
+
+    def open_inbound(
+        self,
+        protocol: int,
+        reply: bytes,
+        machine: Machine,
+        judgements: tuple[Judgement, ...],
+        now: float,
+    ) -> Flow | DropReason:
+        """A flow for a packet from outside to a VM's own public IP, one to one."""
+        if len(self.table) >= self.table.maximum:
+            return DropReason.FLOW_TABLE_FULL
+        original = machine.address + reply[0:4] + reply[10:12] + reply[8:10] + reply[12:]
+        return self._enter(
+            Flow(
+                protocol,
+                original,
+                reply,
+                machine,
+                Method.INSTANCE_LEVEL_PUBLIC_IP,
+                None,
+                machine.idle_timeout,
+                now,
+                inbound=True,
+                judgements=judgements,
+            )
+        )
+
+    def open_lateral(
+        self,
+        protocol: int,
+        original: bytes,
+        machine: Machine,
+        judgements: tuple[Judgement, ...],
+        now: float,
+    ) -> Flow | DropReason:
+        """A flow from one VM to another: watched, not translated."""
+        if len(self.table) >= self.table.maximum:
+            return DropReason.FLOW_TABLE_FULL
+        reply = original[4:8] + original[0:4] + original[10:12] + original[8:10] + original[12:]
+        return self._enter(
+            Flow(
+                protocol,
+                original,
+                reply,
+                machine,
+                Method.VIRTUAL_NETWORK,
+                None,
+                self.profile.idle_timeout,
+                now,
+                judgements=judgements,
+            )
+        )
+
+    def _enter(self, flow: Flow) -> Flow:
         self.table.add(flow)
-        self.expiry.arm(flow, now + flow.timeout)
-        machine.flows += 1
+        self.expiry.arm(flow, flow.created + flow.timeout)
+        flow.machine.flows += 1
         return flow
 
     def replace(self, flow: Flow) -> None:
@@ -138,9 +212,11 @@ class Translation:
         if state is not State.RESET:
             flow.last_seen = now
         if flow.protocol != TCP:
-            if side is Side.REPLY:
+            if (side is Side.REPLY) is not flow.inbound:
                 flow.state = State.ESTABLISHED
             return
+        if flow.inbound:
+            side = Side.REPLY if side is Side.ORIGINAL else Side.ORIGINAL  # who sent first
         following = TRANSITIONS.get((state, side, SEGMENT_OF_FLAGS[flags & 7]))
         if following is None:
             return
@@ -155,9 +231,15 @@ class Translation:
         if following in ENDED and state not in ENDED and flow.pool is not None:
             flow.pool.cooling += 1
 
-    def reopens(self, flow: Flow, flags: int) -> bool:
-        """Whether a SYN from the flow's own side begins another connection."""
-        return flow.state in ENDED and SEGMENT_OF_FLAGS[flags & 7] is Segment.SYN
+    def reopens(self, flow: Flow, side: Side, flags: int) -> bool:
+        """Whether a SYN begins another connection between the endpoints of a flow that ended.
+
+        From outside it can only where no port was translated.
+        """
+        if flow.protocol != TCP or flow.state not in ENDED:
+            return False
+        opening = SEGMENT_OF_FLAGS[flags & 7] is Segment.SYN
+        return opening and (side is Side.ORIGINAL or flow.pool is None)
 
     # -- ending
 
@@ -225,7 +307,7 @@ class Translation:
         return len(misplaced)
 
     def _in_place(self, flow: Flow) -> bool:
-        if flow.awaiting_removal:
+        if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
             return True
         public = self.outbound.addresses.get(flow.reply[4:8])
         if public is None:

@@ -22,16 +22,19 @@ def test_echo_through_snat_is_dropped_by_name_and_seen_in_events() -> None:
     """)
 
 
-def test_echo_passes_through_an_instance_level_public_ip_for_replies_only() -> None:
+def test_echo_passes_through_an_instance_level_public_ip_both_ways() -> None:
     Scenario(NETWORK).play("""
         vm3 sends      echo 10.0.1.6 > 198.51.100.1 id=7 len=56
         outside sees   echo 203.0.113.30 > 198.51.100.1 id=7 len=56
         outside sends  echo-reply 198.51.100.1 > 203.0.113.30 id=7 len=56
         vm3 sees       echo-reply 198.51.100.1 > 10.0.1.6 id=7 len=56
         outside sends  echo-reply 198.51.100.1 > 203.0.113.30 id=8
-        dropped        InboundNotAllowed
-        outside sends  echo 198.51.100.1 > 203.0.113.30 id=7
-        dropped        InboundNotAllowed
+        dropped        IcmpNotSupported
+        outside sends  echo 198.51.100.9 > 203.0.113.30 id=9
+        vm3 sees       echo 198.51.100.9 > 10.0.1.6 id=9
+        vm3 sends      echo-reply 10.0.1.6 > 198.51.100.9 id=9
+        outside sees   echo-reply 203.0.113.30 > 198.51.100.9 id=9
+        flows          vm3 198.51.100.9 direction=Inbound state=Established
     """)
 
 
@@ -232,13 +235,22 @@ def test_fragments_that_the_kernel_did_not_reassemble_are_dropped() -> None:
         assert scenario.engine.status(0.0)["drops"] == {"Fragment": 1}
 
 
-def test_hairpin_to_a_frontend_or_instance_level_public_ip_is_dropped_by_name() -> None:
+def test_hairpin_to_a_frontend_without_a_rule_is_dropped_by_name() -> None:
     Scenario(NETWORK).play("""
         vm1 sends      tcp 10.0.1.4:40000 > 203.0.113.20:80 syn
         dropped        HairpinWithoutRule
-        vm1 sends      udp 10.0.1.4:40000 > 203.0.113.30:53
-        dropped        HairpinWithoutRule
         flows          vm1 203.0.113.20 public_ip=203.0.113.10
+    """)
+
+
+def test_hairpin_to_an_instance_level_public_ip_is_translated_twice() -> None:
+    Scenario(NETWORK).play("""
+        vm1 sends      tcp 10.0.1.4:40000 > 203.0.113.30:22 syn
+        vm3 sees       tcp 203.0.113.10:1024 > 10.0.1.6:22 syn
+        vm3 sends      tcp 10.0.1.6:22 > 203.0.113.10:1024 syn ack
+        vm1 sees       tcp 203.0.113.30:22 > 10.0.1.4:40000 syn ack
+        flows          vm1 method=DefaultOutboundAccess direction=Outbound state=Established
+        flows          vm3 method=InstanceLevelPublicIP direction=Inbound state=Established
     """)
 
 
@@ -255,13 +267,3 @@ def test_hairpin_between_two_vms_that_expect_each_other_is_translated_twice() ->
         vm1 sends      icmp 3/3 10.0.1.4 > 203.0.113.30 about udp 203.0.113.30:7000 > 10.0.1.4:8000
         vm3 sees       icmp 3/3 203.0.113.10 > 10.0.1.6 about udp 10.0.1.6:7000 > 203.0.113.10:1024
     """)
-
-
-def test_between_inside_networks_packets_are_routed_untouched() -> None:
-    scenario = Scenario(NETWORK)
-    packet = build("udp 10.0.1.4:1 > 10.0.2.9:53")
-    assert scenario.engine.handle(packet, Arrival.LATERAL, 0.0) is packet
-    foreign = build("udp 10.0.1.4:1 > 198.51.100.1:53")
-    assert scenario.engine.handle(foreign, Arrival.LATERAL, 0.0) is None
-    spoofed = build("udp 172.16.0.1:1 > 10.0.2.9:53")
-    assert scenario.engine.handle(spoofed, Arrival.LATERAL, 0.0) is None

@@ -301,8 +301,8 @@ def test_inbound_without_a_flow_is_dropped() -> None:
         dropped        InboundWithoutFlow
         outside sends  udp 198.51.100.1:443 > 203.0.113.20:80
         dropped        InboundWithoutFlow
-        outside sends  tcp 198.51.100.1:443 > 203.0.113.30:22 syn
-        dropped        InboundNotAllowed
+        outside sends  tcp 198.51.100.1:443 > 203.0.113.30:22 ack
+        dropped        TcpWithoutFlow
         outside sends  tcp 198.51.100.1:443 > 203.0.113.99:22 syn
         dropped        PublicAddressUnknown
     """)

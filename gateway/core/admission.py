@@ -1,0 +1,169 @@
+"""May this packet open a flow? Everything that is asked before one is opened, and nothing else.
+
+The engine asks, and so does ``explain``: the same code, so that they cannot differ. Answers are
+data: who sends (or receives) and what the network security groups said, or why not. Asking changes
+nothing but hit counts (``count``) and, for a VM that the configuration does not name, its place
+among the machines (``keep``).
+
+The order is the one in which Azure's host would meet it: the address, the network security groups
+at the VM's interface and subnet, then the outbound method and its protocols.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.core.drops import DropReason
+from gateway.core.flow import ICMP, TCP, UDP, FlowTable
+from gateway.core.nsg import Decision, FiveTuple, Judgement, Policy
+from gateway.core.outbound import Machine, Outbound
+from gateway.core.packet import ECHO_REPLY, ECHO_REQUEST, ICMP_QUERIES, PacketView
+from gateway.core.scope import AddressScope
+from gateway.core.tcp import is_opening
+from gateway.model.profile import Method
+
+
+class Admitted(NamedTuple):
+    """The packet may open a flow of ``machine``, so far as ports and room allow."""
+
+    machine: Machine
+    judgements: tuple[Judgement, ...]
+
+
+class Refused(NamedTuple):
+    """It may not."""
+
+    reason: DropReason
+    vm: str | None
+    judgements: tuple[Judgement, ...] = ()
+
+
+class Admission:
+    """The questions, over one configuration's scope, groups and machines."""
+
+    def __init__(
+        self,
+        scope: AddressScope,
+        policy: Policy,
+        outbound: Outbound,
+        table: FlowTable,
+        *,
+        translate_echo: bool,
+    ) -> None:
+        self.scope = scope
+        self.policy = policy
+        self._outbound = outbound
+        self._table = table
+        self._translate_echo = translate_echo
+
+    def outbound(
+        self, view: PacketView, *, count: bool = True, keep: bool = True
+    ) -> Admitted | Refused:
+        """A VM sends to the internet, or to a public IP of this gateway."""
+        if view.source not in self.scope.subnets:
+            return Refused(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
+        known = self._outbound.machines.get(view.source)
+        vm = None if known is None else known.name
+        to = view.destination
+        if not self.scope.is_internet(to) and to not in self._outbound.addresses:
+            return Refused(DropReason.DESTINATION_NOT_INTERNET, vm)
+        if view.protocol == TCP and not is_opening(view.kind):
+            reclaimed = (TCP, view.key) in self._table.reclaimed
+            reason = DropReason.PORT_RECLAIMED if reclaimed else DropReason.TCP_WITHOUT_FLOW
+            return Refused(reason, vm)
+        decision = self.policy.outbound(_five_tuple(view), count=count)
+        if not decision.allowed:
+            return _denied(decision, vm)
+        machine = self._outbound.machine(view.source, keep=keep)
+        if machine is None:
+            return Refused(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.judgements)
+        refusal = self._refusal_of_protocol(view, machine)
+        if refusal is not None:
+            return Refused(refusal, machine.name, decision.judgements)
+        return Admitted(machine, decision.judgements)
+
+    def inbound(
+        self, view: PacketView, *, hairpin: bool = False, count: bool = True
+    ) -> Admitted | Refused:
+        """From outside to a public IP, and no packet of a live flow."""
+        public = self._outbound.addresses.get(view.destination)
+        if public is None:
+            return Refused(DropReason.PUBLIC_ADDRESS_UNKNOWN, None)
+        machine = public.instance_of
+        if machine is None:
+            return Refused(_refusal_of_snat_address(view, hairpin), None)
+        if view.protocol == TCP and not is_opening(view.kind):
+            return Refused(DropReason.TCP_WITHOUT_FLOW, machine.name)
+        if view.protocol == ICMP and view.kind not in ICMP_QUERIES:
+            return Refused(DropReason.ICMP_NOT_SUPPORTED, machine.name)
+        # Rules see the private destination: public to private comes first (docs/fidelity.md, N4).
+        five = _five_tuple(view)._replace(destination=int.from_bytes(machine.address, "big"))
+        decision = self.policy.inbound(five, count=count)
+        if not decision.allowed:
+            return _denied(decision, machine.name)
+        return Admitted(machine, decision.judgements)
+
+    def lateral(self, view: PacketView, *, count: bool = True) -> Admitted | Refused:
+        """One VM sends to another through the gateway: out of the one, into the other."""
+        if view.source not in self.scope.subnets:
+            return Refused(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
+        machine = self._outbound.peek(view.source)
+        if view.destination not in self.scope.virtual_network:
+            return Refused(DropReason.DESTINATION_NOT_INTERNET, machine.name)
+        five = _five_tuple(view)
+        leaving = self.policy.outbound(five, count=count)
+        if not leaving.allowed:
+            return _denied(leaving, machine.name)
+        arriving = self.policy.inbound(five, count=count)
+        judgements = leaving.judgements + arriving.judgements
+        if not arriving.allowed:
+            return _denied(Decision(False, judgements), machine.name)
+        return Admitted(machine, judgements)
+
+    def _refusal_of_protocol(self, view: PacketView, machine: Machine) -> DropReason | None:
+        """Why the VM's method does not take this packet's protocol; None if it does."""
+        protocol = view.protocol
+        if machine.method is None:
+            return DropReason.NO_OUTBOUND_METHOD
+        if protocol in (TCP, UDP):
+            return None
+        direct = machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP
+        if protocol != ICMP:
+            return None if direct else DropReason.PROTOCOL_NOT_SUPPORTED
+        if view.kind not in ICMP_QUERIES:
+            return DropReason.ICMP_NOT_SUPPORTED
+        if direct:
+            return None
+        if view.kind != ECHO_REQUEST:
+            return DropReason.ICMP_NOT_SUPPORTED
+        return None if self._translate_echo else DropReason.ICMP_ECHO_THROUGH_SNAT
+
+
+def _refusal_of_snat_address(view: PacketView, hairpin: bool) -> DropReason:
+    if hairpin:
+        return DropReason.HAIRPIN_WITHOUT_RULE
+    if view.protocol in (TCP, UDP):
+        return DropReason.INBOUND_WITHOUT_FLOW
+    if view.protocol == ICMP:
+        echo = view.kind in (ECHO_REQUEST, ECHO_REPLY)
+        return DropReason.ICMP_ECHO_THROUGH_SNAT if echo else DropReason.ICMP_NOT_SUPPORTED
+    return DropReason.PROTOCOL_NOT_SUPPORTED
+
+
+def _denied(decision: Decision, vm: str | None) -> Refused:
+    return Refused(DropReason.DENIED_BY_SECURITY_RULE, vm, decision.judgements)
+
+
+def _five_tuple(view: PacketView) -> FiveTuple:
+    word = int.from_bytes
+    if view.protocol in (TCP, UDP):
+        ports = word(view.ports[0:2], "big"), word(view.ports[2:4], "big")
+    else:
+        ports = 0, 0
+    return FiveTuple(
+        view.protocol,
+        word(view.source, "big"),
+        ports[0],
+        word(view.destination, "big"),
+        ports[1],
+    )
