@@ -11,23 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import IPv4Network, collapse_addresses
 
-# RFC 1918, RFC 6598, loopback, link-local, "this network", multicast, reserved and broadcast; and
-# Azure's platform address, which belongs to the VirtualNetwork tag.
-NOT_INTERNET = tuple(
-    IPv4Network(prefix)
-    for prefix in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "168.63.129.16/32",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-    )
-)
+from gateway.model.tags import NOT_INTERNET
 
 
 class Prefixes:
