@@ -1,8 +1,8 @@
 """Which addresses are the virtual network's, which are internet's, which are neither.
 
-Source: docs/fidelity.md A10 and the service tags documentation. "Internet" is everything outside the
-virtual network that is publicly reachable; here the documentation and benchmark ranges count as
-internet, so that a lab can use them, and a configuration may add ranges.
+Source: docs/fidelity.md A10 and the service tags documentation. "Internet" is everything outside
+the virtual network that is publicly reachable; here the documentation and benchmark ranges count
+as internet, so that a lab can use them, and a configuration may add ranges.
 """
 
 from __future__ import annotations
