@@ -64,8 +64,8 @@ AVAILABLE: dict[Method, Callable[[_Facts], bool]] = {
 def plan(configuration: Configuration, profile: Profile) -> Plan:
     """Resolve a validated configuration. Pure: equal input, equal output.
 
-    A load balancing rule links a pool to a frontend (2017 document, "Load-balanced VM"); an inbound
-    NAT rule does not (docs/fidelity.md D5). A pool without a rule behaves as without a load balancer.
+    A load balancing rule links a pool to a frontend, an inbound NAT rule does not; a pool without a
+    rule behaves as without a load balancer (docs/fidelity.md D5).
     """
     packed = {public.name: public.ip_address.packed for public in configuration.public_ip_addresses}
     idle = {public.name: public.idle_timeout for public in configuration.public_ip_addresses}

@@ -2,8 +2,8 @@
 
 Three levels, each with one job:
 
-* ``Inventory``: the ports of one public IP, dealt out in blocks (docs/fidelity.md A3, A6). TCP and UDP
-  have the same layout and separate use.
+* ``Inventory``: the ports of one public IP, dealt out in blocks (docs/fidelity.md A3, A6). TCP and
+  UDP have the same layout and separate use.
 * ``PortPool``: the ports that one VM holds on one public IP for one protocol. A port may be held
   toward many destinations at once, but only once toward each (A1).
 * ``Holes``: toward one destination, which ports are free, when they are not simply "all from the

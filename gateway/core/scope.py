@@ -1,8 +1,8 @@
 """Which addresses are the virtual network's, which are internet's, which are neither.
 
-Source: docs/fidelity.md A10 and the service tags documentation. "Internet" is everything outside the
-virtual network that is publicly reachable; here the documentation and benchmark ranges count as
-internet, so that a lab can use them, and a configuration may add ranges.
+Source: docs/fidelity.md A10 and the service tags documentation. "Internet" is everything outside
+the virtual network that is publicly reachable; here the documentation and benchmark ranges count
+as internet, so that a lab can use them, and a configuration may add ranges.
 """
 
 from __future__ import annotations
@@ -11,23 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import IPv4Network, collapse_addresses
 
-# RFC 1918, RFC 6598, loopback, link-local, "this network", multicast, reserved and broadcast; and
-# Azure's platform address, which belongs to the VirtualNetwork tag.
-NOT_INTERNET = tuple(
-    IPv4Network(prefix)
-    for prefix in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "168.63.129.16/32",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-    )
-)
+from gateway.model.tags import NOT_INTERNET
 
 
 class Prefixes:

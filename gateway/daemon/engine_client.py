@@ -1,15 +1,15 @@
 """The API process's end of the channel to the engine process.
 
 Requests are numbered; answers come in parts. A snapshot of the flow table is kept as the bytes that
-came (a third of what objects take) and shared by clients that ask within a quarter of a second,
-so that many faces cost the engine one listing. Runs on the event loop; needs no lock.
+came (a third of what objects take). One listing runs at a time: clients that ask meanwhile share
+the next one, so that many faces cost the engine no more than one does. Runs on the event loop;
+needs no lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,6 @@ from gateway.daemon.messages import (
     encode_request,
 )
 
-SHARED_SECONDS = 0.25
 MESSAGES_PER_WAKEUP = 64
 
 
@@ -65,7 +64,8 @@ class EngineClient:
         self._on_gone = on_gone
         self._number = 0
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
-        self._shared: dict[str, tuple[float, asyncio.Future[Answer]]] = {}
+        self._running: dict[str, asyncio.Future[Answer]] = {}
+        self._next: dict[str, asyncio.Future[Answer]] = {}
 
     def start(self) -> None:
         """Listen to the engine, on the running event loop."""
@@ -92,23 +92,36 @@ class EngineClient:
         return {"changes": changes, **(answer.result or {})}
 
     async def _share(self, what: str) -> Answer:
-        now = time.monotonic()
-        begun, future = self._shared.get(what, (0.0, None))
-        if future is None or now - begun > SHARED_SECONDS:
-            future = self._ask(what)
-            self._shared[what] = now, future
-            future.add_done_callback(lambda done: self._forget_later(what, done))
+        """A listing that begins after this call: nobody is shown less than he has just done."""
+        running = self._running.get(what)
+        if running is None or running.done():
+            chosen = self._ask(what)
+            self._run(what, chosen)
+        else:
+            chosen = self._next.get(what) or self._after(running, what)
         # a client that leaves must not cancel what others wait for
-        return await asyncio.shield(future)
+        return await asyncio.shield(chosen)
 
-    def _forget_later(self, what: str, future: asyncio.Future[Answer]) -> None:
-        """Give the memory of a snapshot back."""
+    def _run(self, what: str, listing: asyncio.Future[Answer]) -> None:
+        """Remember a listing while it runs, and no longer: it may be large."""
 
-        def forget() -> None:
-            if self._shared.get(what, (0.0, None))[1] is future:
-                del self._shared[what]
+        def forget(ended: asyncio.Future[Answer]) -> None:
+            if self._running.get(what) is ended:
+                del self._running[what]
 
-        asyncio.get_running_loop().call_later(SHARED_SECONDS, forget)
+        self._running[what] = listing
+        listing.add_done_callback(forget)
+
+    def _after(self, running: asyncio.Future[Answer], what: str) -> asyncio.Future[Answer]:
+        """The listing that begins when ``running`` has ended, for all who ask meanwhile."""
+
+        async def listing() -> Answer:
+            await asyncio.wait([running])
+            self._run(what, self._next.pop(what))
+            return await self._ask(what)
+
+        self._next[what] = task = asyncio.ensure_future(listing())
+        return task
 
     def _ask(self, what: str) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

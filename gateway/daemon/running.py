@@ -33,6 +33,8 @@ API_RESTARTS = 5
 """In ``API_RESTART_WINDOW`` seconds; then the gateway goes on without an API."""
 API_RESTART_WINDOW = 600.0
 CHANGES_IN_EVENT = 50
+OVERFLOW_INTERVAL = 10.0
+"""Seconds (real) between events about packets that the queue loses; each has all since the last."""
 _SOCKET_BUFFER = 4 << 20
 
 
@@ -69,6 +71,7 @@ class Gateway:
         self._started_at = time.time()
         self._queue: Queue | None = None
         self._losses: dict[str, int] = {}
+        self._losses_due = 0.0
         self._handler_errors = 0
         self._restarts: deque[float] = deque(maxlen=API_RESTARTS)
         self._api_wanted = True
@@ -208,7 +211,7 @@ class Gateway:
         """About once a second."""
         self._reloader.look(real)
         assert self._queue is not None
-        self._look_at_queue(self._queue)
+        self._look_at_queue(self._queue, real)
         lost = self.control.events_lost
         if lost > self._events_lost and self._api_running:
             self._own_event("EventsLost", "Warning", {"count": lost - self._events_lost})
@@ -216,13 +219,14 @@ class Gateway:
         if self._api_wanted and not self._api_running:
             self._restart_api(real)
 
-    def _look_at_queue(self, queue: Queue) -> None:
+    def _look_at_queue(self, queue: Queue, real: float) -> None:
         statistics = queue.statistics()
         now = losses(statistics)
         grown = {name: n - self._losses.get(name, 0) for name, n in now.items()}
-        if any(n > 0 for n in grown.values()):
+        if any(n > 0 for n in grown.values()) and real >= self._losses_due:
             self._own_event("QueueOverflow", "Error", grown)
-        self._losses = now
+            self._losses = now
+            self._losses_due = real + OVERFLOW_INTERVAL
         errors = statistics.handler_errors - self._handler_errors
         if errors:
             self._handler_errors = statistics.handler_errors

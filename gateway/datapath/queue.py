@@ -124,6 +124,7 @@ class PacketQueue:
         self._reader = _Reader(self._socket.recv)
 
     def _bind(self, queue: NetfilterQueue) -> int:
+        callback = self._callback()
         taken = {row[0] for row in _counters()}
         with contextlib.suppress(DatapathError):
             # A gateway that was killed left rules that name its queue: its packets are not ours.
@@ -134,7 +135,7 @@ class PacketQueue:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", RuntimeWarning)  # the buffer is set after this
-                    queue.bind(number, self._on_packet, MAXIMUM_LENGTH, COPY_PACKET)
+                    queue.bind(number, callback, MAXIMUM_LENGTH, COPY_PACKET)
             except OSError:
                 continue  # somebody was quicker
             return number
@@ -173,35 +174,47 @@ class PacketQueue:
         """Handle the packets that wait, at most ``limit``; returns how many."""
         assert self._queue is not None
         assert self._reader is not None
-        before = self._handled
-        self._reader.budget = limit
-        self._queue.run_socket(self._reader)  # type: ignore[arg-type]
-        return self._handled - before
+        reader = self._reader
+        before = reader.overflows
+        reader.budget = limit
+        self._queue.run_socket(reader)  # type: ignore[arg-type]
+        handled = limit - reader.budget - (reader.overflows - before)
+        self._handled += handled
+        return handled
 
-    def _on_packet(self, packet: Packet) -> None:
-        self._handled += 1
-        payload = packet.get_payload()
-        hook = packet.hook
-        if hook == _FORWARD:
-            arrival = Arrival.OUTBOUND if packet.outdev == self._outside else Arrival.LATERAL
-        elif hook == _PREROUTING:
-            arrival = Arrival.INBOUND if packet.indev == self._outside else Arrival.HAIRPIN
-        else:
-            arrival = Arrival.LOCAL_ERROR
-        try:
-            verdict = self._handle(payload, arrival)
-            if verdict is not None and verdict is not payload:
-                packet.set_payload(verdict)  # refuses what is not bytes
-        except Exception:
-            # The loop must outlive any mistake of the handler; untranslated nothing passes.
-            self._handler_errors += 1
-            self.last_error = traceback.format_exc()
-            verdict = None
-        if verdict:
-            packet.accept()
-        else:  # empty, too: the binding would take that for "unchanged"
-            self._dropped += 1
-            packet.drop()
+    def _callback(self) -> Callable[[Packet], None]:
+        """What the binding calls for each packet. A closure: it looks up less for each of them."""
+        handle, outside = self._handle, self._outside
+        # Plain ints: in Python 3.11 naming a member of an enumeration calls a Python function.
+        outbound, inbound = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
+        hairpin, lateral = int(Arrival.HAIRPIN), int(Arrival.LATERAL)
+        local_error = int(Arrival.LOCAL_ERROR)
+
+        def on_packet(packet: Packet) -> None:
+            payload = packet.get_payload()
+            hook = packet.hook
+            if hook == _FORWARD:
+                arrival = outbound if packet.outdev == outside else lateral
+            elif hook == _PREROUTING:
+                arrival = inbound if packet.indev == outside else hairpin
+            else:
+                arrival = local_error
+            try:
+                verdict = handle(payload, arrival)
+                if verdict is not None and verdict is not payload:
+                    packet.set_payload(verdict)  # refuses what is not bytes
+            except Exception:
+                # The loop must outlive any mistake of the handler; untranslated nothing passes.
+                self._handler_errors += 1
+                self.last_error = traceback.format_exc()
+                verdict = None
+            if verdict:
+                packet.accept()
+            else:  # empty, too: the binding would take that for "unchanged"
+                self._dropped += 1
+                packet.drop()
+
+        return on_packet
 
     def statistics(self) -> QueueStatistics:
         """The counters; reads a file of /proc, so not for every packet."""

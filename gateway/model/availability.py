@@ -14,13 +14,16 @@ from gateway.model.problems import Location, did_you_mean
 from gateway.model.profile import AZURE_2017, PROFILES, UNAVAILABLE_PROFILES
 from gateway.model.validation import Mistake
 
+ENFORCES_SECURITY_GROUPS = False
+"""Whether the engine judges packets by network security groups."""
 LATER_PROFILE = "needs profile azure-current, which this version does not have"
 
 
 def check(configuration: Configuration) -> Iterator[Mistake]:
     """Everything that is asked for and not available."""
     yield from _gateway(configuration)
-    yield from _security_groups(configuration)
+    if not ENFORCES_SECURITY_GROUPS:
+        yield from _security_groups(configuration)
     for index, subnet in enumerate(configuration.virtual_network.subnets):
         if subnet.default_outbound_access is not None:
             place = ("virtualNetwork", "subnets", index, "defaultOutboundAccess")

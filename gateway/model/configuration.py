@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gateway.model.profile import AZURE_2017, PROFILES, Profile
 from gateway.model.values import (
     Address,
+    AddressPrefix,
     BackendPort,
+    Description,
     Directory,
     FrontendPort,
     Interface,
@@ -30,6 +32,7 @@ from gateway.model.values import (
     Text,
     number,
     refused,
+    spelled,
     whole,
 )
 
@@ -109,6 +112,7 @@ class VirtualMachine(Resource):
     private_ip_address: Address
     public_ip_address: Name | None = None
     network_security_group: Name | None = None
+    application_security_groups: tuple[Name, ...] = ()
 
 
 class FrontendIPConfiguration(Resource):
@@ -246,25 +250,71 @@ class SecurityRule(Resource):
     """A rule of a network security group; each side takes a single form or a plural one."""
 
     name: Name
-    description: Text = ""
+    description: Description = ""
     priority: Annotated[int, whole(100, 4096)]
-    direction: Literal["Inbound", "Outbound"]
-    access: Literal["Allow", "Deny"]
-    protocol: Literal["Tcp", "Udp", "Icmp", "Esp", "Ah", "*"]
-    source_address_prefix: Text | None = None
-    source_address_prefixes: tuple[Text, ...] = ()
+    direction: Annotated[Literal["Inbound", "Outbound"], spelled("Inbound", "Outbound")]
+    access: Annotated[Literal["Allow", "Deny"], spelled("Allow", "Deny")]
+    protocol: Annotated[
+        Literal["Tcp", "Udp", "Icmp", "Esp", "Ah", "*"],
+        spelled("Tcp", "Udp", "Icmp", "Esp", "Ah"),
+    ]
+    source_address_prefix: AddressPrefix | None = None
+    source_address_prefixes: tuple[AddressPrefix, ...] = ()
+    source_application_security_groups: tuple[Name, ...] = ()
     source_port_range: PortRange | None = None
     source_port_ranges: tuple[PortRange, ...] = ()
-    destination_address_prefix: Text | None = None
-    destination_address_prefixes: tuple[Text, ...] = ()
+    destination_address_prefix: AddressPrefix | None = None
+    destination_address_prefixes: tuple[AddressPrefix, ...] = ()
+    destination_application_security_groups: tuple[Name, ...] = ()
     destination_port_range: PortRange | None = None
     destination_port_ranges: tuple[PortRange, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_text_is_absent(cls, data: Any) -> Any:
+        """Azure writes the single form as "" where a rule has the plural one."""
+        if not isinstance(data, dict):
+            return data
+        single = {
+            f"{side}{what}"
+            for side in ("source", "destination")
+            for what in ("AddressPrefix", "PortRange")
+        }
+        return {key: value for key, value in data.items() if value != "" or key not in single}
 
 
 class NetworkSecurityGroup(Resource):
     name: Name
     security_rules: tuple[SecurityRule, ...] = ()
     flush_connection: bool = False
+
+
+class ApplicationSecurityGroup(Resource):
+    """A name for VMs (these list it), to be used in rules in place of their addresses."""
+
+    name: Name
+
+
+class ServiceTag(Resource):
+    name: Text
+    address_prefixes: tuple[Network, ...] = ()
+
+
+class ServiceTags(Resource):
+    """Tags besides the three that Azure defines by the network itself; in short: just the file.
+
+    Once loaded, ``values`` has every tag that a rule uses, so that a configuration is whole
+    without the file.
+    """
+
+    file: Text | None = None
+    """In the format of Azure's published service tags."""
+    values: tuple[ServiceTag, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_word_is_the_file(cls, data: Any) -> Any:
+        return {"file": data} if isinstance(data, str) else data
 
 
 class Configuration(Resource):
@@ -278,6 +328,8 @@ class Configuration(Resource):
     load_balancers: tuple[LoadBalancer, ...] = ()
     nat_gateways: tuple[NatGateway, ...] = ()
     network_security_groups: tuple[NetworkSecurityGroup, ...] = ()
+    application_security_groups: tuple[ApplicationSecurityGroup, ...] = ()
+    service_tags: ServiceTags = ServiceTags()
 
     @property
     def profile(self) -> Profile:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.model import addressing, availability, inventory, references
+from gateway.model import addressing, availability, inventory, references, security_checks
 from gateway.model.configuration import Configuration
 from gateway.model.problems import Problem, dotted, shown
-from gateway.model.validation import Mistake, validate
+from gateway.model.service_tags import TagFile, UnusableFileError, with_tags
+from gateway.model.validation import Cuts, Mistake, validate
 from gateway.model.yaml_text import Document, Unreadable
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -58,7 +59,10 @@ def load(path: Path | str) -> Loaded:
 
 
 def load_text(text: str, name: str) -> Loaded:
-    """The same from text; ``name`` is what problems call the file."""
+    """The same from text; ``name`` is what problems call the file.
+
+    A file of service tags is looked for relative to the directory in ``name``.
+    """
     try:
         document = Document(text)
     except Unreadable as error:
@@ -72,7 +76,9 @@ def load_text(text: str, name: str) -> Loaded:
 
     draft, mistakes, cuts = validate(data)
     if draft is not None:
+        draft, about_groups = _security_groups(draft, cuts, Path(name).parent)
         found = [
+            *about_groups,
             *references.check(draft, cuts),
             *addressing.check(draft, cuts),
             *inventory.check(draft, cuts),
@@ -105,6 +111,23 @@ def load_text(text: str, name: str) -> Loaded:
     problems.sort(key=lambda problem: (problem.severity, problem.line or 0))
     refused = any(problem.severity == "error" for problem in problems)
     return Loaded(configuration=None if refused else draft, problems=tuple(problems))
+
+
+def _security_groups(
+    draft: Configuration, cuts: Cuts, directory: Path
+) -> tuple[Configuration, list[Mistake]]:
+    """The draft with the prefixes of its service tags, and what is wrong with its groups."""
+    file = draft.service_tags.file
+    if file is None:
+        return draft, list(security_checks.check(draft, cuts, ()))
+    try:
+        tags = TagFile(directory / file)
+        whole = with_tags(draft, tags)
+    except UnusableFileError as error:
+        cuts.words.add("serviceTags")  # which tags there are is unknown
+        mistakes = list(security_checks.check(draft, cuts, ()))
+        return draft, [Mistake(("serviceTags",), str(error), file), *mistakes]
+    return whole, list(security_checks.check(draft, cuts, tags.names))
 
 
 def _refused(name: str, message: str, *, path: str = "", line: int | None = None) -> Loaded:

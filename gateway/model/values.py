@@ -18,6 +18,8 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?")
+SERVICE_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+LONGEST_DESCRIPTION = 140
 PREFIX = re.compile(r"(?P<address>[0-9.]+)/(?P<length>[0-9]{1,2})")
 
 
@@ -141,9 +143,48 @@ def _port_range(value: object) -> str:
     ends = text.split("-")
     if len(ends) > 2 or not all(re.fullmatch(r"[0-9]{1,5}", end) for end in ends):
         raise refused(f"not a port range; {allowed}")
-    if not 0 <= int(ends[0]) <= int(ends[-1]) <= 65535:
+    first, last = int(ends[0]), int(ends[-1])
+    if max(first, last) > 65535:
         raise refused(f"out of range; {allowed}")
+    if first > last:
+        raise refused(f"ports out of order; did you mean {last}-{first}?")
     return text
+
+
+def _address_prefix(value: object) -> str:
+    """``*``, an address, a prefix or a service tag, as written; the tag may not exist."""
+    text = _text(value, "*, an IPv4 address, a prefix or a service tag")
+    if text == "*" or SERVICE_TAG.fullmatch(text):
+        return text
+    if ":" in text and (_is_ipv6(text, IPv6Address) or _is_ipv6(text.split("/")[0], IPv6Address)):
+        raise refused("IPv6 is not supported; allowed: *, an IPv4 address or prefix, a service tag")
+    if not re.match(r"[0-9]", text):
+        raise refused(
+            "neither an address nor a service tag; allowed: *, an IPv4 address as in 10.0.1.4, "
+            "a prefix as in 10.0.1.0/24, a service tag as in Internet"
+        )
+    if "/" in text:
+        _network(text)
+    else:
+        _address(text)
+    return text
+
+
+def _description(value: object) -> str:
+    text = _text(value, "a description")
+    if len(text) > LONGEST_DESCRIPTION:
+        raise refused(f"has {len(text)} characters; allowed: at most {LONGEST_DESCRIPTION}")
+    return text
+
+
+def spelled(*choices: str) -> BeforeValidator:
+    """Takes any capitals for the choices' own."""
+    spelling = {choice.casefold(): choice for choice in choices}
+
+    def check(value: object) -> object:
+        return spelling.get(value.casefold(), value) if isinstance(value, str) else value
+
+    return BeforeValidator(check)
 
 
 Name = Annotated[str, BeforeValidator(_name)]
@@ -153,6 +194,8 @@ Address = Annotated[IPv4Address, BeforeValidator(_address)]
 Network = Annotated[IPv4Network, BeforeValidator(_network)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
 PortRange = Annotated[str, BeforeValidator(_port_range)]
+AddressPrefix = Annotated[str, BeforeValidator(_address_prefix)]
+Description = Annotated[str, BeforeValidator(_description)]
 FrontendPort = Annotated[int, whole(1, 65534)]
 BackendPort = Annotated[int, whole(1, 65535)]
 Minutes30 = Annotated[

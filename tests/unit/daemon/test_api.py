@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,20 @@ def test_flows_filter_sort_and_limit(daemon: Served, http: httpx.Client) -> None
     assert (len(sizes), sizes) == (1000, sorted(sizes))
 
 
+def test_a_listing_shows_what_was_there_when_it_was_asked_for(
+    daemon: Served, http: httpx.Client
+) -> None:
+    for number in range(20):
+        daemon.engine.flows.append(flow(number))
+        assert len(ids(http.get("/v1/flows"))) == number + 1
+
+
 def test_clients_at_once_share_a_listing(daemon: Served, http: httpx.Client) -> None:
-    daemon.engine.flows = [flow(1)]
-    for _ in range(20):
-        assert ids(http.get("/v1/flows")) == [1]
-    assert daemon.engine.listings < 20
+    daemon.engine.flows = [flow(number) for number in range(20_000)]
+    with ThreadPoolExecutor(16) as pool_of_clients:
+        targets = ["/v1/flows?limit=1"] * 16
+        assert [ids(response) for response in pool_of_clients.map(http.get, targets)] == [[0]] * 16
+    assert daemon.engine.listings < 16
 
 
 def test_bad_values_are_400_with_a_line_each(http: httpx.Client) -> None:

@@ -133,6 +133,29 @@ def test_start_serve_and_stop(daemon: Daemon, number: signal.Signals) -> None:
     assert [json.loads(line)["operationName"] for line in log] == ["Started", "Stopped"]
 
 
+def test_each_process_has_what_it_needs_and_no_more(daemon: Daemon) -> None:
+    def status(pid: int) -> dict[str, str]:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    process = daemon.start()
+    daemon.ready()
+    with daemon.http() as http:
+        http.get("/v1/status")
+    net_admin, net_raw = 1 << 12, 1 << 13
+    engine = status(process.pid)
+    assert int(engine["CapEff"], 16) & ~(net_admin | net_raw) == 0
+    _, child = daemon.children()
+    api = status(child)
+    assert {api[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    assert api["NoNewPrivs"] == "1"
+    if os.geteuid() == 0:
+        assert api["CapBnd"] == "0" * 16
+        assert int(engine["CapBnd"], 16) & ~(net_admin | net_raw) == 0
+        assert api["Groups"] == ""
+        assert "0" not in api["Uid"].split() + api["Gid"].split()
+
+
 def test_a_hanging_api_process_does_not_delay_the_end(daemon: Daemon) -> None:
     process = daemon.start()
     daemon.ready()

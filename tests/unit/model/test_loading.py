@@ -14,10 +14,10 @@ from typing import get_args
 import pytest
 
 from gateway.model import Configuration, Loaded, load, load_text
-from gateway.model.configuration import NatGateway, NetworkSecurityGroup, OutboundRule, Resource
+from gateway.model.configuration import NatGateway, OutboundRule, Resource
 from tests.unit.model.files import LOAD_BALANCED, MINIMAL, changed, configuration, errors
 
-REFUSED = (NatGateway, NetworkSecurityGroup, OutboundRule)  # not described while refused
+REFUSED = (NatGateway, OutboundRule)  # not described while refused
 
 CONTRACT = """\
 gateway:

@@ -276,20 +276,6 @@ NOT_AVAILABLE = {
         "virtualMachines:", "natGateways: [{name: n, publicIPAddresses: [pip-a]}]\nvirtualMachines:",
         f"natGateways: a NAT gateway {LATER}",
     ),
-    "network security group": (
-        "virtualMachines:",
-        ("networkSecurityGroups: [{name: n, securityRules: [{name: no-smtp, priority: 100, "
-        "direction: Outbound, access: Deny, protocol: Tcp, sourceAddressPrefix: '*', "
-        "sourcePortRange: '*', destinationAddressPrefix: Internet, destinationPortRange: 25}]}]\n"
-        "virtualMachines:"),
-        ("networkSecurityGroups: network security groups are not enforced by this version; "
-        "leave it out"),
-    ),
-    "reference to a network security group": (
-        "10.0.1.0/24}", "10.0.1.0/24, networkSecurityGroup: n}",
-        ("virtualNetwork.subnets[0].networkSecurityGroup = n: network security groups are not "
-        "enforced by this version; leave it out"),
-    ),
 }  # fmt: skip
 
 ROWS = [
