@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, TCP, UDP, FlowTable
+from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
 from gateway.core.nsg import Decision, FiveTuple, Judgement, Policy
 from gateway.core.outbound import Machine, Outbound
 from gateway.core.packet import ECHO_REPLY, ECHO_REQUEST, ICMP_QUERIES, PacketView
@@ -119,6 +119,31 @@ class Admission:
         if not arriving.allowed:
             return _denied(Decision(False, judgements), machine.name)
         return Admitted(machine, judgements)
+
+    def still_allowed(self, flow: Flow) -> Decision:
+        """What the groups would say to a live flow if it opened now; counts no hits."""
+        word = int.from_bytes
+        key = flow.original
+        ported = flow.protocol in (TCP, UDP)
+        five = FiveTuple(
+            flow.protocol,
+            word(key[0:4], "big"),
+            word(key[8:10], "big") if ported else 0,
+            word(key[4:8], "big"),
+            word(key[10:12], "big") if ported else 0,
+        )
+        if flow.inbound:
+            opened = five._replace(
+                source=five.destination,
+                source_port=five.destination_port,
+                destination=five.source,
+                destination_port=five.source_port,
+            )
+            return self.policy.inbound(opened, count=False)
+        leaving = self.policy.outbound(five, count=False)
+        if flow.method is not Method.VIRTUAL_NETWORK or not leaving.allowed:
+            return leaving
+        return self.policy.inbound(five, count=False)
 
     def _refusal_of_protocol(self, view: PacketView, machine: Machine) -> DropReason | None:
         """Why the VM's method does not take this packet's protocol; None if it does."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core import icmp
 from gateway.core.admission import Admission, Refused
@@ -28,7 +28,7 @@ from gateway.core.events import (
     PortsExhausted,
     Sampler,
 )
-from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowRecord
+from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowRecord, record
 from gateway.core.nsg import Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
@@ -40,14 +40,20 @@ from gateway.core.packet import (
 )
 from gateway.core.plan import plan
 from gateway.core.ports import PortPool, PortRecord
-from gateway.core.reporting import changes_between, port_records
+from gateway.core.reporting import (
+    SecurityRuleRecord,
+    changes_between,
+    port_records,
+    security_records,
+)
 from gateway.core.scope import AddressScope
-from gateway.core.tcp import Side, State, is_opening
+from gateway.core.tcp import ENDED, Side, State, is_opening
 from gateway.core.translation import Translation
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
 
 MAXIMUM_EVENTS = 10_000  # that wait to be taken; the oldest go first
+REVIEW_SLICE = 256  # flows looked at again between two chances to handle packets
 MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
 
 _OUTBOUND, _INBOUND = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
@@ -57,6 +63,13 @@ _ESTABLISHED = State.ESTABLISHED
 # What the common case must look at; offsets as in a packet without IP options.
 _tcp_head = Struct("!BxHxxH24xBB").unpack_from  # version/IHL, total, fragment, offset, flags
 _udp_head = Struct("!BxHxxH16xH").unpack_from  # version/IHL, total, fragment, UDP length
+
+
+class Review(NamedTuple):
+    """How many live flows the groups would refuse if they opened now, and how many were ended."""
+
+    refused: int
+    ended: int
 
 
 class Engine:
@@ -358,7 +371,8 @@ class Engine:
         self, start: int, count: int, now: float
     ) -> tuple[list[FlowRecord], int | None]:
         """A slice of the flow table and where the next one starts (None: this was the last)."""
-        return self.flows.records(start, count, now)
+        flows, following = self.flows.slice(start, count)
+        return [record(flow, now) for flow in flows], following
 
     def port_records(self, now: float) -> Iterator[PortRecord | None]:
         """The SNAT ports of every VM, public IP and protocol; None where a caller may pause."""
@@ -411,6 +425,34 @@ class Engine:
         if ended:
             changes.append(f"{ended} flows ended: their public IP is no longer their VM's")
         return changes
+
+    def review(self, *, enforce: bool) -> Iterator[Review | None]:
+        """Ask the groups again about every live flow; None after each slice, the result last.
+
+        Flows go on when rules change (docs/fidelity.md A14), unless the group that denies one has
+        ``flushConnection``, or all are to be ended (``enforce``).
+        """
+        refused = ended = 0
+        start: int | None = 0
+        while start is not None and self.admission.policy.groups:
+            flows, start = self.flows.slice(start, REVIEW_SLICE)
+            for flow in flows:
+                if flow.awaiting_removal or flow.state in ENDED:
+                    continue
+                decision = self.admission.still_allowed(flow)
+                if decision.allowed:
+                    continue
+                refused += 1
+                denying = self.admission.policy.groups[decision.judgements[-1].group]
+                if enforce or denying.flush_connection:
+                    self.translation.end(flow)
+                    ended += 1
+            yield None
+        yield Review(refused, ended)
+
+    def security_records(self) -> list[SecurityRuleRecord]:
+        """Every rule of every network security group, with its hits."""
+        return security_records(self.admission.policy, self.configuration)
 
     def _admission(self, configuration: Configuration) -> Admission:
         network = configuration.virtual_network

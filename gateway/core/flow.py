@@ -229,12 +229,11 @@ class FlowTable:
         self._free_slots.append(flow.slot)
         flow.slot = -1
 
-    def records(self, start: int, count: int, now: float) -> tuple[list[FlowRecord], int | None]:
+    def slice(self, start: int, count: int) -> tuple[list[Flow], int | None]:
         """The flows in slots ``start`` to ``start + count``, and where to go on (None: done)."""
-        chosen = self._slots[start : start + count]
         following = start + count
         return (
-            [record(flow, now) for flow in chosen if flow is not None],
+            [flow for flow in self._slots[start:following] if flow is not None],
             following if following < len(self._slots) else None,
         )
 

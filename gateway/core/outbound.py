@@ -143,6 +143,14 @@ class Outbound:
         )
         return Machine(standalone, named=False)
 
+    def default_offers(self) -> list[tuple[bytes, int]]:
+        """What a standalone machine without ports could be dealt: address and ports, or 0."""
+        ports = self._default_ports
+        return [
+            (address, ports if self.addresses[address].inventory.free >= ports else 0)
+            for address in self._default_addresses
+        ]
+
     def apply(self, plan: Plan) -> list[Resized]:
         """Carry a plan out. Returns the allotments whose flows the caller must look at.
 

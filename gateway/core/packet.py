@@ -222,8 +222,8 @@ class Rewriter:
 def rewrite(view: PacketView, *, source: bool, address: bytes, port: bytes | None) -> bytes:
     """``view``'s packet with another source (or destination) address and port, of any protocol.
 
-    For ICMP echo the "port" is the identifier; None leaves it. Used where ``rewritten_source`` is not: IP options,
-    ICMP, protocols that only an instance-level public IP passes.
+    For ICMP echo the "port" is the identifier; None leaves it. Used where ``rewritten_source`` is
+    not: IP options, ICMP, protocols that only an instance-level public IP passes.
     """
     rewriter = Rewriter(view.packet)
     transport = view.transport

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
+from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Outbound
 from gateway.core.plan import MachinePlan, plan
 from gateway.core.ports import PortRecord, destination_endpoint
@@ -102,3 +104,56 @@ def _way(machine: MachinePlan) -> str:
     if machine.instance is not None:
         return f"{address} by {method} ({IPv4Address(machine.instance)})"
     return f"{address} by {method}"
+
+
+class SecurityRuleRecord(NamedTuple):
+    """A rule of a network security group as a listing has it, with how often it decided."""
+
+    group: str
+    associations: tuple[tuple[str, str], ...]  # ("Subnet" | "NetworkInterface", name)
+    name: str
+    default: bool
+    priority: int
+    direction: str
+    access: str
+    protocol: str
+    sources: tuple[str, ...]
+    source_ports: tuple[str, ...]
+    destinations: tuple[str, ...]
+    destination_ports: tuple[str, ...]
+    expanded_sources: tuple[str, ...] | None
+    expanded_destinations: tuple[str, ...] | None
+    hits: int
+
+
+def security_records(policy: Policy, configuration: Configuration) -> list[SecurityRuleRecord]:
+    """Every rule of every group, by group, direction and priority."""
+    places: dict[str, list[tuple[str, str]]] = {name: [] for name in policy.groups}
+    for subnet in configuration.virtual_network.subnets:
+        if subnet.network_security_group is not None:
+            places[subnet.network_security_group].append((SUBNET, subnet.name))
+    for machine in configuration.virtual_machines:
+        if machine.network_security_group is not None:
+            places[machine.network_security_group].append((INTERFACE, machine.name))
+    return [
+        SecurityRuleRecord(
+            group=name,
+            associations=tuple(places[name]),
+            name=rule.name,
+            default=rule.default,
+            priority=rule.priority,
+            direction=rule.direction,
+            access=rule.access,
+            protocol=rule.protocol,
+            sources=rule.source_text,
+            source_ports=rule.source_port_text,
+            destinations=rule.destination_text,
+            destination_ports=rule.destination_port_text,
+            expanded_sources=rule.expanded.source if rule.expanded else None,
+            expanded_destinations=rule.expanded.destination if rule.expanded else None,
+            hits=hits,
+        )
+        for name, group in policy.groups.items()
+        for rules in (group.inbound, group.outbound)
+        for rule, hits in zip(rules.rules, rules.hits, strict=True)
+    ]

@@ -14,7 +14,7 @@ from gateway.model.problems import Location, did_you_mean
 from gateway.model.profile import AZURE_2017, PROFILES, UNAVAILABLE_PROFILES
 from gateway.model.validation import Mistake
 
-ENFORCES_SECURITY_GROUPS = False
+ENFORCES_SECURITY_GROUPS = True
 """Whether the engine judges packets by network security groups."""
 LATER_PROFILE = "needs profile azure-current, which this version does not have"
 

@@ -1,0 +1,238 @@
+"""What would happen to a packet, and why: the engine's own questions, asked without consequence.
+
+The packet that would open the flow is built and put before the very ``Admission`` that judges real
+ones, so that the answer cannot differ from what the packet meets. Nothing is allotted, counted or
+remembered.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.admission import Admitted, Refused
+from gateway.core.drops import DropReason
+from gateway.core.flow import ICMP, TCP, UDP
+from gateway.core.nsg import Judgement
+from gateway.core.outbound import Machine
+from gateway.core.packet import ECHO_REQUEST, PacketView
+from gateway.core.tcp import SYN_FLAG
+from gateway.model.profile import Method
+
+if TYPE_CHECKING:
+    from gateway.core.engine import Engine
+
+PROTOCOLS = {"Tcp": TCP, "Udp": UDP, "Icmp": ICMP}
+FIRST_EPHEMERAL = 49152
+
+HAIRPIN_CAVEAT = (
+    "Azure's documents disagree on hairpins through a load balancer (possible but hungry for SNAT "
+    "ports, or not supported): do not build on it"
+)
+
+
+def explain_outbound(
+    engine: Engine,
+    source: IPv4Address,
+    protocol: str,
+    remote: IPv4Address,
+    remote_port: int,
+    source_port: int | None,
+) -> dict[str, Any]:
+    """What a VM's opening packet would meet; ``source`` is the VM's private address."""
+    number = PROTOCOLS[protocol]
+    port = _free_port(engine, source, number, remote, remote_port, source_port)
+    view = opening_packet(number, source, port, remote, remote_port)
+    flow = engine.flows.originals(number).get(view.key)
+    existing = None if source_port is None or flow is None else flow.id
+    scope = engine.admission.scope
+    if view.destination in scope.virtual_network and view.source in scope.subnets:
+        answer = engine.admission.lateral(view, count=False)
+        return _document(answer, Method.VIRTUAL_NETWORK, [], existing)
+    answer = engine.admission.outbound(view, count=False, keep=False)
+    if isinstance(answer, Refused):
+        machine = engine.outbound.peek(view.source)
+        return _document(answer, machine.method, _candidates(engine, machine, view), existing)
+    machine = answer.machine
+    candidates = _candidates(engine, machine, view)
+    if existing is None and not _has_room(engine):
+        answer = Refused(DropReason.FLOW_TABLE_FULL, machine.name, answer.judgements)
+    elif existing is None and not any(c["portsFree"] != 0 for c in candidates):
+        answer = Refused(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
+    elif view.destination in engine.outbound.addresses:
+        return _hairpin(engine, answer, view, candidates, existing)
+    return _document(answer, machine.method, candidates, existing)
+
+
+def explain_inbound(
+    engine: Engine,
+    remote: IPv4Address,
+    remote_port: int,
+    protocol: str,
+    public: IPv4Address,
+    public_port: int,
+) -> dict[str, Any]:
+    """What a packet from outside to a public IP would meet."""
+    number = PROTOCOLS[protocol]
+    view = opening_packet(number, remote, remote_port, public, public_port)
+    flow = engine.flows.replies(number).get(view.key)
+    if flow is not None:
+        return _document(Admitted(flow.machine, flow.judgements), flow.method, [], flow.id)
+    answer = engine.admission.inbound(view, count=False)
+    if isinstance(answer, Admitted) and not _has_room(engine):
+        answer = Refused(DropReason.FLOW_TABLE_FULL, answer.machine.name, answer.judgements)
+    admitted = isinstance(answer, Admitted)
+    return _document(answer, Method.INSTANCE_LEVEL_PUBLIC_IP if admitted else None, [], None)
+
+
+def address_of(engine: Engine, vm: str) -> IPv4Address | None:
+    """The private address of a VM by its name, or by the address that names it."""
+    for machine in engine.outbound.machines.values():
+        if machine.name == vm:
+            return IPv4Address(machine.address)
+    try:
+        address = IPv4Address(vm)
+    except ValueError:
+        return None
+    return address if address.packed in engine.admission.scope.subnets else None
+
+
+def opening_packet(
+    protocol: int, source: IPv4Address, port: int, to: IPv4Address, to_port: int
+) -> PacketView:
+    """The first packet of a flow: a SYN, a datagram, an echo request. Checksums are left out."""
+    word = port.to_bytes(2, "big")
+    if protocol == TCP:
+        transport = (
+            word + to_port.to_bytes(2, "big") + bytes(8) + bytes((0x50, SYN_FLAG)) + bytes(6)
+        )
+    elif protocol == UDP:
+        transport = word + to_port.to_bytes(2, "big") + (8).to_bytes(2, "big") + bytes(2)
+    else:
+        transport = bytes((ECHO_REQUEST, 0, 0, 0)) + word + bytes(2)
+    total = (20 + len(transport)).to_bytes(2, "big")
+    head = b"\x45\0" + total + b"\0\0\0\0\x40" + bytes((protocol,)) + b"\0\0"
+    view = PacketView.parse(head + source.packed + to.packed + transport)
+    assert view is not None
+    return view
+
+
+def _free_port(
+    engine: Engine,
+    source: IPv4Address,
+    protocol: int,
+    remote: IPv4Address,
+    remote_port: int,
+    wanted: int | None,
+) -> int:
+    """The wanted source port, or an ephemeral one without a flow toward the remote."""
+    if wanted is not None:
+        return wanted
+    flows = engine.flows.originals(protocol)
+    for port in range(FIRST_EPHEMERAL, 65536):
+        if opening_packet(protocol, source, port, remote, remote_port).key not in flows:
+            return port
+    return FIRST_EPHEMERAL
+
+
+def _has_room(engine: Engine) -> bool:
+    return len(engine.flows) < engine.flows.maximum
+
+
+def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict[str, Any]]:
+    """The public IPs that the flow could get, with the ports free toward its destination.
+
+    ``portsFree`` None: no port is needed.
+    """
+    if machine.method is None:
+        return []
+    if machine.instance is not None and machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP:
+        return [{"publicIp": str(IPv4Address(machine.instance)), "portsFree": None}]
+    if view.protocol not in (TCP, UDP, ICMP):
+        return []
+    if machine.allotments:
+        destination = engine.translation.destination(view.protocol, view.key)
+        return [
+            {
+                "publicIp": str(IPv4Address(allotment.address)),
+                "portsFree": allotment.pools[view.protocol].free_toward(destination),
+            }
+            for allotment in machine.allotments
+        ]
+    return [
+        {"publicIp": str(IPv4Address(address)), "portsFree": ports}
+        for address, ports in engine.outbound.default_offers()
+    ]
+
+
+def _hairpin(
+    engine: Engine,
+    leaving: Admitted,
+    view: PacketView,
+    candidates: list[dict[str, Any]],
+    existing: int | None,
+) -> dict[str, Any]:
+    """Out by the VM's own method was allowed: now in again, from the public address."""
+    machine = leaving.machine
+    public = IPv4Address(candidates[0]["publicIp"])
+    port = int.from_bytes(view.ports[0:2], "big")
+    again = opening_packet(
+        view.protocol,
+        public,
+        port,
+        IPv4Address(view.destination),
+        int.from_bytes(view.ports[2:4], "big"),
+    )
+    arriving = engine.admission.inbound(again, hairpin=True, count=False)
+    judgements = leaving.judgements + arriving.judgements
+    answer: Admitted | Refused
+    if isinstance(arriving, Refused):
+        answer = arriving._replace(judgements=judgements)
+    else:
+        answer = Admitted(machine, judgements)
+    document = _document(answer, machine.method, candidates, existing)
+    document["reason"] = f"{document['reason']} Hairpin: {HAIRPIN_CAVEAT}."
+    return document
+
+
+def _document(
+    answer: Admitted | Refused,
+    method: Method | None,
+    candidates: list[dict[str, Any]],
+    existing: int | None,
+) -> dict[str, Any]:
+    """The contract's JSON of an explanation."""
+    if isinstance(answer, Admitted):
+        verdict, reason = "Allow", _allowed(answer.judgements, existing)
+    elif answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
+        decisive = answer.judgements[-1]
+        verdict = "Deny"
+        reason = f"Rule {decisive.rule.name} of {decisive.group} ({decisive.level}) denies it."
+    else:
+        verdict, reason = "Drop", f"{answer.reason.value}: {answer.reason.sentence}"
+    return {
+        "verdict": verdict,
+        "reason": reason,
+        "networkSecurityGroups": [
+            {
+                "level": judgement.level,
+                "name": judgement.group,
+                "rule": judgement.rule.name,
+                "access": judgement.rule.access,
+                "default": judgement.rule.default,
+            }
+            for judgement in answer.judgements
+        ],
+        "method": None if method is None else method.value,
+        "candidates": candidates,
+        "existingFlow": existing,
+    }
+
+
+def _allowed(judgements: tuple[Judgement, ...], existing: int | None) -> str:
+    if existing is not None:
+        return "It belongs to a live flow, which was judged when it opened."
+    if not judgements:
+        return "No network security group stands in its way."
+    rules = ", ".join(f"{j.rule.name} of {j.group}" for j in judgements)
+    return f"Allowed by {rules}."
