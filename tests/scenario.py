@@ -33,13 +33,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gateway.model.loading import load_text
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_NOP, TCPerror, UDPerror
 from scapy.packet import Packet, Raw
 
 from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
 from gateway.model.configuration import Configuration
+from gateway.model.loading import load_text
 
 FLAGS = {"syn": "S", "ack": "A", "fin": "F", "rst": "R"}
 
@@ -171,8 +171,8 @@ def wrong_checksums(packet: bytes) -> list[str]:
 class Scenario:
     """An engine with a clock, played with the language above."""
 
-    def __init__(self, yaml: str, *, seed: int = 1) -> None:
-        self.configuration = configuration(yaml)
+    def __init__(self, yaml: str, *, seed: int = 1, loaded: Configuration | None = None) -> None:
+        self.configuration = loaded or configuration(yaml)
         self.engine = Engine(self.configuration, seed=seed)
         self.now = 0.0
         self.sent = b""
@@ -197,10 +197,12 @@ class Scenario:
                 self._trace.append(wrong)
                 raise AssertionError("\n" + "\n".join(self._trace))
 
-    def send(self, who: str, packet: bytes) -> bytes | None:
+    def send(self, who: str, packet: bytes, *, lateral: bool = False) -> bytes | None:
         """Hand one packet to the engine, by the way in that its sender and destination make."""
         destination = ".".join(map(str, packet[16:20]))
-        if who == "outside":
+        if lateral:
+            arrival = Arrival.LATERAL
+        elif who == "outside":
             arrival = Arrival.INBOUND
         elif who == "gateway":
             arrival = Arrival.LOCAL_ERROR
@@ -271,7 +273,7 @@ class Scenario:
         return asked[first](rest.split())
 
     def _sees(self, expected: str) -> str | None:
-        seen = "nothing: " + self._reason() if self.verdict is None else describe(self.verdict)
+        seen = "nothing: " + self.reason() if self.verdict is None else describe(self.verdict)
         if seen != expected:
             return f"   expected  {expected}\n   seen      {seen}"
         assert self.verdict is not None
@@ -279,12 +281,13 @@ class Scenario:
         return f"   expected  valid checksums\n   seen      {', '.join(wrong)}" if wrong else None
 
     def _dropped(self, expected: str) -> str | None:
-        seen = self._reason() if self.verdict is None else f"passed: {describe(self.verdict)}"
+        seen = self.reason() if self.verdict is None else f"passed: {describe(self.verdict)}"
         if seen == expected:
             return None
         return f"   expected  dropped {expected}\n   seen      {seen}"
 
-    def _reason(self) -> str:
+    def reason(self) -> str:
+        """Why the packet just sent was dropped."""
         after = self.engine.status(self.now)["drops"]
         return ", ".join(n for n, count in after.items() if count != self._drops.get(n, 0))
 
