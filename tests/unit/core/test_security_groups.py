@@ -213,3 +213,65 @@ def test_live_flows_survive_a_new_rule_and_new_ones_do_not() -> None:
         vm1 sends      tcp 10.0.1.4:40001 > 198.51.100.1:25 syn
         dropped        DeniedBySecurityRule
     """)
+
+
+def review(scenario: Scenario, *, enforce: bool) -> tuple[int, int]:
+    """What a review of all live flows says: refused, ended."""
+    (result,) = [step for step in scenario.engine.review(enforce=enforce) if step is not None]
+    return tuple(result)
+
+
+def open_some(scenario: Scenario) -> None:
+    scenario.play("""
+        vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:25 syn
+        vm1 sends      tcp 10.0.1.4:40001 > 198.51.100.1:443 syn
+        vm2 sends      tcp 10.0.1.5:40000 > 198.51.100.2:25 syn
+        outside sends  tcp 198.51.100.7:7 > 203.0.113.30:80 syn
+        vm2 sees       tcp 198.51.100.7:7 > 10.0.1.5:80 syn
+    """)
+
+
+def test_a_review_counts_what_would_be_refused_and_ends_nothing() -> None:
+    scenario = Scenario(network(WEB, WEB))
+    open_some(scenario)
+    assert review(scenario, enforce=False) == (0, 0)
+    scenario.reconfigure(network(NO_SMTP))  # and the web is closed
+    assert review(scenario, enforce=False) == (3, 0)
+    assert len(scenario.flow_list()) == 4
+
+
+def test_a_review_ends_them_where_it_is_enforced_or_the_group_flushes() -> None:
+    for flush in (False, True):
+        scenario = Scenario(network(WEB, WEB))
+        open_some(scenario)
+        scenario.reconfigure(network(NO_SMTP, flush=flush))
+        assert review(scenario, enforce=not flush) == (3, 3)
+        scenario.play("""
+            vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:25 ack
+            dropped        TcpWithoutFlow
+            vm1 sends      tcp 10.0.1.4:40001 > 198.51.100.1:443 ack
+            outside sees   tcp 203.0.113.10:1025 > 198.51.100.1:443 ack
+            flows          vm2 none
+            ports          vm1 203.0.113.10 Tcp used=1
+        """)
+
+
+def test_a_review_asks_both_ends_of_a_flow_between_vms() -> None:
+    scenario = Scenario(network())
+    packet = build("tcp 10.0.2.4:4000 > 10.0.1.4:1433 syn")
+    assert scenario.engine.handle(packet, Arrival.LATERAL, 0.0) is packet
+    scenario.reconfigure(network(rule("no-sql", 100, "Inbound", "Deny", port="'1433'")))
+    assert review(scenario, enforce=True) == (1, 1)
+
+
+def test_hits_are_counted_and_survive_a_reload_that_leaves_the_rule() -> None:
+    scenario = Scenario(network(NO_SMTP))
+    for port in range(3):
+        scenario.play(f"vm1 sends tcp 10.0.1.4:{4000 + port} > 198.51.100.1:25 syn")
+
+    def hits() -> dict[str, int]:
+        return {f"{r.group}/{r.name}": r.hits for r in scenario.engine.security_records() if r.hits}
+
+    assert hits() == {"subnet-nsg/no-smtp": 3}
+    scenario.reconfigure(network(NO_SMTP + WEB))
+    assert hits() == {"subnet-nsg/no-smtp": 3}
