@@ -9,19 +9,27 @@ import click
 
 from gateway.cli.client import Daemon
 from gateway.cli.options import api_option, examples, json_option
-from gateway.cli.tables import seconds
+from gateway.cli.tables import flows_sentence, seconds
 
 
-@click.command(epilog=examples("snatgw reload", "snatgw reload --json"))
+@click.command(
+    epilog=examples(
+        "snatgw reload", "snatgw reload --enforce", "snatgw reload --json | jq .changes"
+    )
+)
+@click.option(
+    "--enforce", is_flag=True, help="End live flows that the security rules now in force refuse."
+)
 @json_option("the changes as one JSON object")
 @api_option
-def reload(as_json: bool, api: str) -> None:
+def reload(enforce: bool, as_json: bool, api: str) -> None:
     """Have the daemon apply its changed file.
 
-    Prints what changed. No flow is lost that the new configuration still allows. A file with
-    mistakes changes nothing: each mistake is a line on standard error, and the exit status is 1.
+    Prints what changed, and how many live flows the network security groups would refuse if they
+    opened now. These go on, as in Azure, but for --enforce and groups with flushConnection. A file
+    with mistakes changes nothing: each is a line on standard error, and the exit status is 1.
     """
-    document = Daemon(api).one("POST", "/v1/reload")
+    document = Daemon(api).one("POST", "/v1/reload" + ("?enforce=1" if enforce else ""))
     for warning in document["warnings"]:
         click.echo(warning, err=True)
     if as_json:
@@ -29,6 +37,9 @@ def reload(as_json: bool, api: str) -> None:
         return
     for change in document["changes"] or ["nothing changed"]:
         click.echo(change)
+    refused, ended = document["refusedFlows"], document["endedFlows"]
+    if refused or enforce or document["changes"]:
+        click.echo(flows_sentence(refused, ended))
 
 
 @click.command(epilog=examples("snatgw status", "snatgw status --json | jq .drops"))

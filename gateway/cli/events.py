@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.client import Daemon
 from gateway.cli.options import INTERRUPTED, api_option, examples, json_option
-from gateway.cli.tables import endpoint
+from gateway.cli.tables import endpoint, flows_sentence
 from gateway.daemon.queries import QueryError, parse_limit, parse_since
 
 
@@ -69,8 +69,10 @@ def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
     operation = event["operationName"]
     if operation == "PacketsDropped":
         vm = "" if properties["vm"] is None else f"{properties['vm']} "
+        rule = properties.get("rule")  # absent in what an earlier version wrote
+        by = "" if rule is None else f" by {rule}"
         return (
-            f"{properties['reason']}: {vm}{properties['protocol']} {properties['source']} → "
+            f"{properties['reason']}{by}: {vm}{properties['protocol']} {properties['source']} → "
             f"{properties['destination']}{_times(properties['count'])}: {properties['description']}"
         )
     if operation == "AllotmentReclaimed":
@@ -80,7 +82,9 @@ def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
         )
     lines = properties.get("changes", properties.get("problems"))
     if lines is not None:
-        return f"{operation}: {'; '.join(lines) or 'nothing changed'}"
+        refused = properties.get("refusedFlows", 0)
+        flows = f"; {flows_sentence(refused, properties['endedFlows'])}" if refused else ""
+        return f"{operation}: {'; '.join(lines) or 'nothing changed'}{flows}"
     details = ", ".join(f"{name} {value}" for name, value in properties.items())
     return f"{operation}: {details}"
 

@@ -16,6 +16,8 @@ COMMANDS = {
     "reload": ("gateway.cli.daemon_commands:reload", "Have the daemon apply its changed file."),
     "flows": ("gateway.cli.flows:flows", "The live flow table."),
     "ports": ("gateway.cli.ports:ports", "SNAT port inventory per VM, public IP and protocol."),
+    "explain": ("gateway.cli.explain:explain", "What would happen to a packet, and why."),
+    "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
     "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),
     "lab": ("gateway.lab.commands:lab", "The namespace lab: VMs, gateway, internet."),

@@ -90,3 +90,19 @@ def endpoint(document: dict[str, object] | None) -> str:
         return "-"
     port = document["port"]
     return str(document["ip"]) if port is None else f"{document['ip']}:{port}"
+
+
+def flows_sentence(refused: int, ended: int) -> str:
+    """What a reload says about the live flows that the rules now in force would refuse."""
+    going_on = refused - ended
+    parts = []
+    if ended:
+        parts.append(f"{_live_flows(ended)} ended: they would be refused if they opened now")
+    if going_on or not ended:
+        hint = " (they go on; --enforce ends them)" if going_on else ""
+        parts.append(f"{_live_flows(going_on)} would be refused if they opened now{hint}")
+    return "; ".join(parts)
+
+
+def _live_flows(count: int) -> str:
+    return f"{count} live flow{'' if count == 1 else 's'}"

@@ -1,9 +1,9 @@
 """The HTTP API that every face uses: docs/api.md has the user's side of it.
 
 Lists are NDJSON, streamed; single things are one JSON object. A refusal is ``{"problems": [...]}``
-with a sentence each: 400 for what the client asked wrongly, 422 for a configuration that is
-refused, 503 when the engine cannot answer. Filters, order and JSON are this process's work: the
-engine only hands out its records.
+with a sentence each: 400 for what the client asked wrongly, 404 for a VM that there is not, 422 for
+a configuration that is refused, 503 when the engine cannot answer. Filters, order and JSON are this
+process's work: the engine only hands out its records.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.core.flow import FlowRecord
-from gateway.daemon.documents import flow_document, port_document
+from gateway.core.reporting import SecurityRuleRecord
+from gateway.daemon.documents import flow_document, port_document, security_rule_document
 from gateway.daemon.engine_client import (
     Answer,
     EngineClient,
@@ -31,13 +32,17 @@ from gateway.daemon.engine_client import (
     port_record,
 )
 from gateway.daemon.event_log import EventLog
+from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
+    parse_flag,
     parse_limit,
     parse_since,
+    suggestion,
     unknown_parameters,
 )
+from gateway.daemon.security_listing import read_rules
 
 EVENTS_PER_CHUNK = 256
 NDJSON = "application/x-ndjson"
@@ -62,6 +67,14 @@ class Events:
             await self._bell.wait()
 
 
+class NoSuchMachineError(Exception):
+    """There is no VM of this name; the answer's parts name those that there are."""
+
+    def __init__(self, name: str, answer: Answer) -> None:
+        names = [known for part in answer.records() for known in part]
+        super().__init__(f"vm: there is no virtual machine {name!r}{suggestion(name, names)}")
+
+
 def application(engine: EngineClient, events: Events) -> Starlette:
     """The API over an engine's client and an event log."""
 
@@ -77,7 +90,7 @@ def application(engine: EngineClient, events: Events) -> Starlette:
     async def list_events(request: Request) -> Response:
         values = dict(request.query_params)
         problems = unknown_parameters(values, ("since", "follow", "limit"))
-        since, limit = None, None
+        since, limit, follow = None, None, False
         try:
             if "since" in values:
                 since = parse_since(values["since"], datetime.now(UTC))
@@ -88,12 +101,32 @@ def application(engine: EngineClient, events: Events) -> Starlette:
                 limit = parse_limit(values["limit"])
         except QueryError as error:
             problems += error.problems
-        follow = values.get("follow", "0")
-        if follow not in ("0", "1"):
-            problems.append(f"follow: {follow!r} is neither 0 nor 1")
+        try:
+            follow = parse_flag(values, "follow")
+        except QueryError as error:
+            problems += error.problems
         if problems:
             raise QueryError(problems)
-        return _lines(_event_lines(events, since, limit, follow == "1"))
+        return _lines(_event_lines(events, since, limit, follow))
+
+    async def explain(request: Request) -> Response:
+        values = dict(request.query_params)
+        ExplainQuery.parse(values)
+        answer = await engine.explain(values)
+        if answer.result is None:
+            raise NoSuchMachineError(values["vm"], answer)
+        return JSONResponse(answer.result)
+
+    async def security_rules(request: Request) -> Response:
+        values = dict(request.query_params)
+        _refuse_unknown(values, "vm", "expand")
+        expand = parse_flag(values, "expand")
+        if len(values.get("vm", "")) > MAXIMUM_NAME:
+            raise QueryError([f"vm: a name of more than {MAXIMUM_NAME} characters"])
+        answer = await engine.security_rules(values)
+        if answer.result is None:
+            raise NoSuchMachineError(values["vm"], answer)
+        return _lines(_rule_lines(answer, expand))
 
     async def status(request: Request) -> Response:
         _refuse_unknown(dict(request.query_params))
@@ -106,19 +139,23 @@ def application(engine: EngineClient, events: Events) -> Starlette:
         return JSONResponse(document)
 
     async def reload(request: Request) -> Response:
-        _refuse_unknown(dict(request.query_params))
-        return JSONResponse(await engine.reload())
+        values = dict(request.query_params)
+        _refuse_unknown(values, "enforce")
+        return JSONResponse(await engine.reload(enforce=parse_flag(values, "enforce")))
 
     return Starlette(
         routes=[
             Route("/v1/flows", flows),
             Route("/v1/ports", ports),
             Route("/v1/events", list_events),
+            Route("/v1/explain", explain),
+            Route("/v1/nsg", security_rules),
             Route("/v1/status", status),
             Route("/v1/reload", reload, methods=["POST"]),
         ],
         exception_handlers={
             QueryError: _problems(400),
+            NoSuchMachineError: _no_such_machine,
             EngineFailedError: _engine_failed,
             HTTPException: _http_error,
         },
@@ -137,6 +174,10 @@ async def _engine_failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineFailedError)
     status = 422 if request.url.path == "/v1/reload" else 503
     return JSONResponse({"problems": error.problems}, status)
+
+
+async def _no_such_machine(request: Request, error: Exception) -> Response:
+    return JSONResponse({"problems": [str(error)]}, 404)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -195,6 +236,27 @@ async def _port_lines(answer: Answer, vm: str | None) -> AsyncIterator[bytes]:
         records = [r for r in map(port_record, part) if vm is None or r.vm == vm]
         if records:
             yield b"".join(_line(port_document(r)) for r in records)
+        await asyncio.sleep(0)
+
+
+async def _rule_lines(answer: Answer, expand: bool) -> AsyncIterator[bytes]:
+    """As the engine lists them; for a VM, each direction's levels in the order asked."""
+    records = read_rules(answer.records())
+    levels = answer.result["levels"]
+    rules: Iterable[tuple[SecurityRuleRecord, str | None]]
+    if levels is None:
+        rules = ((record, None) for record in records)
+    else:
+        found = list(records)
+        rules = (
+            (record, level)
+            for direction, order in (("Inbound", levels), ("Outbound", levels[::-1]))
+            for level, group in order
+            for record in found
+            if record.group == group and record.direction == direction
+        )
+    for record, level in rules:
+        yield _line(security_rule_document(record, level, expand=expand))
         await asyncio.sleep(0)
 
 

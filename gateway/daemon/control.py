@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from gateway.core.flow import FlowRecord
@@ -35,6 +35,10 @@ MAXIMUM_EVENTS = 10_000
 """Events that wait to be sent; more are counted as lost."""
 REQUESTS_PER_TURN = 8
 
+Answers = Callable[[Mapping[str, str]], Iterator[tuple[Kind, Any] | None]]
+"""Answers a question with these parameters: messages, the last END or FAILED; None where packets
+may come first."""
+
 
 class Listable(Protocol):
     """What the channel asks of the engine."""
@@ -54,12 +58,16 @@ class ControlChannel:
         engine: Listable,
         *,
         status: Callable[[], dict[str, Any]],
-        reload: Callable[[Callable[[Kind, Any], None]], None],
+        reload: Callable[[Callable[[Kind, Any], None], bool], None],
+        questions: Mapping[str, Answers],
     ) -> None:
-        """``reload`` is called with the function that takes its answer, now or later."""
+        """``reload`` is called with the function that takes its answer, now or later, and whether
+        to end flows that are no longer allowed. ``questions``: who answers the other requests.
+        """
         self._engine = engine
         self._status = status
         self._reload = reload
+        self._questions = questions
         self._connection: socket.socket | None = None
         self._waiting: deque[Request] = deque()
         self._current: Iterator[bytes] | None = None
@@ -198,6 +206,9 @@ class ControlChannel:
             yield from self._port_slices(number)
         elif request.what == "status":
             yield encode(number, Kind.END, self._status())
+        elif request.what in self._questions:
+            for step in self._questions[request.what](request.parameters):
+                yield b"" if step is None else encode(number, *step)
         else:
             connection = self._connection
 
@@ -205,7 +216,7 @@ class ControlChannel:
                 if connection is not None and connection is self._connection:
                     self._unsent.append(encode(number, kind, payload))
 
-            self._reload(answer)
+            self._reload(answer, request.parameters.get("enforce") == "1")
 
     def _port_slices(self, number: int) -> Iterator[bytes]:
         part: list[tuple[Any, ...]] = []

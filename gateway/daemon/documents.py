@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.core.flow import FlowRecord
 from gateway.core.ports import PortRecord
+from gateway.core.reporting import SecurityRuleRecord
 
 PROTOCOLS = {1: "Icmp", 6: "Tcp", 17: "Udp", 47: "Gre", 50: "Esp", 51: "Ah", 132: "Sctp"}
 BUSIEST = 10
@@ -67,3 +68,39 @@ def port_document(record: PortRecord) -> dict[str, Any]:
             for ip, port, used in record.destinations[:BUSIEST]
         ],
     }
+
+
+def security_rule_document(
+    record: SecurityRuleRecord, level: str | None, *, expand: bool
+) -> dict[str, Any]:
+    """One line of ``nsg``: Azure's effective security rule, and what we know besides.
+
+    Source: "List effective network security groups" (REST; az network nic list-effective-nsg).
+    """
+    prefix = "defaultSecurityRules" if record.default else "securityRules"
+    protocol = "All" if record.protocol == "*" else record.protocol
+    document: dict[str, Any] = {
+        "networkSecurityGroup": record.group,
+        "level": level,
+        "associations": [{"level": place, "name": name} for place, name in record.associations],
+        "name": f"{prefix}/{record.name}",
+        "priority": record.priority,
+        "direction": record.direction,
+        "access": record.access,
+        "protocol": protocol,
+        **_forms("sourceAddressPrefix", "es", record.sources, "0.0.0.0/0"),
+        **_forms("sourcePortRange", "s", record.source_ports, "0-65535"),
+        **_forms("destinationAddressPrefix", "es", record.destinations, "0.0.0.0/0"),
+        **_forms("destinationPortRange", "s", record.destination_ports, "0-65535"),
+    }
+    if expand:
+        document["expandedSourceAddressPrefix"] = record.expanded_sources
+        document["expandedDestinationAddressPrefix"] = record.expanded_destinations
+    document["hits"] = record.hits
+    return document
+
+
+def _forms(name: str, plural: str, values: tuple[str, ...], every: str) -> dict[str, Any]:
+    """The single form (null where there are several values) and the plural one."""
+    written = [every if value == "*" else value for value in values]
+    return {name: written[0] if len(written) == 1 else None, f"{name}{plural}": written}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,9 +85,18 @@ class EngineClient:
         assert isinstance(answer.result, dict)
         return answer.result
 
-    async def reload(self) -> dict[str, Any]:
+    async def explain(self, parameters: Mapping[str, str]) -> Answer:
+        """What a packet would meet; no result: no such VM, and the parts name those there are."""
+        return await asyncio.shield(self._ask("explain", parameters))
+
+    async def security_rules(self, parameters: Mapping[str, str]) -> Answer:
+        """Security rules, for ``read_rules``; no result: as for ``explain``."""
+        return await asyncio.shield(self._ask("nsg", parameters))
+
+    async def reload(self, *, enforce: bool = False) -> dict[str, Any]:
         """Have the configuration read again; raises EngineFailedError if it is refused."""
-        answer = await asyncio.shield(self._ask("reload"))
+        parameters = {"enforce": "1"} if enforce else {}
+        answer = await asyncio.shield(self._ask("reload", parameters))
         changes = [line for part in answer.records() for line in part]
         return {"changes": changes, **(answer.result or {})}
 
@@ -123,13 +132,15 @@ class EngineClient:
         self._next[what] = task = asyncio.ensure_future(listing())
         return task
 
-    def _ask(self, what: str) -> asyncio.Future[Answer]:
+    def _ask(
+        self, what: str, parameters: Mapping[str, str] | None = None
+    ) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._number += 1
         number = self._number
         self._pending[number] = Answer(), future
         try:
-            self._connection.send(encode_request(number, what))
+            self._connection.send(encode_request(number, what, parameters))
         except BlockingIOError:
             del self._pending[number]
             future.set_exception(EngineFailedError(["the engine is too busy: try again"]))

@@ -104,6 +104,7 @@ def event_document(event: Event, wall: float) -> dict[str, Any]:
                 "source": event.source,
                 "destination": event.remote,
                 "count": event.count,
+                "rule": event.rule,
             },
         )
     if isinstance(event, AllotmentReclaimed):

@@ -1,8 +1,9 @@
 """The engine process's loop: one thread, no asyncio, packets first.
 
-A turn: up to 64 packets; expiry; events taken over; one slice of what the API process asked for;
-then poll. Nothing in a turn waits, and each part of it is bounded, so that neither a listing of the
-whole table nor a mass expiry holds packets up for more than about a millisecond.
+A turn: up to 64 packets; expiry; events taken over; one slice of what the API process asked for,
+one of what else takes long; then poll. Nothing in a turn waits, and each part of it is bounded, so
+that neither a listing of the whole table nor a mass expiry holds packets up for more than about a
+millisecond.
 
 Time: ``clock`` gives Azure seconds once a turn; the queue's handler reads it from a closure.
 """
@@ -10,7 +11,8 @@ Time: ``clock`` gives Azure seconds once a turn; the queue's handler reads it fr
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from gateway.core.events import Event
@@ -68,6 +70,7 @@ class Turns:
         self._on_api_gone = on_api_gone
         self._housekeeping = housekeeping
         self._readers: dict[int, Callable[[], None]] = {}
+        self._slices: deque[Iterator[object]] = deque()
         self._poll = select.poll()
         self._control_fd = -1
         self._control_mask = 0
@@ -84,6 +87,10 @@ class Turns:
         """Undo ``watch``."""
         del self._readers[descriptor]
         self._poll.unregister(descriptor)
+
+    def in_slices(self, work: Iterator[object]) -> None:
+        """Do ``work`` one step a turn, packets in between, until it ends."""
+        self._slices.append(work)
 
     def stop(self) -> None:
         """Leave the loop at the end of this turn."""
@@ -125,7 +132,13 @@ class Turns:
             if not control.work(now):
                 self._on_api_gone()
             self._watch_control()
-            busy = drained == PACKETS_PER_TURN or expired == EXPIRED_PER_TURN or control.has_work
+            self._do_slice()
+            busy = (
+                drained == PACKETS_PER_TURN
+                or expired == EXPIRED_PER_TURN
+                or control.has_work
+                or bool(self._slices)
+            )
             packets_ready = False
             for descriptor, happened in poll(0 if busy else IDLE_MILLISECONDS):
                 if descriptor == queue_fd:
@@ -139,6 +152,12 @@ class Turns:
                         self._on_signal(number)
                 else:
                     self._readers[descriptor]()
+
+    def _do_slice(self) -> None:
+        if self._slices:
+            work = self._slices.popleft()
+            if next(work, self) is not self:
+                self._slices.append(work)
 
     def _watch_control(self) -> None:
         """Keep the poll set in step with the control channel, which may come and go."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import marshal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
 from typing import Any
@@ -23,7 +24,15 @@ MAXIMUM_REQUEST = 4096
 """Bytes of a request; more is garbage."""
 MAXIMUM_MESSAGE = 1 << 20
 """Bytes that the API process is ready to receive as one message."""
-REQUESTS = frozenset({"flows", "ports", "status", "reload"})
+REQUESTS = {
+    "flows": frozenset[str](),
+    "ports": frozenset[str](),
+    "status": frozenset[str](),
+    "reload": frozenset({"enforce"}),
+    "explain": frozenset({"vm", "to", "fromPort", "inbound", "from"}),
+    "nsg": frozenset({"vm", "expand"}),
+}
+"""What may be asked for, and with which parameters; who answers checks their text."""
 
 _header = Struct("!IB")
 
@@ -47,15 +56,19 @@ class Request:
 
     number: int
     what: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 class GarbageError(ValueError):
     """A message that is not what the protocol has."""
 
 
-def encode_request(number: int, what: str) -> bytes:
+def encode_request(number: int, what: str, parameters: Mapping[str, str] | None = None) -> bytes:
     """A request as the API process sends it."""
-    return json.dumps({"number": number, "request": what}).encode()
+    document: dict[str, Any] = {"number": number, "request": what}
+    if parameters:
+        document["parameters"] = dict(parameters)
+    return json.dumps(document).encode()
 
 
 def decode_request(data: bytes) -> Request:
@@ -66,14 +79,21 @@ def decode_request(data: bytes) -> Request:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise GarbageError("a request that is not JSON") from error
-    if not isinstance(document, dict) or document.keys() != {"number", "request"}:
-        raise GarbageError("a request without exactly the fields number and request")
+    if not isinstance(document, dict) or document.keys() - {"parameters"} != {"number", "request"}:
+        raise GarbageError("a request whose fields are not number, request and parameters")
     number, what = document["number"], document["request"]
     if type(number) is not int or not 0 < number < 1 << 32:
         raise GarbageError("a request whose number is none")
     if not isinstance(what, str) or what not in REQUESTS:
         raise GarbageError("a request for something that there is not")
-    return Request(number, what)
+    parameters = document.get("parameters", {})
+    if (
+        not isinstance(parameters, dict)
+        or not parameters.keys() <= REQUESTS[what]
+        or not all(isinstance(value, str) for value in parameters.values())
+    ):
+        raise GarbageError("a request with parameters that it does not take")
+    return Request(number, what, parameters)
 
 
 def encode(number: int, kind: Kind, payload: Any) -> bytes:

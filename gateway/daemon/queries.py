@@ -7,7 +7,7 @@ values with the same sentences. All problems of a query are found at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -114,7 +114,7 @@ class FlowQuery:
 def unknown_parameters(values: Mapping[str, str], known: tuple[str, ...]) -> list[str]:
     """A line for each parameter that there is not."""
     return [
-        f"{name}: no such parameter{_suggestion(name, known)}; there are {', '.join(known)}"
+        f"{name}: no such parameter{suggestion(name, known)}; there are {', '.join(known)}"
         for name in values
         if name not in known
     ]
@@ -134,7 +134,7 @@ def parse_remote(text: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = {"remote_ip": str(IPv4Address(address))}
         if colon:
-            found["remote_port"] = _whole(port, 0, 65535)
+            found["remote_port"] = whole(port, 0, 65535)
     except ValueError:
         line = f"remote: {text!r} is neither IP nor IP:PORT, as in 198.51.100.7:443"
         raise QueryError([line]) from None
@@ -164,7 +164,7 @@ def parse_sort(text: str) -> dict[str, Any]:
     field = folded.get(name.casefold())
     if field is None:
         fields = ", ".join(SORT_FIELDS)
-        line = f"sort: {name!r} is no field{_suggestion(name, SORT_FIELDS)}; there are {fields}"
+        line = f"sort: {name!r} is no field{suggestion(name, SORT_FIELDS)}; there are {fields}"
         raise QueryError([line])
     return {"sort": _ALIASES.get(field, field), "descending": text.startswith("-")}
 
@@ -172,7 +172,7 @@ def parse_sort(text: str) -> dict[str, Any]:
 def parse_limit(text: str) -> int:
     """How many at most."""
     try:
-        return _whole(text, 1, MAXIMUM_LIMIT)
+        return whole(text, 1, MAXIMUM_LIMIT)
     except ValueError:
         raise QueryError([f"limit: {text!r} is no whole number from 1"]) from None
 
@@ -193,13 +193,23 @@ def parse_since(text: str, now: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _whole(text: str, least: int, most: int) -> int:
+def parse_flag(values: Mapping[str, str], name: str) -> bool:
+    """``1`` or ``0``; absent is 0."""
+    text = values.get(name, "0")
+    if text not in ("0", "1"):
+        raise QueryError([f"{name}: {text!r} is neither 0 nor 1"])
+    return text == "1"
+
+
+def whole(text: str, least: int, most: int) -> int:
+    """A whole number within bounds; raises ValueError."""
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
         raise ValueError
     return int(text)
 
 
-def _suggestion(word: str, known: tuple[str, ...]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``, did you mean …?``, if one of the known words is near; else nothing."""
     folded = {candidate.casefold(): candidate for candidate in known}
     close = get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
     return f", did you mean {folded[close[0]]}?" if close else ""

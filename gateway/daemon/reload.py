@@ -1,5 +1,8 @@
 """A reload: another process reads the file; it is carried out as a whole or not at all.
 
+Afterwards the live flows are looked at again, in slices between packets: which of them would the
+new rules refuse? They go on, unless the request, or their network security group, ends them.
+
 The reader prints what ``gateway.model`` makes of the file; its output arrives through the loop like
 anything else, so that not even a large file holds packets up. Requests that come while one is under
 way are answered by another reading after it: the file may have changed since.
@@ -8,11 +11,13 @@ way are answered by another reading after it: the file may have changed since.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
+from gateway.core.engine import Review
 from gateway.daemon.messages import Kind
 from gateway.model.configuration import Configuration
 from gateway.model.loading import Loaded
@@ -34,6 +39,19 @@ _FIXED = (
 )
 
 
+@dataclass
+class Outcome:
+    """What came of a reload: changes, or problems and nothing changed."""
+
+    changes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    refused_flows: int = 0
+    """Live flows that the network security groups would refuse if they opened now."""
+    ended_flows: int = 0
+    """Those of them that were ended."""
+
+
 class ReloadRefusedError(Exception):
     """Why a configuration is not carried out; ``problems`` has a line for each reason."""
 
@@ -45,11 +63,11 @@ class ReloadRefusedError(Exception):
 def fixed_changes(before: Configuration, after: Configuration) -> list[str]:
     """A line for each difference that takes a restart."""
     lines = []
-    for field, attribute in _FIXED:
+    for name, attribute in _FIXED:
         was, is_now = getattr(before.gateway, attribute), getattr(after.gateway, attribute)
         if was != is_now:
             lines.append(
-                f"gateway.{field}: a reload cannot change it from {_shown(was)} to "
+                f"gateway.{name}: a reload cannot change it from {_shown(was)} to "
                 f"{_shown(is_now)}; restart snatgw for that"
             )
     return lines
@@ -65,31 +83,39 @@ class Reloader:
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
         apply: Callable[[Configuration], list[str]],
-        report: Callable[[list[str], list[str], list[str]], None],
+        review: Callable[[bool], Iterator[Review | None]],
+        in_slices: Callable[[Iterator[object]], None],
+        report: Callable[[Outcome], None],
     ) -> None:
         """``read`` starts the reader and returns its output's descriptor (OSError: it cannot).
 
         ``apply`` carries a configuration out and returns the changes, or raises
-        ReloadRefusedError. ``report`` is told (changes, warnings, problems) of each reload.
+        ReloadRefusedError. ``review`` looks at the live flows again (True: and ends those that
+        are refused), ``in_slices`` does that between packets. ``report`` is told of each reload.
         """
         self._read = read
         self._watch = watch
         self._unwatch = unwatch
         self._apply = apply
+        self._review = review
+        self._in_slices = in_slices
         self._report = report
         self._descriptor = -1
         self._output = bytearray()
         self._started = 0.0
         self._now = 0.0
+        self._busy = False
+        self._enforce = False
         self._answers: list[Answer] = []
-        self._next: list[Answer] = []
+        self._next: list[tuple[Answer, bool]] = []
 
-    def request(self, answer: Answer) -> None:
-        """Read the file and carry it out; ``answer`` is told what came of it."""
-        if self._descriptor >= 0:
-            self._next.append(answer)
-        else:
-            self._answers.append(answer)
+    def request(self, answer: Answer, *, enforce: bool = False) -> None:
+        """Read the file and carry it out; ``answer`` is told what came of it.
+
+        ``enforce``: end the live flows that the groups would refuse if they opened now.
+        """
+        self._next.append((answer, enforce))
+        if not self._busy:
             self._begin()
 
     def look(self, real: float) -> None:
@@ -99,6 +125,11 @@ class Reloader:
             self._refuse([f"the configuration was not read within {PATIENCE:.0f} s"])
 
     def _begin(self) -> None:
+        """Read for all who wait; if one of them wants flows ended, they are."""
+        self._busy = True
+        self._answers = [answer for answer, _ in self._next]
+        self._enforce = any(enforce for _, enforce in self._next)
+        self._next = []
         try:
             self._descriptor = self._read()
         except OSError as error:
@@ -135,32 +166,48 @@ class Reloader:
         except ReloadRefusedError as error:
             self._refuse(error.problems)
             return
-        self._report(changes, warnings, [])
-        answers = self._end()
-        for answer in answers:
+        self._close()
+        self._in_slices(self._look_at_flows(Outcome(changes, warnings)))
+
+    def _look_at_flows(self, outcome: Outcome) -> Iterator[None]:
+        for review in self._review(self._enforce):
+            if review is None:
+                yield
+            else:
+                outcome.refused_flows, outcome.ended_flows = review
+        self._report(outcome)
+        changes = outcome.changes
+        for answer in self._answers:
             for start in range(0, len(changes), LINES_PER_MESSAGE):
                 answer(Kind.PART, changes[start : start + LINES_PER_MESSAGE])
-            answer(Kind.END, {"warnings": warnings[:LINES_PER_MESSAGE]})
-        self._again()
+            answer(
+                Kind.END,
+                {
+                    "warnings": outcome.warnings[:LINES_PER_MESSAGE],
+                    "refusedFlows": outcome.refused_flows,
+                    "endedFlows": outcome.ended_flows,
+                },
+            )
+        self._done()
 
     def _refuse(self, problems: list[str]) -> None:
-        self._report([], [], problems)
-        for answer in self._end():
+        self._close()
+        self._report(Outcome(problems=problems))
+        for answer in self._answers:
             answer(Kind.FAILED, problems[:LINES_PER_MESSAGE])
-        self._again()
+        self._done()
 
-    def _end(self) -> list[Answer]:
+    def _close(self) -> None:
         if self._descriptor >= 0:
             self._unwatch(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
         self._output.clear()
-        answers, self._answers = self._answers, []
-        return answers
 
-    def _again(self) -> None:
+    def _done(self) -> None:
+        self._answers = []
+        self._busy = False
         if self._next:
-            self._answers, self._next = self._next, []
             self._begin()
 
 

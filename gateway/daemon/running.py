@@ -25,7 +25,8 @@ from gateway.daemon.event_log import event_document, gateway_event, iso
 from gateway.daemon.host import Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
-from gateway.daemon.reload import Reloader, ReloadRefusedError, fixed_changes
+from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
+from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
 from gateway.model.configuration import Configuration
 
@@ -77,7 +78,12 @@ class Gateway:
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
-        self.control = ControlChannel(self.engine, status=self.status, reload=self._reload)
+        self.control = ControlChannel(
+            self.engine,
+            status=self.status,
+            reload=self._reload,
+            questions=SecurityAnswers(self.engine).questions,
+        )
         self.turns = Turns(
             self.engine,
             self.control,
@@ -94,6 +100,8 @@ class Gateway:
             watch=self.turns.watch,
             unwatch=self.turns.unwatch,
             apply=self._apply,
+            review=lambda enforce: self.engine.review(enforce=enforce),
+            in_slices=self.turns.in_slices,
             report=self._report_reload,
         )
 
@@ -159,17 +167,17 @@ class Gateway:
             self.control.work(self.turns.now)
             self.turns.stop()
         elif number == RELOAD:
-            self._reload(lambda kind, payload: None)
+            self._reload(lambda kind, payload: None, enforce=False)
 
     # -- reload
 
-    def _reload(self, answer: Callable[[Kind, Any], None]) -> None:
+    def _reload(self, answer: Callable[[Kind, Any], None], enforce: bool) -> None:
         if self._file is None:
             problem = "started without a configuration file: there is nothing to reload"
-            self._report_reload([], [], [problem])
+            self._report_reload(Outcome(problems=[problem]))
             answer(Kind.FAILED, [problem])
             return
-        self._reloader.request(answer)
+        self._reloader.request(answer, enforce=enforce)
 
     def _apply(self, configuration: Configuration) -> list[str]:
         problems = fixed_changes(self.configuration, configuration)
@@ -188,8 +196,9 @@ class Gateway:
         self.configuration = configuration
         return changes
 
-    def _report_reload(self, changes: list[str], warnings: list[str], problems: list[str]) -> None:
-        for line in warnings:
+    def _report_reload(self, outcome: Outcome) -> None:
+        changes, problems = outcome.changes, outcome.problems
+        for line in outcome.warnings:
             say(line)
         for line in problems:
             say(f"reload refused: {line}")
@@ -197,9 +206,16 @@ class Gateway:
             shown = problems[:CHANGES_IN_EVENT]
             self._own_event("ReloadRefused", "Error", {"problems": shown, "count": len(problems)})
             return
-        say(f"reloaded: {len(changes)} changes")
-        shown = changes[:CHANGES_IN_EVENT]
-        self._own_event("Reloaded", "Informational", {"changes": shown, "count": len(changes)})
+        refused, ended = outcome.refused_flows, outcome.ended_flows
+        flows = f"; of the live flows, rules now refuse {refused}, {ended} ended" if refused else ""
+        say(f"reloaded: {len(changes)} changes{flows}")
+        properties = {
+            "changes": changes[:CHANGES_IN_EVENT],
+            "count": len(changes),
+            "refusedFlows": refused,
+            "endedFlows": ended,
+        }
+        self._own_event("Reloaded", "Informational", properties)
 
     # -- the API process
 

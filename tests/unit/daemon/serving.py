@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.core.engine import Engine
 from gateway.core.flow import FlowRecord
 from gateway.core.ports import PortRecord
 from gateway.daemon.api import Events, application
@@ -20,6 +21,8 @@ from gateway.daemon.control import ControlChannel
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.messages import Kind
+from gateway.daemon.security_answers import SecurityAnswers
+from gateway.model.loading import load_text
 
 
 def flow(number: int, **changes: Any) -> FlowRecord:
@@ -89,6 +92,43 @@ class FakeEngine:
 
 Answer = Callable[[Kind, Any], None]
 
+NOTHING_DONE = {"warnings": [], "refusedFlows": 0, "endedFlows": 0}
+GUARDED = """
+gateway: {inside: [lan0], outside: wan0}
+virtualNetwork:
+  addressPrefixes: [10.0.0.0/16]
+  subnets:
+    - {name: web, addressPrefix: 10.0.1.0/24, networkSecurityGroup: subnet-nsg}
+    - {name: data, addressPrefix: 10.0.2.0/24}
+publicIPAddresses:
+  - {name: pip-d, ipAddress: 203.0.113.10}
+  - {name: pip-vm2, ipAddress: 203.0.113.30}
+defaultOutboundAccess: {publicIPAddresses: [pip-d]}
+applicationSecurityGroups: [{name: writers}]
+virtualMachines:
+  - {name: vm1, privateIPAddress: 10.0.1.4, applicationSecurityGroups: [writers]}
+  - {name: vm2, privateIPAddress: 10.0.1.5, publicIPAddress: pip-vm2, networkSecurityGroup: nic-nsg}
+  - {name: vm3, privateIPAddress: 10.0.2.4}
+networkSecurityGroups:
+  - name: subnet-nsg
+    securityRules:
+      - {name: no-smtp, priority: 100, direction: Outbound, access: Deny, protocol: Tcp,
+         sourceAddressPrefix: '*', sourcePortRange: '*',
+         destinationAddressPrefix: Internet, destinationPortRange: '25'}
+      - {name: some, priority: 110, direction: Inbound, access: Allow, protocol: '*',
+         sourceAddressPrefixes: [198.51.100.0/24, 192.0.2.0/24], sourcePortRange: '*',
+         destinationApplicationSecurityGroups: [writers], destinationPortRanges: ['22', 8000-8010]}
+  - name: nic-nsg
+"""
+"""vm2 has groups at both levels, vm1 one on its subnet, vm3 none."""
+
+
+def judging_engine(text: str = GUARDED) -> Engine:
+    """A real engine, for what only it can answer."""
+    loaded = load_text(text, "gateway.yaml")
+    assert loaded.configuration is not None, loaded.problems
+    return Engine(loaded.configuration, seed=1)
+
 
 class Served:
     """A serving API; ``post`` an event, set ``on_reload`` and the engine's lists as wanted."""
@@ -96,12 +136,20 @@ class Served:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.engine = FakeEngine()
-        self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, {"warnings": []})
+        self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, NOTHING_DONE)
+        self.enforced: list[bool] = []
         self.control = ControlChannel(
-            self.engine, status=self._status, reload=lambda answer: self.on_reload(answer)
+            self.engine,
+            status=self._status,
+            reload=self._reload,
+            questions=SecurityAnswers(judging_engine()).questions,
         )
         self._posted: list[dict[str, Any]] = []
         self.log: EventLog | None = None
+
+    def _reload(self, answer: Answer, enforce: bool) -> None:
+        self.enforced.append(enforce)
+        self.on_reload(answer)
 
     def _status(self) -> dict[str, Any]:
         return {"flows": len(self.engine.flows), "uptimeSeconds": 61.5, "drops": {"Malformed": 2}}

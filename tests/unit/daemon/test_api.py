@@ -113,11 +113,19 @@ def test_reload_answers_changes_or_problems(daemon: Served, http: httpx.Client) 
     def accept(answer: Any) -> None:
         answer(Kind.PART, ["one", "two"])
         answer(Kind.PART, ["three"])
-        answer(Kind.END, {"warnings": ["careful"]})
+        answer(Kind.END, {"warnings": ["careful"], "refusedFlows": 5, "endedFlows": 2})
 
     daemon.on_reload = accept
     response = http.post("/v1/reload")
-    assert response.json() == {"changes": ["one", "two", "three"], "warnings": ["careful"]}
+    assert response.json() == {
+        "changes": ["one", "two", "three"],
+        "warnings": ["careful"],
+        "refusedFlows": 5,
+        "endedFlows": 2,
+    }
+    assert http.post("/v1/reload?enforce=1").status_code == 200
+    assert http.post("/v1/reload?enforce=yes").status_code == 400
+    assert daemon.enforced == [False, True]
     daemon.on_reload = lambda answer: answer(Kind.FAILED, ["a.yaml: wrong", "a.yaml: worse"])
     response = http.post("/v1/reload")
     assert response.status_code == 422

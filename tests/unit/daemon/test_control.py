@@ -6,7 +6,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -30,12 +30,20 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
+def pieces(values: Mapping[str, str]) -> Iterator[tuple[Kind, Any] | None]:
+    """Answers in three turns what it was asked."""
+    yield Kind.PART, [1]
+    yield None
+    yield Kind.END, dict(values)
+
+
 @pytest.fixture
 def pair(engine: FakeEngine) -> Iterator[tuple[ControlChannel, socket.socket]]:
     channel = ControlChannel(
         engine,
         status=lambda: {"flows": len(engine.flows)},
-        reload=lambda answer: answer(Kind.FAILED, ["no"]),
+        reload=lambda answer, enforce: answer(Kind.FAILED, [f"no, {enforce}"]),
+        questions={"nsg": pieces},
     )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.connect(ours)
@@ -74,6 +82,12 @@ def messages(connection: socket.socket) -> list[tuple[int, Kind, Any]]:
         b'{"number": "1", "request": "flows"}',
         b'{"number": 1, "request": "exec"}',
         b'{"number": 1, "request": ["flows"]}',
+        b'{"number": 1, "request": "flows", "parameters": {"vm": "vm1"}}',
+        b'{"number": 1, "request": "nsg", "parameters": []}',
+        b'{"number": 1, "request": "nsg", "parameters": {"vm": 1}}',
+        b'{"number": 1, "request": "nsg", "parameters": {"vm": null}}',
+        b'{"number": 1, "request": "nsg", "parameters": {"to": "198.51.100.1/icmp"}}',
+        b'{"number": 1, "request": "reload", "parameters": {"enforce": true}}',
         b'{"number": 1e999, "request": "flows"}',
         b'\xff\xfe{"number": 1, "request": "flows"}',
         encode(1, Kind.PART, ["a message of the other direction"]),
@@ -206,7 +220,12 @@ def test_an_answer_for_a_process_that_died_is_not_given_to_its_successor(
     engine: FakeEngine,
 ) -> None:
     answers: list[Any] = []
-    channel = ControlChannel(engine, status=dict, reload=answers.append)
+    channel = ControlChannel(
+        engine,
+        status=dict,
+        reload=lambda answer, enforce: answers.append(answer),
+        questions={},
+    )
     ours, first = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.connect(ours)
     first.send(encode_request(1, "reload"))
@@ -225,3 +244,29 @@ def test_an_answer_for_a_process_that_died_is_not_given_to_its_successor(
 
 def test_a_request_is_small_json() -> None:
     assert json.loads(encode_request(5, "ports")) == {"number": 5, "request": "ports"}
+    request = encode_request(6, "nsg", {"vm": "vm1"})
+    assert json.loads(request) == {"number": 6, "request": "nsg", "parameters": {"vm": "vm1"}}
+
+
+def test_a_question_gets_its_parameters_and_answers_a_step_a_turn(
+    pair: tuple[ControlChannel, socket.socket],
+) -> None:
+    channel, api = pair
+    api.send(encode_request(1, "nsg", {"vm": "vm1"}))
+    channel.read()
+    seen = []
+    while channel.has_work:
+        assert channel.work(0.0)
+        seen.append(messages(api))
+    assert seen[:3] == [[(1, Kind.PART, [1])], [], [(1, Kind.END, {"vm": "vm1"})]]
+
+
+def test_a_reload_says_whether_to_enforce(pair: tuple[ControlChannel, socket.socket]) -> None:
+    channel, api = pair
+    api.send(encode_request(1, "reload"))
+    api.send(encode_request(2, "reload", {"enforce": "1"}))
+    channel.read()
+    while channel.has_work:
+        channel.work(0.0)
+    said = [payload for _, _, payload in messages(api)]
+    assert said == [["no, False"], ["no, True"]]

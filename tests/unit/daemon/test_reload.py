@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from gateway.daemon import reload as reload_module
+from gateway.core.engine import Review
 from gateway.daemon.messages import Kind
-from gateway.daemon.reload import Reloader, ReloadRefusedError, fixed_changes
+from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load_text
+from tests.unit.daemon.serving import NOTHING_DONE
 
 TEXT = """
 gateway: {inside: [lan0], outside: wan0, stateDirectory: /tmp/a}
@@ -37,14 +39,19 @@ class Scene:
         self.watched: dict[int, Callable[[], None]] = {}
         self.applied: list[Configuration] = []
         self.refusal: list[str] = []
-        self.reports: list[tuple[list[str], list[str], list[str]]] = []
+        self.reviews: list[Review | None] = [Review(0, 0)]
+        self.enforced: list[bool] = []
+        self.slices: list[Iterator[object]] = []
+        self.reports: list[Outcome] = []
         self.answers: list[tuple[Kind, Any]] = []
         self.reloader = Reloader(
             read=self.read,
             watch=self.watched.__setitem__,
             unwatch=self.watched.__delitem__,
             apply=self.apply,
-            report=lambda *report: self.reports.append(report),
+            review=self.review,
+            in_slices=lambda work: self.slices.append(work),
+            report=self.reports.append,
         )
 
     def read(self) -> int:
@@ -58,8 +65,18 @@ class Scene:
         self.applied.append(new)
         return ["something changed"]
 
-    def request(self) -> None:
-        self.reloader.request(lambda kind, payload: self.answers.append((kind, payload)))
+    def review(self, enforce: bool) -> Iterator[Review | None]:
+        self.enforced.append(enforce)
+        yield from self.reviews
+
+    def request(self, *, enforce: bool = False) -> None:
+        self.reloader.request(
+            lambda kind, payload: self.answers.append((kind, payload)), enforce=enforce
+        )
+
+    def turn(self) -> None:
+        """A slice of what is done in slices."""
+        self.slices = [work for work in self.slices if next(work, self) is not self]
 
     def reader_prints(self, text: str) -> None:
         os.write(self.writer, text.encode())
@@ -67,6 +84,8 @@ class Scene:
         for _ in range(2):  # the text, then its end
             for readable in list(self.watched.values()):
                 readable()
+        while self.slices:
+            self.turn()
 
 
 @pytest.fixture
@@ -78,7 +97,7 @@ def test_a_good_file_is_carried_out(scene: Scene) -> None:
     scene.request()
     scene.reader_prints(load_text(TEXT, "gateway.yaml").to_json())
     assert scene.applied == [configuration()]
-    assert scene.answers == [(Kind.PART, ["something changed"]), (Kind.END, {"warnings": []})]
+    assert scene.answers == [(Kind.PART, ["something changed"]), (Kind.END, NOTHING_DONE)]
     assert scene.watched == {}
 
 
@@ -120,6 +139,40 @@ def test_requests_during_a_reading_get_another_reading(scene: Scene) -> None:
     assert (scene.started, len(scene.answers)) == (2, 2)
     scene.reader_prints(good)
     assert (scene.started, len(scene.answers)) == (2, 6)
+
+
+def test_live_flows_are_looked_at_in_slices_before_the_answer(scene: Scene) -> None:
+    scene.reviews = [None, None, Review(5, 2)]
+    scene.request()
+    os.write(scene.writer, load_text(TEXT, "gateway.yaml").to_json().encode())
+    os.close(scene.writer)
+    for _ in range(2):
+        for readable in list(scene.watched.values()):
+            readable()
+    assert len(scene.applied) == 1
+    scene.turn()
+    scene.turn()
+    assert (scene.answers, scene.reports) == ([], [])
+    scene.request()  # waits for another reading
+    assert scene.started == 1
+    scene.turn()
+    kind, document = scene.answers[1]
+    assert (kind, document["refusedFlows"], document["endedFlows"]) == (Kind.END, 5, 2)
+    assert (scene.reports[0].refused_flows, scene.reports[0].ended_flows) == (5, 2)
+    assert scene.started == 2
+    os.close(scene.writer)
+
+
+def test_flows_are_ended_if_one_of_those_who_wait_wants_that(scene: Scene) -> None:
+    good = load_text(TEXT, "gateway.yaml").to_json()
+    scene.request(enforce=True)
+    scene.request()
+    scene.request(enforce=True)
+    scene.reader_prints(good)
+    scene.reader_prints(good)
+    scene.request()
+    scene.reader_prints(good)
+    assert scene.enforced == [True, True, False]
 
 
 def test_a_reader_that_hangs_is_given_up(scene: Scene) -> None:

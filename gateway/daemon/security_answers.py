@@ -1,0 +1,93 @@
+"""The engine process's answers about network security groups: ``explain`` and ``nsg``.
+
+What the API process asks is checked again. An explanation is one bounded answer; a listing comes
+in parts, one a turn of the loop. For a VM that there is not, the answer is the names of those that
+there are (the end of it has no object): which of them was meant is the API process's to work out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.core.engine import Engine
+from gateway.core.explain import address_of, explain_inbound, explain_outbound
+from gateway.daemon.control import Answers
+from gateway.daemon.explain_query import ExplainQuery
+from gateway.daemon.messages import Kind
+from gateway.daemon.queries import QueryError, parse_flag
+from gateway.daemon.security_listing import rule_parts
+
+NAMES_PER_PART = 1024
+
+Steps = Iterator[tuple[Kind, Any] | None]
+
+
+class SecurityAnswers:
+    """Answers for the control channel, about one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.questions: dict[str, Answers] = {"explain": self.explain, "nsg": self.rules}
+
+    def explain(self, values: Mapping[str, str]) -> Steps:
+        """What a packet would meet: the contract's object."""
+        try:
+            query = ExplainQuery.parse(values)
+        except QueryError as error:
+            yield Kind.FAILED, error.problems
+            return
+        if query.remote is not None:
+            yield (
+                Kind.END,
+                explain_inbound(
+                    self._engine,
+                    query.remote,
+                    query.remote_port,
+                    query.protocol,
+                    query.to,
+                    query.to_port,
+                ),
+            )
+            return
+        assert query.vm is not None
+        source = address_of(self._engine, query.vm)
+        if source is None:
+            yield from self._names()
+            return
+        yield (
+            Kind.END,
+            explain_outbound(
+                self._engine, source, query.protocol, query.to, query.to_port, query.from_port
+            ),
+        )
+
+    def rules(self, values: Mapping[str, str]) -> Steps:
+        """Security rules: all, or those in front of a VM; the end says which level has which."""
+        try:
+            expand = parse_flag(values, "expand")
+        except QueryError as error:
+            yield Kind.FAILED, error.problems
+            return
+        levels: list[tuple[str, str]] | None = None
+        if "vm" in values:
+            address = address_of(self._engine, values["vm"])
+            if address is None:
+                yield from self._names()
+                return
+            found = self._engine.admission.policy.levels(int(address))
+            levels = [(level, group.name) for level, group in found]
+        records = self._engine.security_records()
+        yield None
+        if levels is not None:
+            names = {group for _, group in levels}
+            records = [record for record in records if record.group in names]
+        for part in rule_parts(records, expand=expand):
+            yield Kind.PART, part
+        yield Kind.END, {"levels": levels}
+
+    def _names(self) -> Steps:
+        names = [machine.name for machine in self._engine.outbound.machines.values()]
+        for start in range(0, len(names), NAMES_PER_PART):
+            yield Kind.PART, names[start : start + NAMES_PER_PART]
+        yield Kind.END, None
