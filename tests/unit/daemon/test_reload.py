@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.daemon import reload as reload_module
 from gateway.core.engine import Review
+from gateway.daemon import reload as reload_module
 from gateway.daemon.messages import Kind
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.model.configuration import Configuration
