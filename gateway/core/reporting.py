@@ -14,6 +14,7 @@ from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Outbound
 from gateway.core.plan import MachinePlan, plan
 from gateway.core.ports import PortRecord, destination_endpoint
+from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.profile import Profile
 
@@ -50,7 +51,7 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
 
 
 def changes_between(before: Configuration, after: Configuration, profile: Profile) -> list[str]:
-    """A sentence for each difference that matters to outbound traffic."""
+    """A sentence for each difference that matters to traffic."""
     old, new = plan(before, profile), plan(after, profile)
     changes = []
     machines_before = {machine.name: machine for machine in old.machines}
@@ -95,7 +96,7 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
         )
         if getattr(before.gateway, attribute) != getattr(after.gateway, attribute)
     ]
-    return changes
+    return [*changes, *security_changes(before, after)]
 
 
 def _way(machine: MachinePlan) -> str:
