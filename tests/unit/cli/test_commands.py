@@ -125,7 +125,7 @@ def test_the_socket_is_named_before_or_after_the_command_or_by_the_environment(
         assert len(objects(result)) == 2
 
 
-@pytest.mark.parametrize("command", ["flows", "ports", "events", "status", "reload"])
+@pytest.mark.parametrize("command", ["flows", "ports", "events", "status", "reload", "nsg"])
 def test_no_daemon_is_one_line_and_exit_1(command: str, tmp_path: Path) -> None:
     stale = tmp_path / "stale.sock"
     listener = socket.socket(socket.AF_UNIX)
