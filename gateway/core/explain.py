@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core.admission import Admitted, Refused
 from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, TCP, UDP
+from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.nsg import Judgement
 from gateway.core.outbound import Machine
 from gateway.core.packet import ECHO_REQUEST, PacketView
-from gateway.core.tcp import SYN_FLAG
+from gateway.core.tcp import SYN_FLAG, Side
 from gateway.model.profile import Method
 
 if TYPE_CHECKING:
@@ -43,25 +43,31 @@ def explain_outbound(
     number = PROTOCOLS[protocol]
     port = _free_port(engine, source, number, remote, remote_port, source_port)
     view = opening_packet(number, source, port, remote, remote_port)
-    flow = engine.flows.originals(number).get(view.key)
-    existing = None if source_port is None or flow is None else flow.id
     scope = engine.admission.scope
-    if view.destination in scope.virtual_network and view.source in scope.subnets:
+    lateral = view.destination in scope.virtual_network and view.source in scope.subnets
+    flow = None if source_port is None else _live_flow(engine, view, lateral)
+    if flow is not None:
+        leaving = Admitted(flow.machine, flow.judgements)
+        if view.destination in engine.outbound.addresses:
+            return _hairpin(engine, leaving, view, _candidates(engine, flow.machine, view), flow)
+        candidates = [] if lateral else _candidates(engine, flow.machine, view)
+        return _document(leaving, flow.method, candidates, flow.id)
+    if lateral:
         answer = engine.admission.lateral(view, count=False)
-        return _document(answer, Method.VIRTUAL_NETWORK, [], existing)
+        return _document(answer, Method.VIRTUAL_NETWORK, [], None)
     answer = engine.admission.outbound(view, count=False, keep=False)
     if isinstance(answer, Refused):
         machine = engine.outbound.peek(view.source)
-        return _document(answer, machine.method, _candidates(engine, machine, view), existing)
+        return _document(answer, machine.method, _candidates(engine, machine, view), None)
     machine = answer.machine
     candidates = _candidates(engine, machine, view)
-    if existing is None and not _has_room(engine):
+    if not _has_room(engine):
         answer = Refused(DropReason.FLOW_TABLE_FULL, machine.name, answer.judgements)
-    elif existing is None and not any(c["portsFree"] != 0 for c in candidates):
+    elif not any(c["portsFree"] != 0 for c in candidates):
         answer = Refused(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
     elif view.destination in engine.outbound.addresses:
-        return _hairpin(engine, answer, view, candidates, existing)
-    return _document(answer, machine.method, candidates, existing)
+        return _hairpin(engine, answer, view, candidates, None)
+    return _document(answer, machine.method, candidates, None)
 
 
 def explain_inbound(
@@ -76,7 +82,7 @@ def explain_inbound(
     number = PROTOCOLS[protocol]
     view = opening_packet(number, remote, remote_port, public, public_port)
     flow = engine.flows.replies(number).get(view.key)
-    if flow is not None:
+    if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind):
         return _document(Admitted(flow.machine, flow.judgements), flow.method, [], flow.id)
     answer = engine.admission.inbound(view, count=False)
     if isinstance(answer, Admitted) and not _has_room(engine):
@@ -135,6 +141,16 @@ def _free_port(
     return FIRST_EPHEMERAL
 
 
+def _live_flow(engine: Engine, view: PacketView, lateral: bool) -> Flow | None:
+    """The flow that a packet from inside belongs to; an ended one that it would replace is none."""
+    flow, side = engine.flows.originals(view.protocol).get(view.key), Side.ORIGINAL
+    if flow is None and lateral:
+        flow, side = engine.flows.replies(view.protocol).get(view.key), Side.REPLY
+    if flow is None or engine.translation.reopens(flow, side, view.kind):
+        return None
+    return flow
+
+
 def _has_room(engine: Engine) -> bool:
     return len(engine.flows) < engine.flows.maximum
 
@@ -170,12 +186,16 @@ def _hairpin(
     leaving: Admitted,
     view: PacketView,
     candidates: list[dict[str, Any]],
-    existing: int | None,
+    live: Flow | None,
 ) -> dict[str, Any]:
     """Out by the VM's own method was allowed: now in again, from the public address."""
     machine = leaving.machine
-    public = IPv4Address(candidates[0]["publicIp"])
-    port = int.from_bytes(view.ports[0:2], "big")
+    if live is None:
+        public = IPv4Address(candidates[0]["publicIp"])
+        port = int.from_bytes(view.ports[0:2], "big")
+    else:
+        public = IPv4Address(live.reply[4:8])
+        port = int.from_bytes(live.reply[10:12], "big")
     again = opening_packet(
         view.protocol,
         public,
@@ -183,6 +203,10 @@ def _hairpin(
         IPv4Address(view.destination),
         int.from_bytes(view.ports[2:4], "big"),
     )
+    second = None if live is None else engine.flows.replies(view.protocol).get(again.key)
+    if live and second and not engine.translation.reopens(second, Side.REPLY, again.kind):
+        judgements = leaving.judgements + second.judgements
+        return _document(Admitted(machine, judgements), live.method, candidates, live.id)
     arriving = engine.admission.inbound(again, hairpin=True, count=False)
     judgements = leaving.judgements + arriving.judgements
     answer: Admitted | Refused
@@ -190,7 +214,7 @@ def _hairpin(
         answer = arriving._replace(judgements=judgements)
     else:
         answer = Admitted(machine, judgements)
-    document = _document(answer, machine.method, candidates, existing)
+    document = _document(answer, machine.method, candidates, None)
     document["reason"] = f"{document['reason']} Hairpin: {HAIRPIN_CAVEAT}."
     return document
 
