@@ -135,8 +135,10 @@ def _free_port(
     if wanted is not None:
         return wanted
     flows = engine.flows.originals(protocol)
+    key = opening_packet(protocol, source, FIRST_EPHEMERAL, remote, remote_port).key
+    before, after = key[:8], key[10:]  # around the source port, an echo's identifier
     for port in range(FIRST_EPHEMERAL, 65536):
-        if opening_packet(protocol, source, port, remote, remote_port).key not in flows:
+        if before + port.to_bytes(2, "big") + after not in flows:
             return port
     return FIRST_EPHEMERAL
 
