@@ -98,12 +98,15 @@ class Diversion:
                 _take_down(other)
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
             self._set_sysctls()
-        except OSError as error:
-            self.remove()
-            raise DatapathError([f"{error.filename}: {error.strerror}"]) from None
-        except DatapathError:
-            self.remove()
-            raise
+        except (OSError, DatapathError) as error:
+            problems = (
+                error.problems
+                if isinstance(error, DatapathError)
+                else [f"{error.filename or 'the diversion'}: {error.strerror or error}"]
+            )
+            with _Collecting(problems):
+                self.remove()
+            raise DatapathError(problems) from None
 
     def update(self, plan: DiversionPlan) -> None:
         """Change public IPs and prefixes while packets flow; the interfaces stay."""

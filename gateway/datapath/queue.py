@@ -119,7 +119,10 @@ class PacketQueue:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER, fileno=descriptor
         )
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except PermissionError:  # in a user namespace: as much as the host allows
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._copy_whole_packets()
         self._reader = _Reader(self._socket.recv)
 
