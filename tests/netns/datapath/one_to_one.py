@@ -1,6 +1,6 @@
 """A gateway with the real datapath and no engine: one VM, one public IP, one to one.
 
-Run in a namespace; takes a plan as JSON, prints ``ready``, then answers a JSON line for each line
+Run in a namespace; takes a plan as JSON, prints ``"ready"`` or problems, then answers a JSON line for each line
 that it reads: ``statistics``, ``seen`` (packets as [arrival, length]), ``pause``, ``resume``,
 ``raise`` (the handler fails from now on), ``update IP VM``, ``remove``.
 """
@@ -21,6 +21,7 @@ from scapy.layers.inet import IPerror
 from gateway.core.arrival import Arrival
 from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
+from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import find_link
 from gateway.datapath.queue import PacketQueue
 from gateway.datapath.rules import DiversionPlan
@@ -95,8 +96,12 @@ def main() -> None:
     queue.open()
     plan, nat.pairs = plan_from(sys.argv[1], queue.number)
     diversion = Diversion(plan)
-    diversion.install()
-    print("ready", flush=True)
+    try:
+        diversion.install()
+    except DatapathError as error:
+        print(json.dumps(error.problems), flush=True)
+        return
+    print('"ready"', flush=True)
     poll = select.poll()
     poll.register(0, select.POLLIN)
     poll.register(queue.fileno(), select.POLLIN)
