@@ -17,7 +17,8 @@ Azure releases a port 240 s after the last packet once a FIN was seen, 15 s afte
 the idle timeout otherwise (docs/fidelity.md A4). A half-open flow has the idle timeout too.
 FINISHED and RESET flows pass what still arrives for them, and hold their port (``CoolDown`` in
 listings). A SYN from the original side on such a flow is a new connection: it gets a flow and a
-port of its own while the old port is held. RST and sequence numbers are not validated against a window.
+port of its own while the old port is held. RST and sequence numbers are not validated against a
+window.
 """
 
 from enum import IntEnum
