@@ -2,7 +2,8 @@
 
 Run in a namespace; takes a plan as JSON, prints ``"ready"`` or problems, then answers a JSON line for each line
 that it reads: ``statistics``, ``seen`` (packets as [arrival, length]), ``pause``, ``resume``,
-``raise`` (the handler fails from now on), ``update IP VM``, ``remove``.
+``raise`` (the handler fails from now on), ``update IP VM``, ``refresh``,
+``remove``.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ def main() -> None:
                     nat.pairs = {arguments[0]: arguments[1]}
                     text = json.dumps(json.loads(sys.argv[1]) | {"pairs": nat.pairs})
                     diversion.update(plan_from(text, queue.number)[0])
+                case "refresh":
+                    answer = diversion.refresh()
                 case "remove":
                     diversion.remove()
                     queue.close()

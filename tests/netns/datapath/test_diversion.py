@@ -132,6 +132,23 @@ def test_an_update_moves_the_public_ip(net: Namespaces, gateway: Gateway) -> Non
     assert PUBLIC not in str(host_state(net))
 
 
+@pytest.mark.parametrize("interface", ["lan0", "wan0"])
+def test_public_ips_come_back_after_an_interface_was_down(
+    net: Namespaces, gateway: Gateway, interface: str
+) -> None:
+    udp_echo(net, "vm")
+    before = host_state(net)
+    assert gateway.ask("refresh") == []
+    net.ip("gw", f"link set {interface} down")
+    if interface == "lan0":
+        assert gateway.ask("refresh") != []  # no route leads out of it now
+    net.ip("gw", f"link set {interface} up")
+    assert gateway.ask("refresh") == []
+    assert host_state(net) == before
+    net.ip("remote", "neigh flush all")
+    assert udp_ask(net, "remote", PUBLIC) == "whole"
+
+
 def test_two_gateways_side_by_side(net: Namespaces) -> None:
     net.add("vm2", "remote2")
     net.wire("gw/lan1 10.1.1.1/24", "vm2/eth0 10.1.1.4/24")
