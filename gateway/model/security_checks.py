@@ -180,7 +180,7 @@ def _addresses(
     if single is not None and is_tag(single):
         yield from _tag(single, (*place, one), collective, available)
     if len({text.casefold() for _, text in tags}) > 1:
-        names = ", ".join(text for _, text in tags)
+        names = ", ".join(text for _, text in tags[:5]) + (", …" if len(tags) > 5 else "")
         yield Mistake((*place, more), f"several service tags ({names}); allowed: one on a side")
     elif tags or several == ("*",):
         number, text = tags[0] if tags else (0, "*")
