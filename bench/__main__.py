@@ -23,15 +23,15 @@ EXAMPLES = """\
 examples:
   sudo scripts/bench                              everything, about five minutes
   sudo scripts/bench --quick --json bench.json    everything, coarser, within 90 seconds
-  sudo scripts/bench --only packets --seconds 5   only the packet rates, longer
+  sudo scripts/bench --only packets --seconds 2   only the packet rates, longer
   sudo scripts/bench --only engine                the engine by itself
 
 Exit status: 0 all targets reached, 1 a target missed or a measurement failed, 2 wrong usage.
 docs/benchmarks.md says what each row means.
 """
-SECONDS, ROUNDS = 2.0, 3
-QUICK_SECONDS, QUICK_ROUNDS = 0.4, 2
-LIMIT = 20.0  # seconds a measurement may be asked to last
+SECONDS, ROUNDS = 0.6, 9
+QUICK_SECONDS, QUICK_ROUNDS = 0.3, 3
+LIMIT = 5.0  # seconds a measurement may be asked to last
 
 
 def arguments() -> argparse.Namespace:
@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
         "--seconds",
         metavar="N",
         type=_seconds,
-        help=f"how long each measurement lasts (default {SECONDS:g}; with --quick "
+        help=f"how long a measurement lasts in each round (default {SECONDS:g}; with --quick "
         f"{QUICK_SECONDS:g}; at most {LIMIT:g})",
     )
     return parser.parse_args()

@@ -17,10 +17,13 @@ COMPARED = ("c", "b", "a")  # d is related to these, the nearest first
 FILLING_TOLERANCE = 1.10
 """Two medians of the same thing differ by some percent here; "no slower" cannot mean less."""
 
+IDLE_LOAD = 0.3  # load average up to which the machine counts as idle
+NOT_IDLE = "NOTE: other programs were running: these figures are of what they left"
+
 
 @dataclass
 class Row:
-    """One figure per forwarder, the median of its rounds. ``target``: the least d/c allowed."""
+    """One figure per forwarder and round; the median counts. ``target``: the least d/c allowed."""
 
     name: str
     title: str
@@ -39,12 +42,17 @@ class Row:
         return median(values) if values else None
 
     def ratio(self, letter: str) -> float | None:
-        """snatgw as a share of another forwarder: above 1 is better than it."""
+        """snatgw next to another forwarder: above 1 is better than it.
+
+        The median of the rounds' own ratios, since a round's two figures are seconds apart and the
+        rounds are minutes: what else the machine does changes less within one.
+        """
         other = next(name for name, known in LETTERS.items() if known == letter)
-        ours, theirs = self.value("snatgw"), self.value(other)
-        if not ours or not theirs:
+        pairs = zip(self.rounds.get("snatgw", []), self.rounds.get(other, []), strict=False)
+        ratios = [ours / theirs for ours, theirs in pairs if ours > 0 and theirs > 0]
+        if not ratios:
             return None
-        return ours / theirs if self.higher_is_better else theirs / ours
+        return median(ratios) if self.higher_is_better else 1 / median(ratios)
 
 
 @dataclass
@@ -135,6 +143,7 @@ def table(facts: dict[str, Any], rows: list[Row], alone: list[Alone]) -> str:
         f"{facts['date']}  {facts['system']}, kernel {facts['kernel']}, Python {facts['python']}",
         f"{facts['processor']}, {facts['cores']} cores, {facts['memoryGiB']} GiB",
         f"load average before: {facts['loadAverageBefore']}; {facts['secondsTaken']} s taken",
+        *([NOT_IDLE] if facts["loadAverageBefore"] > IDLE_LOAD else []),
         "",
         "(a) kernel forwards  (b) kernel masquerades  (c) bare NetfilterQueue loop  (d) snatgw",
         "d/x above 1: snatgw is better than x",

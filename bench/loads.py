@@ -29,13 +29,19 @@ LIBRARY_FLAGS = ("-O2", "-Wall", "-Wextra")
 
 @dataclass(frozen=True)
 class Rate:
-    """What a flood came to. ``busy``: share of the packets' processor that was not idle."""
+    """What a flood came to. ``processor``: seconds of processor time that the sender had."""
 
     sent: int
     received: int
     seconds: float
     lost: int
-    busy: float
+    processor: float
+
+    @property
+    def cost(self) -> float:
+        """The sender's processor time for a packet, in microseconds: with all that the kernel does
+        before the sender goes on, which is everything where no process forwards."""
+        return self.processor * 1e6 / self.sent if self.sent else 0.0
 
     @property
     def per_second(self) -> float:
@@ -44,10 +50,9 @@ class Rate:
 
 @dataclass(frozen=True)
 class Drain:
-    """Microseconds a packet, of the first decile of the bursts.
+    """Microseconds of processor time a packet, of the first decile of the bursts.
 
-    ``filling``: the sender and the kernel's queue, on the sender's processor; ``draining``: the
-    process that forwards, on its own.
+    ``filling``: the sender's, with the kernel's queue; ``draining``: the forwarding process's.
     """
 
     bursts: int
@@ -95,10 +100,7 @@ class Loads:
             *(["--syn"] if syn else []),
         ]
         gateway.settle(PACKETS_CPU, SENDER_CPU)
-        before = _processor(PACKETS_CPU)
-        said = _answer(command, seconds)
-        busy = _busy(before, _processor(PACKETS_CPU))
-        return Rate(said["sent"], said["received"], said["seconds"], said["lost"], busy)
+        return Rate(**_answer(command, seconds))
 
     def drain(self, gateway: Forwarder, *, seconds: float, flows: int, reply: bool) -> Drain:
         """Bursts that wait until the forwarding process is let go on."""
@@ -202,17 +204,3 @@ def _wait_for_listeners(wires: Wires, ports: Sequence[int]) -> None:
             return
         time.sleep(0.05)
     raise BenchError(f"the servers in {wires.internet} do not listen")
-
-
-def _processor(number: int) -> tuple[int, int]:
-    """Ticks of a processor since the start: all, and idle."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        if line.startswith(f"cpu{number} "):
-            ticks = [int(word) for word in line.split()[1:9]]
-            return sum(ticks), ticks[3] + ticks[4]
-    raise BenchError(f"/proc/stat has no processor {number}")
-
-
-def _busy(before: tuple[int, int], after: tuple[int, int]) -> float:
-    total = after[0] - before[0]
-    return 1 - (after[1] - before[1]) / total if total else 0.0

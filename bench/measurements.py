@@ -84,17 +84,16 @@ def packets(bench: Bench) -> None:
         drops = bench.gateways[DROP]
         for gateway in bench.turns(f"UDP, {title}"):
             if gateway.name == FORWARDERS[0]:
-                own = bench.loads.flood(drops, seconds=bench.seconds / 2, flows=flows)
+                own = bench.loads.flood(drops, seconds=bench.seconds, flows=flows)
                 senders.append(own.per_second / 1e3)
             measured = bench.loads.flood(gateway, seconds=bench.seconds, flows=flows, reply=reply)
             rate.add(gateway.name, measured.per_second / 1e3)
-            sending = 1e6 / own.per_second
             if gateway.pid is None:
-                cost.add(gateway.name, 1e6 / measured.per_second - sending)
+                cost.add(gateway.name, measured.cost - own.cost)
                 continue
             drain = bench.loads.drain(gateway, seconds=bench.seconds, flows=flows, reply=reply)
             alone.add(gateway.name, drain.draining)
-            cost.add(gateway.name, drain.filling - sending + drain.draining)
+            cost.add(gateway.name, drain.filling - own.cost + drain.draining)
     title = "the sender alone: packets dropped on arrival"
     bench.alone.append(Alone("sender", title, median(senders), "kpps"))
 
@@ -105,7 +104,7 @@ def tcp(bench: Bench) -> None:
         way = "to the VM" if download else "from the VM"
         row = bench.row(f"bulk-{'down' if download else 'up'}", f"TCP, one stream {way}", "Gbit/s")
         # iperf3 counts in whole seconds.
-        seconds, rounds = (1, 1) if bench.seconds < 1 else (round(bench.seconds), bench.rounds)
+        seconds, rounds = max(1, round(bench.seconds)), max(1, bench.rounds // 3)
         for gateway in bench.turns(f"bulk TCP {way}", rounds):
             rate = bench.loads.bulk(gateway, seconds, download=download)
             row.add(gateway.name, rate / 1e9)
@@ -116,7 +115,7 @@ def connections(bench: Bench) -> None:
     row = bench.row("connect", "TCP connect, byte, close, one at a time", "k/s")
     middle = bench.row("ask-p50", "TCP request and response, p50", "us", higher_is_better=False)
     slow = bench.row("ask-p99", "TCP request and response, p99", "us", higher_is_better=False)
-    for gateway in bench.turns("connections"):
+    for gateway in bench.turns("connections", min(bench.rounds, 5)):
         said = bench.loads.connect(gateway, bench.seconds)
         row.add(gateway.name, said["count"] / said["seconds"] / 1e3)
         said = bench.loads.ask(gateway, bench.seconds / 2)
@@ -127,7 +126,9 @@ def connections(bench: Bench) -> None:
 def new_flows(bench: Bench) -> None:
     """One SYN each of 63,488 flows to one address: all SNAT ports of a public IP."""
     row = bench.row("new-flows", f"new flows, until {ALL_FLOWS:,} ports are in use", "k/s")
-    for number, gateway in enumerate(bench.turns("new flows")):
+    # Three times that many is what connection tracking holds by default.
+    rounds = min(bench.rounds, 3)
+    for number, gateway in enumerate(bench.turns("new flows", rounds)):
         _fill(bench, gateway, 1 + number // len(FORWARDERS), row)
 
 
@@ -156,14 +157,14 @@ def listing(bench: Bench) -> None:
     gateway = bench.gateways["snatgw"]
     bench.say("listing: filling the table")
     _fill(bench, gateway, 200)
-    pace = 20_000.0
+    pace, seconds = 20_000.0, 3 * bench.seconds
     found: dict[str, dict[str, float]] = {}
     for name in ("without", "with"):
         bench.say(f"packets {name} listings")
         with _listings(gateway) if name == "with" else _nothing() as counter:
-            paced = bench.loads.flood(gateway, seconds=bench.seconds, rate=pace)
-            most = bench.loads.flood(gateway, seconds=bench.seconds)
-            asked = bench.loads.ask(gateway, bench.seconds, SENDER_CPU)
+            paced = bench.loads.flood(gateway, seconds=seconds, rate=pace)
+            most = bench.loads.flood(gateway, seconds=seconds)
+            asked = bench.loads.ask(gateway, seconds, SENDER_CPU)
         found[name] = {
             "lost": paced.lost,
             "rate": most.per_second / 1e3,
@@ -214,7 +215,7 @@ def _listings(gateway: Forwarder) -> Iterator[list[int]]:
 
 def engine(bench: Bench) -> None:
     """The engine by itself; each in a fresh process."""
-    repeats = 5 if bench.rounds < 3 else 11
+    repeats = 5 if bench.rounds < 5 else 11
     for flows, limit in ((100_000, None), (1_000_000, BYTES_PER_FLOW)):
         bench.say(f"engine: memory of {flows:,} flows")
         size = _engine("memory", flows)["bytesPerFlow"]
