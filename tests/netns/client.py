@@ -155,6 +155,21 @@ def close():
     held.clear()
 
 
+def craft(packets):
+    """Send packets that are written as a scapy expression; many, if it is a list."""
+    from scapy import all as scapy
+
+    scapy.send(eval(packets, vars(scapy)), verbose=0)
+
+
+def who_has(addresses):
+    """The hardware address that answers for each address on ``eth0``."""
+    from scapy.all import ARP, Ether, srp1
+
+    asked = [Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=address) for address in addresses]
+    return [srp1(question, iface="eth0", timeout=PATIENCE, verbose=0).hwsrc for question in asked]
+
+
 # -- load
 
 

@@ -163,6 +163,12 @@ class Gateway:
     def status(self) -> dict[str, Any]:
         return json.loads(self.cli("status", "--json").stdout)
 
+    def try_status(self) -> dict[str, Any]:
+        """The same, or nothing while nobody answers."""
+        command = [self.python, "-m", "gateway", "status", "--json", "--api", str(self.api)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
     def losses(self) -> dict[str, int]:
         """What must be zero: packets that never reached the engine, and the engine's mistakes."""
         queue = self.status()["queue"]

@@ -135,10 +135,6 @@ class Topology(Namespaces):
     def capture(self, namespace: str, interface: str, expression: str = "") -> Capture:
         return Capture(self, namespace, interface, expression)
 
-    def scapy(self, namespace: str, packets: str) -> None:
-        """Send packets, written as a scapy expression, by the routing of the namespace."""
-        self.python(namespace, f"from scapy.all import *; send({packets}, verbose=0)")
-
     def remove(self) -> None:
         for name in self._names:
             # A daemon's children, and what a shell left in the background.
@@ -183,7 +179,8 @@ class Capture:
         def read() -> list[Packet]:
             return list(rdpcap(str(self._file)))
 
-        seen = eventually(read, lambda frames: frames and frames[-1].type == MARK)
+        # Behind the mark others may follow, where packets go on meanwhile.
+        seen = eventually(read, lambda frames: any(frame.type == MARK for frame in frames))
         self._process.terminate()
         return [frame for frame in seen if frame.type != MARK]
 
