@@ -44,6 +44,19 @@ class PretendedQueue:
         return QueueStatistics(0, 0, 0, 0, lost, 0, 0)
 
 
+class PretendedDiverted:
+    def __init__(self, configuration: Configuration, *, refuses: bool) -> None:
+        self._configuration = configuration
+        self._refuses = refuses
+
+    def change(self, configuration: Configuration) -> None:
+        if self._refuses and configuration != self._configuration:
+            raise DatapathError(["the kernel refuses"])
+
+    def refresh(self) -> list[str]:
+        return []
+
+
 class PretendedHost:
     """Does nothing but write down what it was asked to do."""
 
@@ -85,17 +98,10 @@ class PretendedHost:
             self._step("queue-closed")
 
     @contextmanager
-    def diversion(
-        self, configuration: Configuration, queue: object
-    ) -> Iterator[Callable[[Configuration], None]]:
+    def diversion(self, configuration: Configuration, queue: object) -> Iterator[PretendedDiverted]:
         self._step("diversion")
-
-        def divert(other: Configuration) -> None:
-            if self._fail == "divert" and other != configuration:
-                raise DatapathError(["the kernel refuses"])
-
         try:
-            yield divert
+            yield PretendedDiverted(configuration, refuses=self._fail == "divert")
         finally:
             self._step("diversion-removed")
 
