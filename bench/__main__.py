@@ -30,7 +30,7 @@ Exit status: 0 all targets reached, 1 a target missed or a measurement failed, 2
 docs/benchmarks.md says what each row means.
 """
 SECONDS, ROUNDS = 0.6, 9
-QUICK_SECONDS, QUICK_ROUNDS = 0.3, 3
+QUICK_SECONDS, QUICK_ROUNDS = 0.3, 2
 LIMIT = 5.0  # seconds a measurement may be asked to last
 
 

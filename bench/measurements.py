@@ -215,7 +215,7 @@ def _listings(gateway: Forwarder) -> Iterator[list[int]]:
 
 def engine(bench: Bench) -> None:
     """The engine by itself; each in a fresh process."""
-    repeats = 5 if bench.rounds < 5 else 11
+    repeats = 3 if bench.rounds < 5 else 11
     for flows, limit in ((100_000, None), (1_000_000, BYTES_PER_FLOW)):
         bench.say(f"engine: memory of {flows:,} flows")
         size = _engine("memory", flows)["bytesPerFlow"]
