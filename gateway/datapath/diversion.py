@@ -253,9 +253,9 @@ def _take_down(journal: Journal) -> None:
     if IPV6.available():
         with _Collecting(problems):
             IPV6.remove(instance)
-    journal.erase()
     if problems:
-        raise DatapathError(problems)
+        raise DatapathError(problems)  # the journal stays: the next start tries again
+    journal.erase()
 
 
 class _Collecting(contextlib.AbstractContextManager[None]):

@@ -8,6 +8,7 @@ its own that nothing jumps to, and removes it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -91,6 +92,10 @@ def _netfilter() -> Iterator[Finding]:
         yield Finding("iptables-restore", False, error.problems[0])
         return
     yield Finding("iptables-restore", True, "iptables-restore can load rules")
+    for instance in IPV4.instances():  # of a probe that was killed
+        prober = re.fullmatch(r"probe(\d+)", instance)
+        if prober and not Path("/proc", prober[1]).exists():
+            IPV4.remove(instance)
     for name, table, rule, modules in _FEATURES:
         problem = _try_rule(IPV4, table, rule)
         works = f"netfilter can do {name}"

@@ -16,8 +16,10 @@ after the host's own rules, which stay in force.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -263,9 +265,15 @@ class Netfilter:
 
     def _run(self, command: list[str], text: str = "") -> str:
         try:
-            done = subprocess.run(
-                command, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False
-            )
+            with _undisturbed():
+                done = subprocess.run(
+                    command,
+                    input=text,
+                    capture_output=True,
+                    text=True,
+                    timeout=TIMEOUT,
+                    check=False,
+                )
         except FileNotFoundError:
             problem = f"{command[0]} is not installed (Debian's package iptables has it)"
             raise DatapathError([problem]) from None
@@ -275,6 +283,22 @@ class Netfilter:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             raise DatapathError([f"{command[0]}: {said[0] if said else 'failed without a word'}"])
         return done.stdout
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is started here does not hear the signals that end a gateway; we do, after it.
+
+    A terminal sends Ctrl-C to the whole process group and systemd SIGTERM to the whole service:
+    the second one would end ``iptables-restore`` while it takes the rules away.
+    """
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _by_table(chains: Iterable[Chain]) -> Iterator[tuple[str, list[Chain]]]:
