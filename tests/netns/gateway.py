@@ -115,7 +115,14 @@ class Gateway:
                 stderr=errors,
                 text=True,
                 cwd=Path(__file__).parents[2],
+                start_new_session=True,  # a process group, as a terminal makes one
             )
+
+    def begin(self) -> subprocess.Popen[str]:
+        """Run it with the file as it is, and do not wait."""
+        self._run(self._flags())
+        assert self.process is not None
+        return self.process
 
     def refused(self, *flags: str, wrapper: tuple[str, ...] = ()) -> list[str]:
         """Run it where it must not start: exit status 1; its reasons, one a line."""

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+
 import pytest
 
 from tests.netns.datapath.conftest import host_state
@@ -92,9 +99,59 @@ def test_a_start_with_other_interfaces_clears_what_a_crash_left(fresh: Topology)
     assert host_state(fresh) == before
 
 
-def test_sigint_ends_it_as_sigterm_does(fresh: Topology) -> None:
-    import signal
+@pytest.mark.parametrize(
+    ("number", "pause"), [(signal.SIGINT, 0.002), (signal.SIGINT, 0.01), (signal.SIGTERM, 0.01)]
+)
+def test_impatient_signals_leave_nothing(
+    fresh: Topology, number: signal.Signals, pause: float
+) -> None:
+    """Again and again to the whole process group, iptables-restore among it: as a terminal sends
+    Ctrl-C and systemd SIGTERM."""
+    before = host_state(fresh)
+    gateway = Gateway(fresh)
+    gateway.start()
+    assert gateway.process is not None
+    while gateway.process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(gateway.process.pid, number)
+        time.sleep(pause)
+    assert host_state(fresh) == before
+    assert "snatgw:" not in gateway.errors.read_text()
 
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_start_that_is_cut_short_is_closed_and_cleared_by_the_next(
+    fresh: Topology, number: signal.Signals
+) -> None:
+    """Wherever in its start the signal meets it."""
+    before = host_state(fresh)
+    wire = fresh.capture("internet", "eth0", "ip and (net 10.0.0.0/8 or icmp)")
+    put_under_load(fresh)
+    gateway = Gateway(fresh)
+    gateway.write()
+    chance = random.Random(2017)
+    for _ in range(8):
+        process = gateway.begin()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.3, 1.2))
+        process.send_signal(number)
+        process.wait(5)
+    gateway.start()
+    assert gateway.stop() == 0
+    assert host_state(fresh) == before
+    assert_no_private_address(wire)
+
+
+def test_what_a_killed_probe_left_is_cleared(fresh: Topology) -> None:
+    before = host_state(fresh)
+    fresh.run("gw", "iptables", "-t", "mangle", "-N", "snatgw-probe4194999-ok")  # beyond pid_max
+    gateway = Gateway(fresh)
+    gateway.start()
+    assert gateway.stop() == 0
+    assert host_state(fresh) == before
+
+
+def test_sigint_ends_it_as_sigterm_does(fresh: Topology) -> None:
     before = host_state(fresh)
     gateway = Gateway(fresh)
     gateway.start()
