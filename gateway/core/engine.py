@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from ipaddress import IPv4Address
-from struct import Struct
 from typing import Any
 
 from gateway.core import icmp
 from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
+from gateway.core.established import established_inbound, established_outbound
 from gateway.core.events import (
     AllotmentReclaimed,
     Event,
@@ -35,15 +35,14 @@ from gateway.core.packet import (
     ICMP_ERRORS,
     ICMP_QUERIES,
     PacketView,
-    rewrite,
-    rewritten_destination,
-    rewritten_source,
+    delivered,
+    sent,
 )
 from gateway.core.plan import plan
 from gateway.core.ports import PortPool, PortRecord
 from gateway.core.reporting import changes_between, port_records
 from gateway.core.scope import AddressScope
-from gateway.core.tcp import Side, State, is_opening
+from gateway.core.tcp import Side, is_opening
 from gateway.core.translation import Translation
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES, Method
@@ -53,11 +52,6 @@ MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
 
 _OUTBOUND, _INBOUND = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
 _ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
-_ESTABLISHED = State.ESTABLISHED
-
-# What the common case must look at; offsets as in a packet without IP options.
-_tcp_head = Struct("!BxHxxH24xBB").unpack_from  # version/IHL, total, fragment, offset, flags
-_udp_head = Struct("!BxHxxH16xH").unpack_from  # version/IHL, total, fragment, UDP length
 
 
 class Engine:
@@ -77,6 +71,8 @@ class Engine:
             self._exhausted,
         )
         self.flows = self.translation.table
+        self._established_outbound = established_outbound(self.flows)
+        self._established_inbound = established_inbound(self.flows)
         self._scope = _scope(configuration)
         self._translate_echo = configuration.gateway.icmp_echo == "translate"
         self._now = now
@@ -103,7 +99,7 @@ class Engine:
         """What becomes of a packet that came in by ``arrival`` (an ``Arrival``) at ``now``."""
         # 1. Most packets belong to a live flow: one look-up, rewritten, done.
         if arrival == _OUTBOUND:
-            verdict = self._established_outbound(packet, now)
+            verdict = self._established_outbound(packet, now)  # established.py
         elif arrival == _INBOUND:
             verdict = self._established_inbound(packet, now)
         else:
@@ -120,78 +116,6 @@ class Engine:
             return self._refuse(DropReason.FRAGMENT, packet)
         # 4. Each way in has its own stages.
         return self._ways[arrival](view, now)  # type: ignore[index]
-
-    def _established_outbound(self, packet: bytes, now: float) -> bytes | None:
-        """A data packet of a live flow, in the original direction; None if it is anything else."""
-        size = len(packet)
-        if size < 28:
-            return None
-        protocol = packet[9]
-        if protocol == TCP:
-            if size < 40:
-                return None
-            version_ihl, total, fragment, offset, flags = _tcp_head(packet)
-            flow = self.flows.tcp_original.get(packet[12:24])
-            if (
-                flow is None
-                or version_ihl != 0x45
-                or total != size
-                or fragment & 0x3FFF
-                or flags & 7
-                or not 20 <= offset >> 2 & 0x3C <= size - 20
-                or flow.state is not _ESTABLISHED
-            ):
-                return None
-        elif protocol == UDP:
-            version_ihl, total, fragment, length = _udp_head(packet)
-            flow = self.flows.udp_original.get(packet[12:24])
-            if (
-                flow is None
-                or version_ihl != 0x45
-                or total != size
-                or fragment & 0x3FFF
-                or not 8 <= length <= size - 20
-            ):
-                return None
-        else:
-            return None
-        flow.packets_out += 1
-        flow.bytes_out += size
-        flow.last_seen = now
-        return rewritten_source(packet, protocol, flow.reply, flow.ip_delta, flow.l4_delta)
-
-    def _established_inbound(self, packet: bytes, now: float) -> bytes | None:
-        """The same for the reply direction; a first reply is not yet the common case."""
-        size = len(packet)
-        if size < 28:
-            return None
-        protocol = packet[9]
-        if protocol == TCP:
-            if size < 40:
-                return None
-            version_ihl, total, fragment, offset, flags = _tcp_head(packet)
-            flow = self.flows.tcp_reply.get(packet[12:24])
-            if flags & 7 or not 20 <= offset >> 2 & 0x3C <= size - 20:
-                return None
-        elif protocol == UDP:
-            version_ihl, total, fragment, length = _udp_head(packet)
-            flow = self.flows.udp_reply.get(packet[12:24])
-            if not 8 <= length <= size - 20:
-                return None
-        else:
-            return None
-        if (
-            flow is None
-            or version_ihl != 0x45
-            or total != size
-            or fragment & 0x3FFF
-            or flow.state is not _ESTABLISHED
-        ):
-            return None
-        flow.packets_in += 1
-        flow.bytes_in += size
-        flow.last_seen = now
-        return rewritten_destination(packet, protocol, flow.original, flow.ip_delta, flow.l4_delta)
 
     def _outbound(self, view: PacketView, now: float) -> bytes | None:
         """A VM sends to outside: its flow, or an error about one, or a flow that begins."""
@@ -250,10 +174,7 @@ class Engine:
         self.translation.advance(flow, _ORIGINAL, view.kind, now)
         flow.packets_out += 1
         flow.bytes_out += len(packet)
-        reply = flow.reply
-        if view.transport == 20 and view.protocol in (TCP, UDP):
-            return rewritten_source(packet, view.protocol, reply, flow.ip_delta, flow.l4_delta)
-        return rewrite(view, source=True, address=reply[4:8], port=reply[10:12])
+        return sent(view, flow)
 
     def _inbound(self, view: PacketView, now: float) -> bytes | None:
         """From outside to a public IP: a reply, an error about a flow, or unsolicited."""
@@ -270,12 +191,7 @@ class Engine:
         self.translation.advance(flow, _REPLY, view.kind, now)
         flow.packets_in += 1
         flow.bytes_in += len(packet)
-        original = flow.original
-        if view.transport == 20 and view.protocol in (TCP, UDP):
-            return rewritten_destination(
-                packet, view.protocol, original, flow.ip_delta, flow.l4_delta
-            )
-        return rewrite(view, source=False, address=original[0:4], port=original[8:10])
+        return delivered(view, flow)
 
     def _refusal_of_unsolicited(self, view: PacketView) -> DropReason:
         public = self.outbound.addresses.get(view.destination)
@@ -293,10 +209,10 @@ class Engine:
 
     def _hairpin(self, view: PacketView, now: float) -> bytes | None:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
-        sent = self._outbound(view, now)
-        if sent is None:
+        outgoing = self._outbound(view, now)
+        if outgoing is None:
             return None
-        public = PacketView.parse(sent)
+        public = PacketView.parse(outgoing)
         assert public is not None  # rewriting changes no length
         if self.flows.replies(public.protocol).get(public.key) is None and not (
             public.protocol == ICMP and public.kind in ICMP_ERRORS

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 
 from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
+from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
 from gateway.core.tcp import ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State
@@ -78,10 +78,12 @@ class Translation:
             if held is None:
                 return DropReason.PORTS_EXHAUSTED
             pool, number = held
-            public, port = pool.address, number.to_bytes(2, "big")
+            public, port = pool.address, PORTS[number]
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
         reply = original[4:8] + public + original[10:12] + port + original[12:]
-        flow = Flow(protocol, original, reply, machine, method, pool, machine.idle_timeout, now)
+        flow = Flow(
+            protocol, original, reply, machine, public, method, pool, machine.idle_timeout, now
+        )
         self.table.add(flow)
         self.expiry.arm(flow, now + flow.timeout)
         machine.flows += 1
@@ -173,7 +175,7 @@ class Translation:
         pool = flow.pool
         if pool is None:
             return
-        port = flow.public_port
+        port = flow.snat_port
         pool.release(self.destination(flow.protocol, flow.original), port)
         self._forget_port(flow, pool, port)
 
@@ -208,7 +210,7 @@ class Translation:
                 pool.relocate(change.ranges)
                 for flow in holders.get(pool, ()):
                     destination = self.destination(flow.protocol, flow.original)
-                    if pool.take_exactly(destination, flow.public_port):
+                    if pool.take_exactly(destination, flow.snat_port):
                         continue
                     broken[position] += flow.state not in ENDED
                     self._break(flow, pool)
@@ -235,7 +237,7 @@ class Translation:
         return public.instance_of is flow.machine
 
     def _break(self, flow: Flow, pool: PortPool) -> None:
-        self._forget_port(flow, pool, flow.public_port)
+        self._forget_port(flow, pool, flow.snat_port)
         flow.pool = None
         if flow.state in ENDED:
             self.expiry.disarm(flow)
