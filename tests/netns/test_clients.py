@@ -77,6 +77,12 @@ def test_large_datagrams_are_echoed_whole(town: Gateway) -> None:
             assert town.net.client(vm).echo(SERVER, size) == "whole", (vm, size)
 
 
+def test_a_datagram_that_netlink_cannot_carry_is_counted(town: Gateway) -> None:
+    before = town.status()["drops"].get("Malformed", 0)
+    assert town.net.client("vm1").echo(SERVER, 65507, patience=0.3) == "TimeoutError"
+    assert town.status()["drops"]["Malformed"] == before + 1
+
+
 def test_datagrams_on_jumbo_links_stay_whole(fresh: Topology) -> None:
     """8,900 bytes in one frame: more than the queue's binding reads by itself."""
     for namespace, interface in (

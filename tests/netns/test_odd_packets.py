@@ -92,7 +92,7 @@ def absurd_packets(sources: list[str], targets: list[str]) -> str:
     choose = random.Random(2017)
     inner = f"bytes(IP(src='{DEFAULT}', dst='{SERVER}')/UDP(sport=1024, dport=7))"
     packets = []
-    for _ in range(400):
+    for _ in range(150):
         top = f"src='{choose.choice(sources)}', dst='{choose.choice(targets)}', ttl={choose.choice([1, 2, 64])}"
         noise = f"bytes.fromhex('{choose.randbytes(choose.randrange(60)).hex()}')"
         number = choose.randrange(256)
