@@ -92,6 +92,10 @@ class Namespaces:
                 if pipe is not None:
                     pipe.close()
         for name in reversed(self._names):
+            # A gateway that was killed for good leaves its journal; the namespace takes it along.
+            inode = (Path("/run/netns") / (self._prefix + name)).stat().st_ino
+            for journal in Path("/run/snatgw").glob(f"*.{inode}.json"):
+                journal.unlink()
             self._ip("netns", "del", self._prefix + name)
 
     def _inside(self, namespace: str, command: tuple[str, ...]) -> list[str]:
