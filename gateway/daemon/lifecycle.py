@@ -50,7 +50,7 @@ class Host(Protocol):
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
 
     def queue(
-        self, configuration: Configuration, handle: Callable[[bytes, int], bytes | None]
+        self, configuration: Configuration, handle: Callable[[bytes, int, float], bytes | None]
     ) -> AbstractContextManager[Queue]: ...
 
     def diversion(
@@ -132,7 +132,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         start_api=lambda control: warden.start_api(listener, control, directory),
         read_configuration=warden.read_configuration,
     )
-    queue = undo.enter_context(host.queue(configuration, gateway.handler()))
+    queue = undo.enter_context(host.queue(configuration, gateway.engine.handle))
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
     _stop_if_asked(signals)
 

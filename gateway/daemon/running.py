@@ -98,10 +98,6 @@ class Gateway:
             report=self._report_reload,
         )
 
-    def handler(self) -> Callable[[bytes, int], bytes | None]:
-        """What the packet queue calls for each packet."""
-        return self.turns.handler(self.engine.handle)
-
     def run(self, queue: Queue) -> None:
         """Handle packets until a signal says to stop."""
         self._queue = queue

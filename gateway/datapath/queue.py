@@ -29,8 +29,8 @@ from gateway.core.arrival import Arrival
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.rules import Netfilter
 
-Handler = Callable[[bytes, int], bytes | None]
-"""Packet and ``Arrival`` to verdict: the same object (pass), other bytes (pass these), None."""
+Handler = Callable[[bytes, int, float], bytes | None]
+"""Packet, ``Arrival``, time to verdict: the same object (pass), other bytes, None (drop)."""
 
 FIRST_NUMBER, NUMBERS = 2017, 256  # where to look for a free queue
 MAXIMUM_LENGTH = 4096  # packets that wait in the kernel; at 100,000 a second 40 ms of them
@@ -102,6 +102,7 @@ class PacketQueue:
         self._queue: NetfilterQueue | None = None
         self._socket: socket.socket | None = None
         self._reader: _Reader | None = None
+        self._moment = [0.0]  # the time that packets are handled at; a cell for the callback
         self._handled = 0
         self._dropped = 0
         self._handler_errors = 0
@@ -173,13 +174,14 @@ class PacketQueue:
         assert self._socket is not None
         return self._socket.fileno()
 
-    def drain(self, limit: int) -> int:
-        """Handle the packets that wait, at most ``limit``; returns how many."""
+    def drain(self, limit: int, now: float) -> int:
+        """Handle the packets that wait, at most ``limit``, at time ``now``; returns how many."""
         assert self._queue is not None
         assert self._reader is not None
         reader = self._reader
         before = reader.overflows
         reader.budget = limit
+        self._moment[0] = now
         self._queue.run_socket(reader)  # type: ignore[arg-type]
         handled = limit - reader.budget - (reader.overflows - before)
         self._handled += handled
@@ -187,7 +189,7 @@ class PacketQueue:
 
     def _callback(self) -> Callable[[Packet], None]:
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
-        handle, outside = self._handle, self._outside
+        handle, outside, moment = self._handle, self._outside, self._moment
         # Plain ints: in Python 3.11 naming a member of an enumeration calls a Python function.
         outbound, inbound = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
         hairpin, lateral = int(Arrival.HAIRPIN), int(Arrival.LATERAL)
@@ -203,7 +205,7 @@ class PacketQueue:
             else:
                 arrival = local_error
             try:
-                verdict = handle(payload, arrival)
+                verdict = handle(payload, arrival, moment[0])
                 if verdict is not None and verdict is not payload:
                     packet.set_payload(verdict)  # refuses what is not bytes
             except Exception:

@@ -36,7 +36,7 @@ class OneToOne:
         self.seen: list[tuple[str, int]] = []
         self.failing = False
 
-    def handle(self, payload: bytes, arrival: int) -> bytes | None:
+    def handle(self, payload: bytes, arrival: int, now: float) -> bytes | None:
         self.seen.append((Arrival(arrival).name, len(payload)))
         if self.failing:
             raise ValueError("on purpose")
@@ -110,7 +110,7 @@ def main() -> None:
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == queue.fileno():
-                queue.drain(64)
+                queue.drain(64, 0.0)
                 continue
             answer: object = None
             command, *arguments = (next(commands, "end")).split()

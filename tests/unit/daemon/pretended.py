@@ -35,7 +35,7 @@ class PretendedQueue:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def drain(self, limit: int) -> int:
+    def drain(self, limit: int, now: float) -> int:
         return 0
 
     def statistics(self) -> QueueStatistics:
@@ -89,7 +89,7 @@ class PretendedHost:
 
     @contextmanager
     def queue(
-        self, configuration: Configuration, handle: Callable[[bytes, int], bytes | None]
+        self, configuration: Configuration, handle: Callable[[bytes, int, float], bytes | None]
     ) -> Iterator[PretendedQueue]:
         self._step("queue")
         try:
