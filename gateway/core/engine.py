@@ -5,20 +5,20 @@ runs behind NFQUEUE, behind a capture and behind a property test. A verdict is t
 they go on (the very same object if unchanged), or None: dropped, for a reason that is counted and
 sampled into events. Nothing that arrives can make it raise.
 
-Read ``handle`` first, then the stages below it in the order in which they stand.
+Read ``_build_ways`` first, then the stages below it in the order in which they stand.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from typing import Any
 
 from gateway.core import icmp
 from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
-from gateway.core.established import established_inbound, established_outbound
+from gateway.core.established import Way, established_inbound, established_outbound
 from gateway.core.events import (
     AllotmentReclaimed,
     Event,
@@ -50,7 +50,6 @@ from gateway.model.profile import PROFILES, Method
 MAXIMUM_EVENTS = 10_000  # that wait to be taken; the oldest go first
 MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
 
-_OUTBOUND, _INBOUND = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
 _ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
 
 
@@ -71,8 +70,7 @@ class Engine:
             self._exhausted,
         )
         self.flows = self.translation.table
-        self._established_outbound = established_outbound(self.flows)
-        self._established_inbound = established_inbound(self.flows)
+        self.ways = self._build_ways()
         self._scope = _scope(configuration)
         self._translate_echo = configuration.gateway.icmp_echo == "translate"
         self._now = now
@@ -85,37 +83,48 @@ class Engine:
         self._exhaustion_sampler = Sampler[tuple[str, bytes, int], tuple[bytes, int]](
             interval, MAXIMUM_SAMPLED
         )
-        self._ways = {
+
+    # -- the pipeline
+
+    def handle(self, packet: bytes, arrival: int, now: float) -> bytes | None:
+        """What becomes of a packet that came in by ``arrival`` (an ``Arrival``) at ``now``.
+
+        ``ways[arrival]`` is the same, one call less for who handles many.
+        """
+        return self.ways[arrival](packet, now)
+
+    def _build_ways(self) -> tuple[Way, ...]:
+        """For each ``Arrival``, in its order, what a packet meets."""
+        stages = {
             Arrival.OUTBOUND: self._outbound,
             Arrival.INBOUND: self._inbound,
             Arrival.HAIRPIN: self._hairpin,
             Arrival.LOCAL_ERROR: self._local_error,
             Arrival.LATERAL: self._lateral,
         }
+        ways = [self._checked(stages[arrival]) for arrival in Arrival]
+        # Most packets belong to a live flow: one look-up, rewritten, done.
+        for arrival, established in (
+            (Arrival.OUTBOUND, established_outbound),
+            (Arrival.INBOUND, established_inbound),
+        ):
+            ways[arrival] = established(self.flows, ways[arrival])
+        return tuple(ways)
 
-    # -- the pipeline
+    def _checked(self, stages: Callable[[PacketView, float], bytes | None]) -> Way:
+        """The headers are checked once; after this no look at them can fail."""
 
-    def handle(self, packet: bytes, arrival: int, now: float) -> bytes | None:
-        """What becomes of a packet that came in by ``arrival`` (an ``Arrival``) at ``now``."""
-        # 1. Most packets belong to a live flow: one look-up, rewritten, done.
-        if arrival == _OUTBOUND:
-            verdict = self._established_outbound(packet, now)  # established.py
-        elif arrival == _INBOUND:
-            verdict = self._established_inbound(packet, now)
-        else:
-            verdict = None
-        if verdict is not None:
-            return verdict
-        self._now = now
-        # 2. The headers are checked once; after this no look at them can fail.
-        view = PacketView.parse(packet)
-        if view is None:
-            return self._refuse(DropReason.MALFORMED, packet)
-        # 3. The kernel reassembles before its hooks; a fragment here has no ports to go by.
-        if view.is_fragment:
-            return self._refuse(DropReason.FRAGMENT, packet)
-        # 4. Each way in has its own stages.
-        return self._ways[arrival](view, now)  # type: ignore[index]
+        def way(packet: bytes, now: float) -> bytes | None:
+            self._now = now
+            view = PacketView.parse(packet)
+            if view is None:
+                return self._refuse(DropReason.MALFORMED, packet)
+            # The kernel reassembles before its hooks; a fragment here has no ports to go by.
+            if view.is_fragment:
+                return self._refuse(DropReason.FRAGMENT, packet)
+            return stages(view, now)
+
+        return way
 
     def _outbound(self, view: PacketView, now: float) -> bytes | None:
         """A VM sends to outside: its flow, or an error about one, or a flow that begins."""

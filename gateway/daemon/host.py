@@ -15,7 +15,7 @@ from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import find_link
-from gateway.datapath.queue import Handler, PacketQueue, QueueStatistics
+from gateway.datapath.queue import PacketQueue, QueueStatistics, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan
 from gateway.model.configuration import Configuration
@@ -75,13 +75,13 @@ class LinuxHost:
         return Claims([*configuration.gateway.inside, configuration.gateway.outside])
 
     @contextmanager
-    def queue(self, configuration: Configuration, handle: Handler) -> Iterator[Queue]:
-        """An open queue that calls ``handle`` for each packet."""
+    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[Queue]:
+        """An open queue that calls ``ways`` for each packet."""
         outside = configuration.gateway.outside
         link = find_link(outside)
         if link is None:
             raise DatapathError([f"gateway.outside: {outside}: there is no such interface"])
-        queue = PacketQueue(handle, link.index)
+        queue = PacketQueue(ways, link.index)
         try:
             queue.open()
             yield queue

@@ -27,6 +27,7 @@ from gateway.daemon.running import Gateway, say
 from gateway.daemon.signals import STOP, Signals
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.queue import Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import Loaded
@@ -49,9 +50,7 @@ class Host(Protocol):
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
 
-    def queue(
-        self, configuration: Configuration, handle: Callable[[bytes, int, float], bytes | None]
-    ) -> AbstractContextManager[Queue]: ...
+    def queue(self, configuration: Configuration, ways: Ways) -> AbstractContextManager[Queue]: ...
 
     def diversion(
         self, configuration: Configuration, queue: Queue
@@ -132,7 +131,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         start_api=lambda control: warden.start_api(listener, control, directory),
         read_configuration=warden.read_configuration,
     )
-    queue = undo.enter_context(host.queue(configuration, gateway.engine.handle))
+    queue = undo.enter_context(host.queue(configuration, gateway.engine.ways))
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
     _stop_if_asked(signals)
 

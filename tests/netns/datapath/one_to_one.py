@@ -14,6 +14,7 @@ import select
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
 from scapy.all import ICMP, IP, TCP, UDP
@@ -36,8 +37,8 @@ class OneToOne:
         self.seen: list[tuple[str, int]] = []
         self.failing = False
 
-    def handle(self, payload: bytes, arrival: int, now: float) -> bytes | None:
-        self.seen.append((Arrival(arrival).name, len(payload)))
+    def handle(self, arrival: Arrival, payload: bytes, now: float) -> bytes | None:
+        self.seen.append((arrival.name, len(payload)))
         if self.failing:
             raise ValueError("on purpose")
         if arrival == Arrival.LATERAL:
@@ -93,7 +94,7 @@ def main() -> None:
     assert outside is not None
     nat = OneToOne({})
     claims = Claims([*json.loads(sys.argv[1])["inside"], outside.name])
-    queue = PacketQueue(nat.handle, outside.index)
+    queue = PacketQueue([partial(nat.handle, arrival) for arrival in Arrival], outside.index)
     queue.open()
     plan, nat.pairs = plan_from(sys.argv[1], queue.number)
     diversion = Diversion(plan)

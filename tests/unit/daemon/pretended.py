@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.daemon.lifecycle import Start, run
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.queue import QueueStatistics
+from gateway.datapath.queue import QueueStatistics, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load
@@ -88,9 +88,7 @@ class PretendedHost:
             self._step("released")
 
     @contextmanager
-    def queue(
-        self, configuration: Configuration, handle: Callable[[bytes, int, float], bytes | None]
-    ) -> Iterator[PretendedQueue]:
+    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[PretendedQueue]:
         self._step("queue")
         try:
             yield PretendedQueue(self._lose)
