@@ -29,7 +29,7 @@ from gateway.datapath.errors import DatapathError
 
 PREFIX = "snatgw-"
 TIMEOUT = 30  # seconds that a netfilter command may take
-_ENDS = "raw|pre|fwd|out|post|ok"  # of our chains' names
+_ENDS = "raw|pre|frag|fwd|out|post|ok"  # of our chains' names
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def instance_name(outside: str) -> str:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain of ours: the built-in one that jumps to it, and its rules."""
+    """A chain of ours: the built-in one that jumps to it (empty: none does), and its rules."""
 
     table: str
     hook: str
@@ -98,29 +98,32 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             (
                 *(f"-i {outside} -d {public} {queue}" for public in publics),
                 *(f"-i {i} -d {public} {queue}" for i in inside for public in publics),
-                # Matches nothing: a socket match is what makes the kernel reassemble fragments
-                # before its hooks where connection tracking, which would do so too, is not in use.
-                "-p tcp -d 0.0.0.0/32 -m socket -j RETURN",
             ),
         ),
+        # Nothing jumps here. That a rule with a socket match exists is what makes the kernel
+        # reassemble fragments before its hooks; connection tracking, which would do so too, is not
+        # in use for these packets.
+        Chain("mangle", "", f"{name}-frag", ("-p tcp -m socket -j RETURN",)),
         Chain(
             "mangle",
             "FORWARD",
             f"{name}-fwd",
             (
+                # The two that nearly all packets meet come first.
+                *(f"-i {i} -o {outside} {queue}" for i in inside),
+                *(
+                    f"-i {outside} -o {o} -d {prefix} -j RETURN"
+                    for o in inside
+                    for prefix in plan.private_prefixes
+                ),
                 *(
                     f"-i {i} -o {o} -s {public} -j RETURN"
                     for i in inside
                     for o in inside
                     for public in publics
                 ),
-                *(f"-i {i} -o {o} {queue}" for i in inside for o in (outside, *inside)),
+                *(f"-i {i} -o {o} {queue}" for i in inside for o in inside),
                 *(f"-i {i} -j DROP" for i in inside),
-                *(
-                    f"-i {outside} -o {o} -d {prefix} -j RETURN"
-                    for o in inside
-                    for prefix in plan.private_prefixes
-                ),
                 *(f"-i {outside} -o {o} -j DROP" for o in inside),
                 # Forwarding is on for the outside interface because of us, and only for us.
                 *([f"-i {outside} -j DROP"] if guard_outside else []),
@@ -147,8 +150,9 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "FORWARD",
             f"{name}-ok",
             (
-                *(f"-i {i} -o {o} -j ACCEPT" for i in inside for o in (outside, *inside)),
+                *(f"-i {i} -o {outside} -j ACCEPT" for i in inside),
                 *(f"-i {outside} -o {o} -j ACCEPT" for o in inside),
+                *(f"-i {i} -o {o} -j ACCEPT" for i in inside for o in inside),
             ),
             first=False,
         ),
@@ -191,7 +195,9 @@ class Netfilter:
         """Set the chains and make sure of the jumps to them, each once."""
         self._run([f"{self.command}-restore", "--noflush"], restore_text(chains))
         for chain in chains:
-            jump = [chain.hook, "-m", "comment", "--comment", "snatgw", "-j", chain.name]
+            if not chain.hook:
+                continue
+            jump = [chain.hook, "-j", chain.name]  # a comment would be a match to evaluate
             table = [self.command, "-t", chain.table]
             if self._ask([*table, "-C", *jump]):
                 continue

@@ -103,8 +103,8 @@ SAVED = """\
 :PREROUTING ACCEPT [0:0]
 :snatgw-wan0-fwd - [0:0]
 :snatgw-wan0-1-fwd - [0:0]
--A FORWARD -m comment --comment snatgw -j snatgw-wan0-fwd
--A FORWARD -m comment --comment snatgw -j snatgw-wan0-1-fwd
+-A FORWARD -j snatgw-wan0-fwd
+-A FORWARD -j snatgw-wan0-1-fwd
 -A FORWARD -s 192.0.2.1/32 -j ACCEPT
 -A snatgw-wan0-fwd -i lan0 -j NFQUEUE --queue-num 2020
 -A snatgw-wan0-1-fwd -i lan1 -j NFQUEUE --queue-balance 7:9
@@ -129,7 +129,7 @@ def test_removal_takes_one_instances_chains_and_jumps_and_no_others(restored: li
     Netfilter("iptables").remove("wan0")
     assert restored[-1].splitlines() == [
         "*mangle",
-        "-D FORWARD -m comment --comment snatgw -j snatgw-wan0-fwd",
+        "-D FORWARD -j snatgw-wan0-fwd",
         "-F snatgw-wan0-fwd",
         "-X snatgw-wan0-fwd",
         "COMMIT",
