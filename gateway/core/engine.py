@@ -5,21 +5,21 @@ runs behind NFQUEUE, behind a capture and behind a property test. A verdict is t
 they go on (the very same object if unchanged), or None: dropped, for a reason that is counted and
 sampled into events. Nothing that arrives can make it raise.
 
-Read ``handle`` first, then the stages below it in the order in which they stand.
+Read ``_build_ways`` first, then the stages below it in the order in which they stand.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
-from struct import Struct
 from typing import Any, NamedTuple
 
 from gateway.core import icmp
 from gateway.core.admission import Admission, Refused
 from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
+from gateway.core.established import Way, established_inbound, established_outbound
 from gateway.core.events import (
     AllotmentReclaimed,
     Event,
@@ -28,15 +28,14 @@ from gateway.core.events import (
     PortsExhausted,
     Sampler,
 )
-from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowRecord, record
+from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
 from gateway.core.nsg import Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
     PacketView,
-    rewrite,
-    rewritten_destination,
-    rewritten_source,
+    delivered,
+    sent,
 )
 from gateway.core.plan import plan
 from gateway.core.ports import PortPool, PortRecord
@@ -47,7 +46,7 @@ from gateway.core.reporting import (
     security_records,
 )
 from gateway.core.scope import AddressScope
-from gateway.core.tcp import ENDED, Side, State, is_opening
+from gateway.core.tcp import ENDED, Side, is_opening
 from gateway.core.translation import Translation
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
@@ -56,13 +55,7 @@ MAXIMUM_EVENTS = 10_000  # that wait to be taken; the oldest go first
 REVIEW_SLICE = 256  # flows looked at again between two chances to handle packets
 MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
 
-_OUTBOUND, _INBOUND = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
 _ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
-_ESTABLISHED = State.ESTABLISHED
-
-# What the common case must look at; offsets as in a packet without IP options.
-_tcp_head = Struct("!BxHxxH24xBB").unpack_from  # version/IHL, total, fragment, offset, flags
-_udp_head = Struct("!BxHxxH16xH").unpack_from  # version/IHL, total, fragment, UDP length
 
 
 class Review(NamedTuple):
@@ -89,6 +82,7 @@ class Engine:
             self._exhausted,
         )
         self.flows = self.translation.table
+        self.ways = self._build_ways()
         self.admission = self._admission(configuration)
         self._now = now
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
@@ -100,109 +94,48 @@ class Engine:
         self._exhaustion_sampler = Sampler[tuple[str, bytes, int], tuple[bytes, int]](
             interval, MAXIMUM_SAMPLED
         )
-        self._ways = {
+
+    # -- the pipeline
+
+    def handle(self, packet: bytes, arrival: int, now: float) -> bytes | None:
+        """What becomes of a packet that came in by ``arrival`` (an ``Arrival``) at ``now``.
+
+        ``ways[arrival]`` is the same, one call less for who handles many.
+        """
+        return self.ways[arrival](packet, now)
+
+    def _build_ways(self) -> tuple[Way, ...]:
+        """For each ``Arrival``, in its order, what a packet meets."""
+        stages = {
             Arrival.OUTBOUND: self._outbound,
             Arrival.INBOUND: self._inbound,
             Arrival.HAIRPIN: self._hairpin,
             Arrival.LOCAL_ERROR: self._local_error,
             Arrival.LATERAL: self._lateral,
         }
-
-    # -- the pipeline
-
-    def handle(self, packet: bytes, arrival: int, now: float) -> bytes | None:
-        """What becomes of a packet that came in by ``arrival`` (an ``Arrival``) at ``now``."""
-        # 1. Most packets belong to a live flow: one look-up, rewritten, done.
-        if arrival == _OUTBOUND:
-            verdict = self._established_outbound(packet, now)
-        elif arrival == _INBOUND:
-            verdict = self._established_inbound(packet, now)
-        else:
-            verdict = None
-        if verdict is not None:
-            return verdict
-        self._now = now
-        # 2. The headers are checked once; after this no look at them can fail.
-        view = PacketView.parse(packet)
-        if view is None:
-            return self._refuse(DropReason.MALFORMED, packet)
-        # 3. The kernel reassembles before its hooks; a fragment here has no ports to go by.
-        if view.is_fragment:
-            return self._refuse(DropReason.FRAGMENT, packet)
-        # 4. Each way in has its own stages.
-        return self._ways[arrival](view, now)  # type: ignore[index]
-
-    def _established_outbound(self, packet: bytes, now: float) -> bytes | None:
-        """A data packet of a live flow, in the original direction; None if it is anything else."""
-        size = len(packet)
-        if size < 28:
-            return None
-        protocol = packet[9]
-        if protocol == TCP:
-            if size < 40:
-                return None
-            version_ihl, total, fragment, offset, flags = _tcp_head(packet)
-            flow = self.flows.tcp_original.get(packet[12:24])
-            if (
-                flow is None
-                or version_ihl != 0x45
-                or total != size
-                or fragment & 0x3FFF
-                or flags & 7
-                or not 20 <= offset >> 2 & 0x3C <= size - 20
-                or flow.state is not _ESTABLISHED
-            ):
-                return None
-        elif protocol == UDP:
-            version_ihl, total, fragment, length = _udp_head(packet)
-            flow = self.flows.udp_original.get(packet[12:24])
-            if (
-                flow is None
-                or version_ihl != 0x45
-                or total != size
-                or fragment & 0x3FFF
-                or not 8 <= length <= size - 20
-            ):
-                return None
-        else:
-            return None
-        flow.packets_out += 1
-        flow.bytes_out += size
-        flow.last_seen = now
-        return rewritten_source(packet, protocol, flow.reply, flow.ip_delta, flow.l4_delta)
-
-    def _established_inbound(self, packet: bytes, now: float) -> bytes | None:
-        """The same for the reply direction; a first reply is not yet the common case."""
-        size = len(packet)
-        if size < 28:
-            return None
-        protocol = packet[9]
-        if protocol == TCP:
-            if size < 40:
-                return None
-            version_ihl, total, fragment, offset, flags = _tcp_head(packet)
-            flow = self.flows.tcp_reply.get(packet[12:24])
-            if flags & 7 or not 20 <= offset >> 2 & 0x3C <= size - 20:
-                return None
-        elif protocol == UDP:
-            version_ihl, total, fragment, length = _udp_head(packet)
-            flow = self.flows.udp_reply.get(packet[12:24])
-            if not 8 <= length <= size - 20:
-                return None
-        else:
-            return None
-        if (
-            flow is None
-            or version_ihl != 0x45
-            or total != size
-            or fragment & 0x3FFF
-            or flow.state is not _ESTABLISHED
+        ways = [self._checked(stages[arrival]) for arrival in Arrival]
+        # Most packets belong to a live flow: one look-up, rewritten, done.
+        for arrival, established in (
+            (Arrival.OUTBOUND, established_outbound),
+            (Arrival.INBOUND, established_inbound),
         ):
-            return None
-        flow.packets_in += 1
-        flow.bytes_in += size
-        flow.last_seen = now
-        return rewritten_destination(packet, protocol, flow.original, flow.ip_delta, flow.l4_delta)
+            ways[arrival] = established(self.flows, ways[arrival])
+        return tuple(ways)
+
+    def _checked(self, stages: Callable[[PacketView, float], bytes | None]) -> Way:
+        """The headers are checked once; after this no look at them can fail."""
+
+        def way(packet: bytes, now: float) -> bytes | None:
+            self._now = now
+            view = PacketView.parse(packet)
+            if view is None:
+                return self._refuse(DropReason.MALFORMED, packet)
+            # The kernel reassembles before its hooks; a fragment here has no ports to go by.
+            if view.is_fragment:
+                return self._refuse(DropReason.FRAGMENT, packet)
+            return stages(view, now)
+
+        return way
 
     def _outbound(self, view: PacketView, now: float) -> bytes | None:
         """A VM sends to outside: its flow, or an error about one, or a flow that begins."""
@@ -228,11 +161,7 @@ class Engine:
         self.translation.advance(flow, _ORIGINAL, view.kind, now)
         flow.packets_out += 1
         flow.bytes_out += len(packet)
-        reply = flow.reply
-        if view.transport == 20 and view.protocol in (TCP, UDP):
-            return rewritten_source(packet, view.protocol, reply, flow.ip_delta, flow.l4_delta)
-        port = None if flow.pool is None else reply[10:12]
-        return rewrite(view, source=True, address=reply[4:8], port=port)
+        return sent(view, flow)
 
     def _inbound(self, view: PacketView, now: float, *, hairpin: bool = False) -> bytes | None:
         """To a public IP: a reply, an error about a flow, or a flow that begins, or unsolicited."""
@@ -258,20 +187,14 @@ class Engine:
         self.translation.advance(flow, _REPLY, view.kind, now)
         flow.packets_in += 1
         flow.bytes_in += len(packet)
-        original = flow.original
-        if view.transport == 20 and view.protocol in (TCP, UDP):
-            return rewritten_destination(
-                packet, view.protocol, original, flow.ip_delta, flow.l4_delta
-            )
-        port = None if flow.pool is None else original[8:10]
-        return rewrite(view, source=False, address=original[0:4], port=port)
+        return delivered(view, flow)
 
     def _hairpin(self, view: PacketView, now: float) -> bytes | None:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
-        sent = self._outbound(view, now)
-        if sent is None:
+        outgoing = self._outbound(view, now)
+        if outgoing is None:
             return None
-        public = PacketView.parse(sent)
+        public = PacketView.parse(outgoing)
         assert public is not None  # rewriting changes no length
         return self._inbound(public, now, hairpin=True)
 
@@ -316,8 +239,8 @@ class Engine:
         """An ICMP error between VMs passes with the flow that it quotes."""
         quote = icmp.quoted(view)
         if quote is not None:
-            sent = self.flows.originals(quote.protocol).get(quote.key)
-            if sent is not None or icmp.flow_of_sent(self.flows, quote) is not None:
+            known = self.flows.originals(quote.protocol).get(quote.key)
+            if known is not None or icmp.flow_of_sent(self.flows, quote) is not None:
                 return view.packet
             if self.flows.replies(quote.protocol).get(quote.key) is not None:
                 return view.packet

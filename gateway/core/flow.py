@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 ICMP, TCP, UDP = 1, 6, 17
 
+PORTS = tuple(number.to_bytes(2, "big") for number in range(1 << 16))
+"""Every port in network order: flows share these objects."""
+
 
 class Flow:
     """One translated conversation. Counters are of IP packets and their whole length in bytes."""
@@ -51,7 +54,11 @@ class Flow:
         "packets_in",
         "packets_out",
         "pool",
+        "private",
+        "private_port",
         "protocol",
+        "public",
+        "public_port",
         "reply",
         "slot",
         "state",
@@ -64,6 +71,7 @@ class Flow:
         original: bytes,
         reply: bytes,
         machine: Machine,
+        public: bytes,
         method: Method,
         pool: PortPool | None,
         timeout: float,
@@ -89,6 +97,11 @@ class Flow:
         self.bytes_out = 0
         self.packets_in = 0
         self.bytes_in = 0
+        # What rewriting puts in, at hand as it goes on the wire; shared objects, no copies.
+        self.private = machine.address
+        self.private_port = PORTS[original[8] << 8 | original[9]]
+        self.public = public
+        self.public_port = PORTS[reply[10] << 8 | reply[11]]
         self.awaiting_removal = False
         self.inbound = inbound  # the remote sent first
         self.judgements = judgements  # what the security groups said when the flow opened
@@ -101,9 +114,9 @@ class Flow:
         self.l4_delta = (addresses + ports) % 0xFFFF
 
     @property
-    def public_port(self) -> int:
+    def snat_port(self) -> int:
         """The translated source port (the ICMP identifier for echo), in host order."""
-        return int.from_bytes(self.reply[10:12], "big")
+        return self.public_port[0] << 8 | self.public_port[1]
 
     @property
     def state_name(self) -> str:

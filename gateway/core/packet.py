@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from gateway.core.flow import ICMP, TCP, UDP
+from gateway.core.flow import ICMP, TCP, UDP, Flow
 
 # Where the transport's checksum stands, for those that sum the pseudo header too. Protocols that
 # are not here (GRE, ESP, SCTP) do not notice a change of address.
@@ -30,12 +30,6 @@ ICMP_ERRORS = frozenset({UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM})
 
 _IP_HEAD = Struct("!BxHxxHxB")  # version and IHL, total length, fragment field, protocol
 _SUM = Struct("!H")
-
-# The headers without options, cut where they are rewritten; the rest of the packet follows.
-_TCP_SOURCE = Struct("!10sH4s4s2s14sH")
-_TCP_DESTINATION = Struct("!10sH4s4s2s2s12sH")
-_UDP_SOURCE = Struct("!10sH4s4s2s4sH")
-_UDP_DESTINATION = Struct("!10sH4s4s2s2s2sH")
 
 
 class PacketView:
@@ -110,68 +104,77 @@ class PacketView:
         return key if self.protocol in (TCP, UDP) else key + bytes((self.protocol,))
 
 
-def rewritten_source(
-    packet: bytes, protocol: int, reply: bytes, ip_delta: int, l4_delta: int
-) -> bytes:
-    """A TCP or UDP packet without IP options, sent from the public side of a flow.
+# A header without IP options, cut where it is rewritten: first to read (x: what is replaced), then
+# to write. The rest of the packet follows.
+_TCP_READ_SOURCE, _TCP_WRITE_SOURCE = Struct("!10sH4x4s2x14sH"), Struct("!10sH4s4s2s14sH")
+_UDP_READ_SOURCE, _UDP_WRITE_SOURCE = Struct("!10sH4x4s2x4sH"), Struct("!10sH4s4s2s4sH")
+_TCP_READ_DESTINATION = Struct("!10sH4s4x2s2x12sH")
+_TCP_WRITE_DESTINATION = Struct("!10sH4s4s2s2s12sH")
+_UDP_READ_DESTINATION = Struct("!10sH4s4x2s2x2sH")
+_UDP_WRITE_DESTINATION = Struct("!10sH4s4s2s2s2sH")
 
-    ``reply`` is the flow's reply key; the deltas are the flow's (see ``Flow``).
-    """
-    if protocol == TCP:
-        head, ip, _, remote, _, middle, l4 = _TCP_SOURCE.unpack_from(packet)
-        return (
-            _TCP_SOURCE.pack(
-                head,
-                (ip + ip_delta) % 0xFFFF,
-                reply[4:8],
-                remote,
-                reply[10:12],
-                middle,
-                (l4 + l4_delta) % 0xFFFF,
-            )
-            + packet[38:]
-        )
-    head, ip, _, remote, _, middle, l4 = _UDP_SOURCE.unpack_from(packet)
-    if l4:
-        l4 = (l4 + l4_delta) % 0xFFFF or 0xFFFF
+
+def tcp_source(packet: bytes, flow: Flow) -> bytes:
+    """A TCP packet without IP options, sent from the public side of its flow."""
+    head, ip, remote, middle, l4 = _TCP_READ_SOURCE.unpack_from(packet)
     return (
-        _UDP_SOURCE.pack(
-            head, (ip + ip_delta) % 0xFFFF, reply[4:8], remote, reply[10:12], middle, l4
+        _TCP_WRITE_SOURCE.pack(
+            head,
+            (ip + flow.ip_delta) % 0xFFFF,
+            flow.public,
+            remote,
+            flow.public_port,
+            middle,
+            (l4 + flow.l4_delta) % 0xFFFF,
+        )
+        + packet[38:]
+    )
+
+
+def tcp_destination(packet: bytes, flow: Flow) -> bytes:
+    """A TCP packet without IP options, delivered to the private side of its flow."""
+    head, ip, remote, port, middle, l4 = _TCP_READ_DESTINATION.unpack_from(packet)
+    return (
+        _TCP_WRITE_DESTINATION.pack(
+            head,
+            (ip - flow.ip_delta) % 0xFFFF,
+            remote,
+            flow.private,
+            port,
+            flow.private_port,
+            middle,
+            (l4 - flow.l4_delta) % 0xFFFF,
+        )
+        + packet[38:]
+    )
+
+
+def udp_source(packet: bytes, flow: Flow) -> bytes:
+    """A UDP packet without IP options, sent from the public side of its flow."""
+    head, ip, remote, middle, l4 = _UDP_READ_SOURCE.unpack_from(packet)
+    if l4:
+        l4 = (l4 + flow.l4_delta) % 0xFFFF or 0xFFFF
+    return (
+        _UDP_WRITE_SOURCE.pack(
+            head, (ip + flow.ip_delta) % 0xFFFF, flow.public, remote, flow.public_port, middle, l4
         )
         + packet[28:]
     )
 
 
-def rewritten_destination(
-    packet: bytes, protocol: int, original: bytes, ip_delta: int, l4_delta: int
-) -> bytes:
-    """A TCP or UDP packet without IP options, delivered to the private side of a flow."""
-    if protocol == TCP:
-        head, ip, remote, _, port, _, middle, l4 = _TCP_DESTINATION.unpack_from(packet)
-        return (
-            _TCP_DESTINATION.pack(
-                head,
-                (ip - ip_delta) % 0xFFFF,
-                remote,
-                original[0:4],
-                port,
-                original[8:10],
-                middle,
-                (l4 - l4_delta) % 0xFFFF,
-            )
-            + packet[38:]
-        )
-    head, ip, remote, _, port, _, middle, l4 = _UDP_DESTINATION.unpack_from(packet)
+def udp_destination(packet: bytes, flow: Flow) -> bytes:
+    """A UDP packet without IP options, delivered to the private side of its flow."""
+    head, ip, remote, port, middle, l4 = _UDP_READ_DESTINATION.unpack_from(packet)
     if l4:
-        l4 = (l4 - l4_delta) % 0xFFFF or 0xFFFF
+        l4 = (l4 - flow.l4_delta) % 0xFFFF or 0xFFFF
     return (
-        _UDP_DESTINATION.pack(
+        _UDP_WRITE_DESTINATION.pack(
             head,
-            (ip - ip_delta) % 0xFFFF,
+            (ip - flow.ip_delta) % 0xFFFF,
             remote,
-            original[0:4],
+            flow.private,
             port,
-            original[8:10],
+            flow.private_port,
             middle,
             l4,
         )
@@ -179,8 +182,30 @@ def rewritten_destination(
     )
 
 
+def sent(view: PacketView, flow: Flow) -> bytes:
+    """Any packet of a flow, sent from its public side."""
+    if view.transport == 20:
+        if view.protocol == TCP:
+            return tcp_source(view.packet, flow)
+        if view.protocol == UDP:
+            return udp_source(view.packet, flow)
+    port = None if flow.pool is None else flow.public_port
+    return rewrite(view, source=True, address=flow.public, port=port)
+
+
+def delivered(view: PacketView, flow: Flow) -> bytes:
+    """Any packet of a flow, delivered to its private side."""
+    if view.transport == 20:
+        if view.protocol == TCP:
+            return tcp_destination(view.packet, flow)
+        if view.protocol == UDP:
+            return udp_destination(view.packet, flow)
+    port = None if flow.pool is None else flow.private_port
+    return rewrite(view, source=False, address=flow.private, port=port)
+
+
 class Rewriter:
-    """Changes to one packet on one buffer: the general form, for whatever is not the common case.
+    """Changes to one packet on one buffer.
 
     Each setter keeps the checksums that cover what it changes. ``covers`` says which: offsets of
     checksum fields. Offsets of 16-bit fields must be even relative to the start of the sum.
@@ -222,8 +247,8 @@ class Rewriter:
 def rewrite(view: PacketView, *, source: bool, address: bytes, port: bytes | None) -> bytes:
     """``view``'s packet with another source (or destination) address and port, of any protocol.
 
-    For ICMP echo the "port" is the identifier; None leaves it. Used where ``rewritten_source`` is
-    not: IP options, ICMP, protocols that only an instance-level public IP passes.
+    For ICMP echo the "port" is the identifier; None leaves it. The general form: IP options, ICMP,
+    and protocols that only an instance-level public IP passes.
     """
     rewriter = Rewriter(view.packet)
     transport = view.transport

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 
 from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
+from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.nsg import Judgement
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
@@ -84,7 +84,7 @@ class Translation:
             if held is None:
                 return DropReason.PORTS_EXHAUSTED
             pool, number = held
-            public, port = pool.address, number.to_bytes(2, "big")
+            public, port = pool.address, PORTS[number]
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
         reply = original[4:8] + public + original[10:12] + port + original[12:]
         timeout = machine.idle_timeout
@@ -94,6 +94,7 @@ class Translation:
                 original,
                 reply,
                 machine,
+                public,
                 method,
                 pool,
                 timeout,
@@ -120,6 +121,7 @@ class Translation:
                 original,
                 reply,
                 machine,
+                reply[4:8],
                 Method.INSTANCE_LEVEL_PUBLIC_IP,
                 None,
                 machine.idle_timeout,
@@ -147,6 +149,7 @@ class Translation:
                 original,
                 reply,
                 machine,
+                machine.address,
                 Method.VIRTUAL_NETWORK,
                 None,
                 self.profile.idle_timeout,
@@ -255,7 +258,7 @@ class Translation:
         pool = flow.pool
         if pool is None:
             return
-        port = flow.public_port
+        port = flow.snat_port
         pool.release(self.destination(flow.protocol, flow.original), port)
         self._forget_port(flow, pool, port)
 
@@ -290,7 +293,7 @@ class Translation:
                 pool.relocate(change.ranges)
                 for flow in holders.get(pool, ()):
                     destination = self.destination(flow.protocol, flow.original)
-                    if pool.take_exactly(destination, flow.public_port):
+                    if pool.take_exactly(destination, flow.snat_port):
                         continue
                     broken[position] += flow.state not in ENDED
                     self._break(flow, pool)
@@ -317,7 +320,7 @@ class Translation:
         return public.instance_of is flow.machine
 
     def _break(self, flow: Flow, pool: PortPool) -> None:
-        self._forget_port(flow, pool, flow.public_port)
+        self._forget_port(flow, pool, flow.snat_port)
         flow.pool = None
         if flow.state in ENDED:
             self.expiry.disarm(flow)

@@ -1,9 +1,9 @@
 """The engine's end of the channel to the API process: never waits, and does work in slices.
 
-``read`` takes requests, ``work`` does one bounded slice of the oldest one (at most 128 flows, about
-a millisecond), ``post`` keeps events until they can be sent. Whatever does not fit into the socket
-waits here, within bounds; events beyond them are counted as lost. Packets come first: the loop
-calls ``work`` once a turn.
+``read`` takes requests, ``work`` does one bounded slice of the oldest one (at most 32 flows, about
+a tenth of a millisecond), ``post`` keeps events until they can be sent. Whatever does not fit into
+the socket waits here, within bounds; events beyond them are counted as lost. Packets come first:
+the loop calls ``work`` once a turn.
 
 It knows nothing of sockets' other end: that process may be slow, hung, gone or hostile.
 """
@@ -26,7 +26,7 @@ from gateway.daemon.messages import (
     encode,
 )
 
-FLOWS_PER_SLICE = 128
+FLOWS_PER_SLICE = 32
 PORTS_PER_SLICE = 64
 EVENTS_PER_MESSAGE = 64
 MAXIMUM_PENDING = 64

@@ -6,7 +6,7 @@ The only module of the daemon that knows what a diversion consists of. Failures 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -15,7 +15,7 @@ from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import find_link
-from gateway.datapath.queue import Handler, PacketQueue, QueueStatistics
+from gateway.datapath.queue import PacketQueue, QueueStatistics, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan
 from gateway.model.configuration import Configuration
@@ -29,9 +29,32 @@ class Queue(Protocol):
 
     def fileno(self) -> int: ...
 
-    def drain(self, limit: int) -> int: ...
+    def drain(self, limit: int, now: float) -> int: ...
 
     def statistics(self) -> QueueStatistics: ...
+
+
+class Diverted(Protocol):
+    """The host while its packets are diverted. Failures are DatapathError."""
+
+    def change(self, configuration: Configuration) -> None:
+        """Divert what another configuration says; the interfaces are the same."""
+
+    def refresh(self) -> list[str]:
+        """Restore what an interface lost that was down; what could not be restored yet."""
+
+
+class _LinuxDiverted:
+    def __init__(self, diversion: Diversion) -> None:
+        self._diversion = diversion
+
+    def change(self, configuration: Configuration) -> None:
+        plan = _plan(configuration, self._diversion.plan.queue_number)
+        if plan != self._diversion.plan:
+            self._diversion.update(plan)
+
+    def refresh(self) -> list[str]:
+        return self._diversion.refresh()
 
 
 class LinuxHost:
@@ -52,13 +75,13 @@ class LinuxHost:
         return Claims([*configuration.gateway.inside, configuration.gateway.outside])
 
     @contextmanager
-    def queue(self, configuration: Configuration, handle: Handler) -> Iterator[Queue]:
-        """An open queue that calls ``handle`` for each packet."""
+    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[Queue]:
+        """An open queue that calls ``ways`` for each packet."""
         outside = configuration.gateway.outside
         link = find_link(outside)
         if link is None:
             raise DatapathError([f"gateway.outside: {outside}: there is no such interface"])
-        queue = PacketQueue(handle, link.index)
+        queue = PacketQueue(ways, link.index)
         try:
             queue.open()
             yield queue
@@ -66,19 +89,10 @@ class LinuxHost:
             queue.close()
 
     @contextmanager
-    def diversion(
-        self, configuration: Configuration, queue: Queue
-    ) -> Iterator[Callable[[Configuration], None]]:
-        """Packets come to the queue; yields what changes that to another configuration."""
-        diversion = Diversion(_plan(configuration, queue.number))
-
-        def divert(other: Configuration) -> None:
-            plan = _plan(other, queue.number)
-            if plan != diversion.plan:
-                diversion.update(plan)
-
-        with diversion:
-            yield divert
+    def diversion(self, configuration: Configuration, queue: Queue) -> Iterator[Diverted]:
+        """Packets come to the queue."""
+        with Diversion(_plan(configuration, queue.number)) as diversion:
+            yield _LinuxDiverted(diversion)
 
 
 def losses(statistics: QueueStatistics) -> dict[str, int]:

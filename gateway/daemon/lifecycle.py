@@ -21,12 +21,13 @@ from gateway.daemon import privileges
 from gateway.daemon.api_process import serve
 from gateway.daemon.api_socket import ApiSocketError, open_api_socket, remove_api_socket
 from gateway.daemon.event_log import DIRECTORY, FILE, prepare_directory
-from gateway.daemon.host import Queue
+from gateway.daemon.host import Diverted, Queue
 from gateway.daemon.notify import notify
 from gateway.daemon.running import Gateway, say
 from gateway.daemon.signals import STOP, Signals
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.queue import Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import Loaded
@@ -49,13 +50,11 @@ class Host(Protocol):
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
 
-    def queue(
-        self, configuration: Configuration, handle: Callable[[bytes, int], bytes | None]
-    ) -> AbstractContextManager[Queue]: ...
+    def queue(self, configuration: Configuration, ways: Ways) -> AbstractContextManager[Queue]: ...
 
     def diversion(
         self, configuration: Configuration, queue: Queue
-    ) -> AbstractContextManager[Callable[[Configuration], None]]: ...
+    ) -> AbstractContextManager[Diverted]: ...
 
 
 @dataclass(frozen=True)
@@ -123,17 +122,17 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     _stop_if_asked(signals)
 
     # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
-    divert: list[Callable[[Configuration], None]] = []
+    diverted: list[Diverted] = []
     gateway = Gateway(
         configuration,
         start.file,
         signals,
-        divert=lambda other: divert[0](other),
+        diverted=lambda: diverted[0],
         start_api=lambda control: warden.start_api(listener, control, directory),
         read_configuration=warden.read_configuration,
     )
-    queue = undo.enter_context(host.queue(configuration, gateway.handler()))
-    divert.append(undo.enter_context(host.diversion(configuration, queue)))
+    queue = undo.enter_context(host.queue(configuration, gateway.engine.ways))
+    diverted.append(undo.enter_context(host.diversion(configuration, queue)))
     _stop_if_asked(signals)
 
     privileges.keep_only(privileges.ENGINE)

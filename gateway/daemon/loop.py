@@ -5,7 +5,7 @@ one of what else takes long; then poll. Nothing in a turn waits, and each part o
 that neither a listing of the whole table nor a mass expiry holds packets up for more than about a
 millisecond.
 
-Time: ``clock`` gives Azure seconds once a turn; the queue's handler reads it from a closure.
+Time is read once a turn, and every packet of the turn is handled at that time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PacketSource(Protocol):
 
     def fileno(self) -> int: ...
 
-    def drain(self, limit: int) -> int: ...
+    def drain(self, limit: int, now: float) -> int: ...
 
 
 class Engine(Protocol):
@@ -96,16 +96,6 @@ class Turns:
         """Leave the loop at the end of this turn."""
         self.stopping = True
 
-    def handler(
-        self, handle: Callable[[bytes, int, float], bytes | None]
-    ) -> Callable[[bytes, int], bytes | None]:
-        """``engine.handle`` for the queue, with the time of the turn filled in."""
-
-        def timed(packet: bytes, arrival: int) -> bytes | None:
-            return handle(packet, arrival, self.now)
-
-        return timed
-
     def run(self, queue: PacketSource) -> None:
         """Handle packets until ``stop``."""
         engine, control, monotonic = self._engine, self._control, self._monotonic
@@ -119,7 +109,7 @@ class Turns:
         while not self.stopping:
             real = monotonic()
             self.now = now = self._azure_time(real)
-            drained = drain(PACKETS_PER_TURN) if packets_ready else 0
+            drained = drain(PACKETS_PER_TURN, now) if packets_ready else 0
             self.packets += drained
             if real >= expire_at or expired == EXPIRED_PER_TURN:
                 expire_at = real + EXPIRY_INTERVAL

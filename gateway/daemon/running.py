@@ -22,7 +22,7 @@ from gateway.core.events import Event
 from gateway.daemon import notify
 from gateway.daemon.control import ControlChannel
 from gateway.daemon.event_log import event_document, gateway_event, iso
-from gateway.daemon.host import Queue, losses, queue_document
+from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
@@ -47,9 +47,9 @@ def say(line: str) -> None:
 class Gateway:
     """A running gateway around its engine.
 
-    ``divert`` carries out what a configuration diverts; ``start_api`` starts an API process at the
-    other end of a socket; ``read_configuration`` starts reading the file and returns the descriptor
-    that gets the result. The last two raise OSError when the warden is gone.
+    ``diverted`` is the host's side, once its packets are diverted; ``start_api`` starts an API
+    process at the other end of a socket; ``read_configuration`` starts reading the file and returns
+    the descriptor that gets the result. The last two raise OSError when the warden is gone.
     """
 
     def __init__(
@@ -58,14 +58,15 @@ class Gateway:
         file: Path | None,
         signals: Signals,
         *,
-        divert: Callable[[Configuration], None],
+        diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
         read_configuration: Callable[[], int],
     ) -> None:
         self.configuration = configuration
         self.engine = Engine(configuration)
         self._file = file
-        self._divert = divert
+        self._diverted = diverted
+        self._unrestored: list[str] = []
         self._start_api = start_api
         self._scale = configuration.gateway.time_scale
         self._start = time.monotonic()
@@ -104,10 +105,6 @@ class Gateway:
             in_slices=self.turns.in_slices,
             report=self._report_reload,
         )
-
-    def handler(self) -> Callable[[bytes, int], bytes | None]:
-        """What the packet queue calls for each packet."""
-        return self.turns.handler(self.engine.handle)
 
     def run(self, queue: Queue) -> None:
         """Handle packets until a signal says to stop."""
@@ -184,11 +181,11 @@ class Gateway:
         if problems:
             raise ReloadRefusedError(problems)
         try:
-            self._divert(configuration)
+            self._diverted().change(configuration)
         except Exception as error:  # whatever the host refuses, the gateway goes on as it was
             problems = [f"the rules could not be changed: {error}"]
             try:
-                self._divert(self.configuration)
+                self._diverted().change(self.configuration)
             except Exception as second:
                 problems.append(f"the earlier rules could not be restored: {second}")
             raise ReloadRefusedError(problems) from error
@@ -228,12 +225,24 @@ class Gateway:
         self._reloader.look(real)
         assert self._queue is not None
         self._look_at_queue(self._queue, real)
+        self._look_at_host()
         lost = self.control.events_lost
         if lost > self._events_lost and self._api_running:
             self._own_event("EventsLost", "Warning", {"count": lost - self._events_lost})
             self._events_lost = lost
         if self._api_wanted and not self._api_running:
             self._restart_api(real)
+
+    def _look_at_host(self) -> None:
+        """An interface that was down has lost its routes and addresses: put them back."""
+        problems = self._diverted().refresh()
+        if problems != self._unrestored:
+            for problem in problems:
+                say(problem)
+            operation = "HostChanged" if problems else "HostRestored"
+            level = "Error" if problems else "Informational"
+            self._own_event(operation, level, {"problems": problems})
+            self._unrestored = problems
 
     def _look_at_queue(self, queue: Queue, real: float) -> None:
         statistics = queue.statistics()

@@ -20,6 +20,7 @@ from types import TracebackType
 from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import (
+    LinkChanges,
     PublicAddresses,
     find_link,
     read_sysctl,
@@ -77,6 +78,8 @@ class Diversion:
     def __init__(self, plan: DiversionPlan) -> None:
         self.plan = plan
         self._journal: Journal | None = None
+        self._links: LinkChanges | None = None
+        self._stale = False
 
     def install(self) -> None:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
@@ -96,14 +99,18 @@ class Diversion:
             self._load_rules()
             for other in dead:  # now that our own rules stand where its did
                 _take_down(other)
+            self._links = LinkChanges()  # before what it is to watch over
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
             self._set_sysctls()
-        except OSError as error:
-            self.remove()
-            raise DatapathError([f"{error.filename}: {error.strerror}"]) from None
-        except DatapathError:
-            self.remove()
-            raise
+        except (OSError, DatapathError) as error:
+            problems = (
+                error.problems
+                if isinstance(error, DatapathError)
+                else [f"{error.filename or 'the diversion'}: {error.strerror or error}"]
+            )
+            with _Collecting(problems):
+                self.remove()
+            raise DatapathError(problems) from None
 
     def update(self, plan: DiversionPlan) -> None:
         """Change public IPs and prefixes while packets flow; the interfaces stay."""
@@ -119,8 +126,34 @@ class Diversion:
         self._journal.public_ips = [str(address) for address in sorted(after)]
         self._journal.write()
 
+    def refresh(self) -> list[str]:
+        """Restore what the kernel forgets when an interface goes down: to be called now and then.
+
+        Costs a read from a socket while nothing has changed. Returns what could not be restored
+        yet; the next call tries again.
+        """
+        assert self._links is not None
+        assert self._journal is not None
+        self._stale = self._links.any() or self._stale
+        if not self._stale:
+            return []
+        plan = self.plan
+        try:
+            PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
+            self._note_sysctls()
+            self._set_sysctls()
+        except DatapathError as error:
+            return error.problems
+        except OSError as error:
+            return [f"{error.filename or plan.outside}: {error.strerror or error}"]
+        self._stale = False
+        return []
+
     def remove(self) -> None:
         """Put the host back as it was. Raises DatapathError for what could not be undone."""
+        if self._links is not None:
+            self._links.close()
+            self._links = None
         journal, self._journal = self._journal, None
         if journal is not None:
             _take_down(journal)
@@ -220,9 +253,9 @@ def _take_down(journal: Journal) -> None:
     if IPV6.available():
         with _Collecting(problems):
             IPV6.remove(instance)
-    journal.erase()
     if problems:
-        raise DatapathError(problems)
+        raise DatapathError(problems)  # the journal stays: the next start tries again
+    journal.erase()
 
 
 class _Collecting(contextlib.AbstractContextManager[None]):

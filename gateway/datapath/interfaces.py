@@ -20,6 +20,7 @@ from gateway.datapath.errors import DatapathError
 
 ROUTE_PROTOCOL = 217  # tags our routes; iproute2 names no other program for it
 _NTF_PROXY = 0x08
+_NETLINK_ROUTE, _RTMGRP_LINK = 0, 1  # linux/netlink.h, linux/rtnetlink.h
 _SCOPE_LINK = 253
 _TABLE_MAIN = 254
 _EXISTS, _ABSENT = 17, (2, 3)  # EEXIST; ENOENT, ESRCH
@@ -131,6 +132,30 @@ class PublicAddresses:
             "proto": ROUTE_PROTOCOL,
             "table": _TABLE_MAIN,
         }
+
+
+class LinkChanges:
+    """Notices that interfaces of this network namespace went up, down, away or came back."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE)
+        self._socket.bind((0, _RTMGRP_LINK))
+
+    def any(self) -> bool:
+        """Whether there were any since the last time. Waits for nothing."""
+        seen = False
+        while True:
+            try:
+                self._socket.recv(4096)
+            except BlockingIOError:
+                return seen
+            except OSError:  # ENOBUFS: more than fitted
+                pass
+            seen = True
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 OPTIONAL_SYSCTLS = frozenset({"proxy_delay"})  # better with them, and works without

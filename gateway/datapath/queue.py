@@ -17,7 +17,7 @@ import os
 import socket
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN, ENOBUFS
 from pathlib import Path
@@ -29,8 +29,10 @@ from gateway.core.arrival import Arrival
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.rules import Netfilter
 
-Handler = Callable[[bytes, int], bytes | None]
-"""Packet and ``Arrival`` to verdict: the same object (pass), other bytes (pass these), None."""
+Way = Callable[[bytes, float], bytes | None]
+"""Packet and time to verdict: the same object (pass as is), other bytes (these), None (drop)."""
+Ways = Sequence[Way]
+"""One for each ``Arrival``, in its order."""
 
 FIRST_NUMBER, NUMBERS = 2017, 256  # where to look for a free queue
 MAXIMUM_LENGTH = 4096  # packets that wait in the kernel; at 100,000 a second 40 ms of them
@@ -68,40 +70,52 @@ class QueueStatistics:
 
 
 class _Reader:
-    """What the binding reads from: whole messages, without waiting, up to a budget."""
+    """What the binding reads from: whole messages, without waiting, up to a budget.
 
-    __slots__ = ("_receive", "budget", "overflows")
+    ``recv`` is a closure in a slot: the binding calls it for every packet.
+    """
+
+    __slots__ = ("left", "overflows", "recv", "refill")
 
     def __init__(self, receive: Callable[[int, int], bytes]) -> None:
-        self._receive = receive
-        self.budget = 0
-        self.overflows = 0
+        budget = overflows = 0
+        flags, size = socket.MSG_DONTWAIT, MESSAGE
 
-    def recv(self, _size: int) -> bytes:
-        if not self.budget:
-            raise BlockingIOError(EAGAIN, "budget spent")
-        self.budget -= 1
-        try:
-            return self._receive(MESSAGE, socket.MSG_DONTWAIT)
-        except OSError as error:
-            if error.errno == ENOBUFS:
-                self.overflows += 1
-            else:
-                self.budget += 1  # nothing was read
-            raise
+        def recv(_size: int) -> bytes:
+            nonlocal budget, overflows
+            if not budget:
+                raise BlockingIOError(EAGAIN, "budget spent")
+            budget -= 1
+            try:
+                return receive(size, flags)
+            except OSError as error:
+                if error.errno == ENOBUFS:
+                    overflows += 1
+                budget += 1  # nothing was read
+                raise
+
+        def refill(limit: int) -> None:
+            nonlocal budget
+            budget = limit
+
+        self.recv = recv
+        self.refill = refill
+        self.left: Callable[[], int] = lambda: budget
+        self.overflows: Callable[[], int] = lambda: overflows
 
 
 class PacketQueue:
     """An NFQUEUE of our own. ``open`` it, install rules for ``number``, ``drain`` it, ``close``."""
 
-    def __init__(self, handle: Handler, outside_index: int) -> None:
+    def __init__(self, ways: Ways, outside_index: int) -> None:
         self.number = -1
         self.last_error = ""  # the traceback of the handler's last exception
-        self._handle = handle
+        self._ways = ways
         self._outside = outside_index
         self._queue: NetfilterQueue | None = None
         self._socket: socket.socket | None = None
         self._reader: _Reader | None = None
+        self._moment = [0.0]  # the time that packets are handled at; a cell for the callback
         self._handled = 0
         self._dropped = 0
         self._handler_errors = 0
@@ -119,7 +133,10 @@ class PacketQueue:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER, fileno=descriptor
         )
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except PermissionError:  # in a user namespace: as much as the host allows
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._copy_whole_packets()
         self._reader = _Reader(self._socket.recv)
 
@@ -170,37 +187,43 @@ class PacketQueue:
         assert self._socket is not None
         return self._socket.fileno()
 
-    def drain(self, limit: int) -> int:
-        """Handle the packets that wait, at most ``limit``; returns how many."""
+    def drain(self, limit: int, now: float) -> int:
+        """Handle the packets that wait, at most ``limit``, at time ``now``; returns how many."""
         assert self._queue is not None
         assert self._reader is not None
         reader = self._reader
-        before = reader.overflows
-        reader.budget = limit
+        reader.refill(limit)
+        self._moment[0] = now
         self._queue.run_socket(reader)  # type: ignore[arg-type]
-        handled = limit - reader.budget - (reader.overflows - before)
+        handled = limit - reader.left()
         self._handled += handled
         return handled
 
     def _callback(self) -> Callable[[Packet], None]:
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
-        handle, outside = self._handle, self._outside
-        # Plain ints: in Python 3.11 naming a member of an enumeration calls a Python function.
-        outbound, inbound = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
-        hairpin, lateral = int(Arrival.HAIRPIN), int(Arrival.LATERAL)
-        local_error = int(Arrival.LOCAL_ERROR)
+        outside, moment = self._outside, self._moment
+        outbound, inbound, hairpin, local_error, lateral = (
+            self._ways[arrival]
+            for arrival in (
+                Arrival.OUTBOUND,
+                Arrival.INBOUND,
+                Arrival.HAIRPIN,
+                Arrival.LOCAL_ERROR,
+                Arrival.LATERAL,
+            )
+        )
 
         def on_packet(packet: Packet) -> None:
             payload = packet.get_payload()
             hook = packet.hook
             if hook == _FORWARD:
-                arrival = outbound if packet.outdev == outside else lateral
+                way = outbound if packet.outdev == outside else lateral
             elif hook == _PREROUTING:
-                arrival = inbound if packet.indev == outside else hairpin
+                way = inbound if packet.indev == outside else hairpin
             else:
-                arrival = local_error
+                way = local_error
             try:
-                verdict = handle(payload, arrival)
+                verdict = way(payload, moment[0])
                 if verdict is not None and verdict is not payload:
                     packet.set_payload(verdict)  # refuses what is not bytes
             except Exception:
@@ -223,7 +246,7 @@ class PacketQueue:
             handled=self._handled,
             dropped=self._dropped,
             handler_errors=self._handler_errors,
-            overflows=self._reader.overflows if self._reader is not None else 0,
+            overflows=self._reader.overflows() if self._reader is not None else 0,
             kernel_dropped=row[5],
             user_dropped=row[6],
             waiting=row[2],

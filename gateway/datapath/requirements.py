@@ -8,6 +8,7 @@ its own that nothing jumps to, and removes it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -17,6 +18,7 @@ from gateway.datapath.claims import is_claimed
 from gateway.datapath.diversion import IPV4, IPV6
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import (
+    OPTIONAL_SYSCTLS,
     Link,
     find_link,
     host_addresses,
@@ -54,17 +56,18 @@ def probe(
     private_prefixes: Iterable[IPv4Network],
 ) -> list[Finding]:
     """Everything that a gateway on these interfaces needs. Changes nothing that stays."""
-    inside, publics = tuple(inside), tuple(public_ips)
+    inside, publics, prefixes = tuple(inside), tuple(public_ips), tuple(private_prefixes)
     findings = list(_capabilities())
     able = not any(finding.stops for finding in findings)
     if able:
         findings += _netfilter()
     links = {name: find_link(name) for name in (*inside, outside)}
     for name, link in links.items():
-        findings += _interface(name, link, tuple(private_prefixes) if name in inside else None)
+        findings += _interface(name, link, prefixes if name in inside else None)
     if all(links.values()):
         findings += _sysctls(inside, outside)
     findings += _public_ips(publics, outside, links[outside])
+    findings += _overlaps(publics, prefixes, outside, links[outside])
     return findings
 
 
@@ -89,6 +92,10 @@ def _netfilter() -> Iterator[Finding]:
         yield Finding("iptables-restore", False, error.problems[0])
         return
     yield Finding("iptables-restore", True, "iptables-restore can load rules")
+    for instance in IPV4.instances():  # of a probe that was killed
+        prober = re.fullmatch(r"probe(\d+)", instance)
+        if prober and not Path("/proc", prober[1]).exists():
+            IPV4.remove(instance)
     for name, table, rule, modules in _FEATURES:
         problem = _try_rule(IPV4, table, rule)
         works = f"netfilter can do {name}"
@@ -148,6 +155,8 @@ def _interface(
 
 def _sysctls(inside: tuple[str, ...], outside: str) -> Iterator[Finding]:
     for interface, name, value in wanted_sysctls(inside, outside):
+        if name in OPTIONAL_SYSCTLS:
+            continue
         path = sysctl_path(interface, name)
         setting = f"net.ipv4.conf.{interface}.{name}"
         writable = not _read_only(path)
@@ -187,3 +196,28 @@ def _public_ips(
             yield Finding(str(address), None, sentence, False)
         else:
             yield Finding(str(address), True, f"{outside} can answer for {address}")
+
+
+def _overlaps(
+    publics: tuple[IPv4Address, ...],
+    prefixes: tuple[IPv4Network, ...],
+    outside: str,
+    link: Link | None,
+) -> Iterator[Finding]:
+    """The rules let nothing private cross the outside interface: not this host's packets either."""
+    for address in publics:
+        for prefix in prefixes:
+            if address in prefix:
+                sentence = (
+                    f"{address} is a public IP and in the virtual network ({prefix}): "
+                    "one of them must change"
+                )
+                yield Finding(str(address), False, sentence)
+    for network in sorted({a.network for a in link.addresses} if link is not None else ()):
+        for prefix in prefixes:
+            if network.overlaps(prefix):
+                sentence = (
+                    f"{outside} is in {network}, which overlaps the virtual network ({prefix}): "
+                    "this host's own packets there would be dropped; one of them must change"
+                )
+                yield Finding(outside, False, sentence)

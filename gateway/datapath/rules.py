@@ -16,8 +16,10 @@ after the host's own rules, which stay in force.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from gateway.datapath.errors import DatapathError
 
 PREFIX = "snatgw-"
 TIMEOUT = 30  # seconds that a netfilter command may take
-_ENDS = "raw|pre|fwd|out|post|ok"  # of our chains' names
+_ENDS = "raw|pre|frag|fwd|out|post|ok"  # of our chains' names
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def instance_name(outside: str) -> str:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain of ours: the built-in one that jumps to it, and its rules."""
+    """A chain of ours: the built-in one that jumps to it (empty: none does), and its rules."""
 
     table: str
     hook: str
@@ -96,29 +98,32 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             (
                 *(f"-i {outside} -d {public} {queue}" for public in publics),
                 *(f"-i {i} -d {public} {queue}" for i in inside for public in publics),
-                # Matches nothing: a socket match is what makes the kernel reassemble fragments
-                # before its hooks where connection tracking, which would do so too, is not in use.
-                "-p tcp -d 0.0.0.0/32 -m socket -j RETURN",
             ),
         ),
+        # Nothing jumps here. That a rule with a socket match exists is what makes the kernel
+        # reassemble fragments before its hooks; connection tracking, which would do so too, is not
+        # in use for these packets.
+        Chain("mangle", "", f"{name}-frag", ("-p tcp -m socket -j RETURN",)),
         Chain(
             "mangle",
             "FORWARD",
             f"{name}-fwd",
             (
+                # The two that nearly all packets meet come first.
+                *(f"-i {i} -o {outside} {queue}" for i in inside),
+                *(
+                    f"-i {outside} -o {o} -d {prefix} -j RETURN"
+                    for o in inside
+                    for prefix in plan.private_prefixes
+                ),
                 *(
                     f"-i {i} -o {o} -s {public} -j RETURN"
                     for i in inside
                     for o in inside
                     for public in publics
                 ),
-                *(f"-i {i} -o {o} {queue}" for i in inside for o in (outside, *inside)),
+                *(f"-i {i} -o {o} {queue}" for i in inside for o in inside),
                 *(f"-i {i} -j DROP" for i in inside),
-                *(
-                    f"-i {outside} -o {o} -d {prefix} -j RETURN"
-                    for o in inside
-                    for prefix in plan.private_prefixes
-                ),
                 *(f"-i {outside} -o {o} -j DROP" for o in inside),
                 # Forwarding is on for the outside interface because of us, and only for us.
                 *([f"-i {outside} -j DROP"] if guard_outside else []),
@@ -145,8 +150,9 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "FORWARD",
             f"{name}-ok",
             (
-                *(f"-i {i} -o {o} -j ACCEPT" for i in inside for o in (outside, *inside)),
+                *(f"-i {i} -o {outside} -j ACCEPT" for i in inside),
                 *(f"-i {outside} -o {o} -j ACCEPT" for o in inside),
+                *(f"-i {i} -o {o} -j ACCEPT" for i in inside for o in inside),
             ),
             first=False,
         ),
@@ -189,7 +195,9 @@ class Netfilter:
         """Set the chains and make sure of the jumps to them, each once."""
         self._run([f"{self.command}-restore", "--noflush"], restore_text(chains))
         for chain in chains:
-            jump = [chain.hook, "-m", "comment", "--comment", "snatgw", "-j", chain.name]
+            if not chain.hook:
+                continue
+            jump = [chain.hook, "-j", chain.name]  # a comment would be a match to evaluate
             table = [self.command, "-t", chain.table]
             if self._ask([*table, "-C", *jump]):
                 continue
@@ -263,9 +271,15 @@ class Netfilter:
 
     def _run(self, command: list[str], text: str = "") -> str:
         try:
-            done = subprocess.run(
-                command, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False
-            )
+            with _undisturbed():
+                done = subprocess.run(
+                    command,
+                    input=text,
+                    capture_output=True,
+                    text=True,
+                    timeout=TIMEOUT,
+                    check=False,
+                )
         except FileNotFoundError:
             problem = f"{command[0]} is not installed (Debian's package iptables has it)"
             raise DatapathError([problem]) from None
@@ -275,6 +289,22 @@ class Netfilter:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             raise DatapathError([f"{command[0]}: {said[0] if said else 'failed without a word'}"])
         return done.stdout
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is started here does not hear the signals that end a gateway; we do, after it.
+
+    A terminal sends Ctrl-C to the whole process group and systemd SIGTERM to the whole service:
+    the second one would end ``iptables-restore`` while it takes the rules away.
+    """
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _by_table(chains: Iterable[Chain]) -> Iterator[tuple[str, list[Chain]]]:

@@ -29,6 +29,7 @@ from gateway.model.values import (
     Name,
     Network,
     PortRange,
+    Prefix,
     Text,
     number,
     refused,
@@ -297,7 +298,7 @@ class ApplicationSecurityGroup(Resource):
 
 class ServiceTag(Resource):
     name: Text
-    address_prefixes: tuple[Network, ...] = ()
+    address_prefixes: tuple[Prefix, ...] = ()
 
 
 class ServiceTags(Resource):

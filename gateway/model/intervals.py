@@ -7,7 +7,7 @@ notation was that they were written in. Knows nothing of rules or configurations
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, summarize_address_range
+from ipaddress import IPv4Network
 
 Interval = tuple[int, int]
 """First and last, both included."""
@@ -69,8 +69,13 @@ def of_ports(text: str) -> Interval:
 
 def prefixes(intervals: Iterable[Interval]) -> tuple[str, ...]:
     """The fewest prefixes that cover exactly these addresses, as text."""
-    return tuple(
-        str(network)
-        for first, last in intervals
-        for network in summarize_address_range(IPv4Address(first), IPv4Address(last))
-    )
+    found = []
+    for first, last in intervals:
+        while first <= last:
+            # as large as its first address is aligned to, and as what is left
+            aligned = (first & -first).bit_length() - 1 if first else 32
+            host = min(aligned, (last - first + 1).bit_length() - 1)
+            octets = (first >> 24, first >> 16 & 255, first >> 8 & 255, first & 255)
+            found.append(f"{'.'.join(map(str, octets))}/{32 - host}")
+            first += 1 << host
+    return tuple(found)

@@ -20,7 +20,6 @@ from gateway.model.intervals import (
     EVERY_PORT,
     Interval,
     Intervals,
-    of_networks,
     of_ports,
     of_prefix,
     prefixes,
@@ -117,7 +116,8 @@ class _Resolver:
 
     def __init__(self, configuration: Configuration) -> None:
         self._tags = {
-            tag.name: of_networks(tag.address_prefixes) for tag in configuration.service_tags.values
+            tag.name: union(map(of_prefix, tag.address_prefixes))
+            for tag in configuration.service_tags.values
         }
         self._tags |= built_in(configuration)
         self._spelling = by_folded(self._tags)

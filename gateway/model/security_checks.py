@@ -10,7 +10,7 @@ groups", "Azure networking limits" (numbers).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.model.configuration import Configuration, NetworkSecurityGroup, SecurityRule
 from gateway.model.intervals import EVERY_PORT, of_ports, union
@@ -25,6 +25,7 @@ MOST_RULES = 1000
 MOST_ADDRESSES = 4000
 MOST_GROUPS_PER_SIDE = 10
 MOST_GROUPS_PER_MACHINE = 20
+MOST_HINTS = 20
 WITHOUT_PORTS = ("Icmp", "Esp", "Ah")
 DEFAULT_NAMES = by_folded(row[0] for row in DEFAULT_RULES)
 
@@ -37,6 +38,8 @@ class _Known:
     members: Collection[str]
     tags: dict[str, str] | None
     cuts: Cuts
+    hints: dict[str, str] = field(default_factory=dict)
+    """What unknown tags may have been meant for; among Azure's thousands it takes time to say."""
 
 
 def check(configuration: Configuration, cuts: Cuts, tags: Collection[str]) -> Iterator[Mistake]:
@@ -100,9 +103,10 @@ def _listed(
     if len(names) > most:
         message = f"{len(names)} application security groups; allowed: at most {most}"
         yield Mistake(place, message)
+    first: dict[str, int] = {}
     for number, name in enumerate(names):
         yield from known(name, groups, "applicationSecurityGroups", (*place, number), cuts)
-        if name in names[:number]:
+        if first.setdefault(name, number) != number:
             yield Mistake((*place, number), "application security group named twice", name)
 
 
@@ -176,8 +180,12 @@ def _addresses(
     if single is not None and is_tag(single):
         yield from _tag(single, (*place, one), collective, available)
     if len({text.casefold() for _, text in tags}) > 1:
-        names = ", ".join(text for _, text in tags)
-        yield Mistake((*place, more), f"several service tags ({names}); allowed: one in a rule")
+        names = ", ".join(text for _, text in tags[:5]) + (", …" if len(tags) > 5 else "")
+        yield Mistake((*place, more), f"several service tags ({names}); allowed: one on a side")
+    elif tags or several == ("*",):
+        number, text = tags[0] if tags else (0, "*")
+        message = f"taken as meant, but Azure takes this as {one} only"
+        yield Mistake((*place, more, number), message, text, warning=True)
 
     here = (*place, collective)
     yield from _listed(groups, available.groups, here, MOST_GROUPS_PER_SIDE, available.cuts)
@@ -202,9 +210,11 @@ def _tag(text: str, place: Location, collective: str, available: _Known) -> Iter
     elif text.casefold() in ("any", "all"):
         message = "no such service tag; did you mean *?"
     else:
-        hint = did_you_mean(text, available.tags.values())
+        if text not in available.hints and len(available.hints) < MOST_HINTS:
+            available.hints[text] = did_you_mean(text, available.tags.values())
         message = "no such service tag" + (
-            hint or f"; allowed: {', '.join(BUILT_IN)} and those of the file in serviceTags"
+            available.hints.get(text)
+            or f"; allowed: {', '.join(BUILT_IN)} and those of the file in serviceTags"
         )
     yield Mistake(place, message, text)
 

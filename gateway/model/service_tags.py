@@ -66,7 +66,7 @@ class TagFile:
             except ValueError:
                 problem = f"tag {name} in {self._path} has {text!r:.60}, which is not a prefix"
                 raise UnusableFileError(problem) from None
-        prefixes = tuple(collapse_addresses(networks))
+        prefixes = [str(network) for network in collapse_addresses(networks)]
         return ServiceTag.model_validate({"name": name, "addressPrefixes": prefixes})
 
 

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?")
 SERVICE_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 LONGEST_DESCRIPTION = 140
+_OCTETS = frozenset(map(str, range(256)))
 PREFIX = re.compile(r"(?P<address>[0-9.]+)/(?P<length>[0-9]{1,2})")
 
 
@@ -163,11 +164,19 @@ def _address_prefix(value: object) -> str:
             "neither an address nor a service tag; allowed: *, an IPv4 address as in 10.0.1.4, "
             "a prefix as in 10.0.1.0/24, a service tag as in Internet"
         )
-    if "/" in text:
-        _network(text)
-    else:
-        _address(text)
-    return text
+    return _prefix(text) if "/" in text else str(_address(text))
+
+
+def _prefix(value: object) -> str:
+    """A network as text: where there are thousands, and objects would take their time."""
+    if isinstance(value, str) and (match := PREFIX.fullmatch(value)):
+        parts = match["address"].split(".")
+        length = int(match["length"])
+        if len(parts) == 4 and length <= 32 and all(part in _OCTETS for part in parts):
+            a, b, c, d = map(int, parts)
+            if not (a << 24 | b << 16 | c << 8 | d) & (1 << 32 - length) - 1:
+                return value
+    return str(_network(value))
 
 
 def _description(value: object) -> str:
@@ -194,6 +203,7 @@ Address = Annotated[IPv4Address, BeforeValidator(_address)]
 Network = Annotated[IPv4Network, BeforeValidator(_network)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
 PortRange = Annotated[str, BeforeValidator(_port_range)]
+Prefix = Annotated[str, BeforeValidator(_prefix)]
 AddressPrefix = Annotated[str, BeforeValidator(_address_prefix)]
 Description = Annotated[str, BeforeValidator(_description)]
 FrontendPort = Annotated[int, whole(1, 65534)]

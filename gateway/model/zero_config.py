@@ -2,7 +2,8 @@
 
 Every source behind an inside interface is a standalone VM with default SNAT. The inside interfaces'
 networks are the virtual network, one subnet each. The private ranges count as internet, because
-the "internet" of somebody who just tries this is often another private network (docs/fidelity.md A10).
+the "internet" of somebody who just tries this is often another private network (docs/fidelity.md,
+A10).
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
                 cooling[id(flow.pool)] = cooling.get(id(flow.pool), 0) + (
                     flow.state_name == "CoolDown"
                 )
-                assert flow.pool.index(flow.public_port) >= 0
+                assert flow.pool.index(flow.snat_port) >= 0
         for public in self.engine.outbound.addresses.values():
             for allotment in (*public.allotments, *public.retired):
                 for pool in allotment.pools.values():

@@ -30,16 +30,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Gateway:
     """``one_to_one.py`` in a namespace."""
 
-    def __init__(self, net: Namespaces, namespace: str = "gw", **plan: object) -> None:
+    def __init__(
+        self, net: Namespaces, namespace: str = "gw", before: str = "true", **plan: object
+    ) -> None:
+        """``before``: a shell command to run first, in the same mount namespace."""
         self._process = net.start(
             namespace,
+            "sh",
+            "-c",
+            before + ' && exec "$@"',
+            "sh",
             sys.executable,
             "-m",
             "tests.netns.datapath.one_to_one",
             json.dumps(PLAN | plan),
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
+        self.greeting = json.loads(self._process.stdout.readline())
+        """``ready``, or the problems for which there is no gateway."""
 
     def ask(self, command: str):
         assert self._process.stdin is not None
@@ -75,7 +83,9 @@ def net() -> Iterator[Namespaces]:
 
 @pytest.fixture
 def gateway(net: Namespaces) -> Gateway:
-    return Gateway(net)
+    started = Gateway(net)
+    assert started.greeting == "ready"
+    return started
 
 
 class Capture:

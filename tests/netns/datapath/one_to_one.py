@@ -1,8 +1,9 @@
 """A gateway with the real datapath and no engine: one VM, one public IP, one to one.
 
-Run in a namespace; takes a plan as JSON, prints ``ready``, then answers a JSON line for each line
+Run in a namespace; takes a plan as JSON, prints ``"ready"`` or problems, then answers a JSON line for each line
 that it reads: ``statistics``, ``seen`` (packets as [arrival, length]), ``pause``, ``resume``,
-``raise`` (the handler fails from now on), ``update IP VM``, ``remove``.
+``raise`` (the handler fails from now on), ``update IP VM``, ``refresh``,
+``remove``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
 from scapy.all import ICMP, IP, TCP, UDP
@@ -21,6 +23,7 @@ from scapy.layers.inet import IPerror
 from gateway.core.arrival import Arrival
 from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
+from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import find_link
 from gateway.datapath.queue import PacketQueue
 from gateway.datapath.rules import DiversionPlan
@@ -34,8 +37,8 @@ class OneToOne:
         self.seen: list[tuple[str, int]] = []
         self.failing = False
 
-    def handle(self, payload: bytes, arrival: int) -> bytes | None:
-        self.seen.append((Arrival(arrival).name, len(payload)))
+    def handle(self, arrival: Arrival, payload: bytes, now: float) -> bytes | None:
+        self.seen.append((arrival.name, len(payload)))
         if self.failing:
             raise ValueError("on purpose")
         if arrival == Arrival.LATERAL:
@@ -91,12 +94,16 @@ def main() -> None:
     assert outside is not None
     nat = OneToOne({})
     claims = Claims([*json.loads(sys.argv[1])["inside"], outside.name])
-    queue = PacketQueue(nat.handle, outside.index)
+    queue = PacketQueue([partial(nat.handle, arrival) for arrival in Arrival], outside.index)
     queue.open()
     plan, nat.pairs = plan_from(sys.argv[1], queue.number)
     diversion = Diversion(plan)
-    diversion.install()
-    print("ready", flush=True)
+    try:
+        diversion.install()
+    except DatapathError as error:
+        print(json.dumps(error.problems), flush=True)
+        return
+    print('"ready"', flush=True)
     poll = select.poll()
     poll.register(0, select.POLLIN)
     poll.register(queue.fileno(), select.POLLIN)
@@ -104,7 +111,7 @@ def main() -> None:
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == queue.fileno():
-                queue.drain(64)
+                queue.drain(64, 0.0)
                 continue
             answer: object = None
             command, *arguments = (next(commands, "end")).split()
@@ -127,6 +134,8 @@ def main() -> None:
                     nat.pairs = {arguments[0]: arguments[1]}
                     text = json.dumps(json.loads(sys.argv[1]) | {"pairs": nat.pairs})
                     diversion.update(plan_from(text, queue.number)[0])
+                case "refresh":
+                    answer = diversion.refresh()
                 case "remove":
                     diversion.remove()
                     queue.close()

@@ -91,16 +91,36 @@ def test_a_handler_that_raises_costs_the_packet_and_no_more(
     assert wire.lines() == []
 
 
-def test_what_does_not_fit_is_counted(net: Namespaces, gateway: Gateway) -> None:
-    net.ip("vm", "route add 198.51.100.0/24 via 10.0.1.1")
+FLOOD = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(int(sys.argv[2])): s.sendto(bytes(int(sys.argv[3])), (sys.argv[1], 9))
+"""
+
+
+def test_packets_beyond_the_queues_length_are_counted(net: Namespaces, gateway: Gateway) -> None:
     gateway.ask("pause")
-    flood = "import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nfor _ in range(int(sys.argv[2])): s.sendto(b'x', (sys.argv[1], 9))"
-    net.python("vm", flood, REMOTE, "12000")
+    net.python("vm", FLOOD, REMOTE, "12000", "1")
     statistics = gateway.ask("statistics")
     lost = statistics["kernel_dropped"] + statistics["user_dropped"]
     assert statistics["waiting"] + lost == 12000
+    assert statistics["kernel_dropped"] > 0
+
+
+def test_packets_beyond_the_sockets_buffer_are_counted(net: Namespaces, gateway: Gateway) -> None:
+    net.run("remote", "iptables", "-A", "INPUT", "-p", "udp", "--dport", "9", "-j", "DROP")
+    gateway.ask("pause")
+    net.python("vm", FLOOD, REMOTE, "1000", "60000")
+    lost = gateway.ask("statistics")["user_dropped"]
     assert lost > 0
     gateway.ask("resume")
+    while gateway.ask("statistics")["waiting"]:
+        pass
+    udp_echo(net, "remote")
+    assert udp_ask(net, "vm", REMOTE) == "whole"
+    statistics = gateway.ask("statistics")
+    assert statistics["overflows"] > 0
+    assert (statistics["handled"], statistics["user_dropped"]) == (1002 - lost, lost)
 
 
 def test_an_update_moves_the_public_ip(net: Namespaces, gateway: Gateway) -> None:
@@ -110,6 +130,23 @@ def test_an_update_moves_the_public_ip(net: Namespaces, gateway: Gateway) -> Non
     assert server.stdout is not None
     assert server.stdout.readline() == "203.0.113.11 100\n"
     assert PUBLIC not in str(host_state(net))
+
+
+@pytest.mark.parametrize("interface", ["lan0", "wan0"])
+def test_public_ips_come_back_after_an_interface_was_down(
+    net: Namespaces, gateway: Gateway, interface: str
+) -> None:
+    udp_echo(net, "vm")
+    before = host_state(net)
+    assert gateway.ask("refresh") == []
+    net.ip("gw", f"link set {interface} down")
+    if interface == "lan0":
+        assert gateway.ask("refresh") != []  # no route leads out of it now
+    net.ip("gw", f"link set {interface} up")
+    assert gateway.ask("refresh") == []
+    assert host_state(net) == before
+    net.ip("remote", "neigh flush all")
+    assert udp_ask(net, "remote", PUBLIC) == "whole"
 
 
 def test_two_gateways_side_by_side(net: Namespaces) -> None:

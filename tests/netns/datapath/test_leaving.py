@@ -84,3 +84,54 @@ def test_a_dead_gateways_packets_do_not_go_to_another(net: Namespaces) -> None:
     assert other.ask("seen") == []
     other.remove()
     assert host_state(net)["iptables-save"] == closed
+
+
+READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+
+
+def test_a_start_that_fails_halfway_is_undone(net: Namespaces) -> None:
+    before = host_state(net)
+    gateway = Gateway(net, before=READ_ONLY)
+    assert gateway.greeting[0].startswith("net.ipv4.conf.lan0.forwarding must be 1")
+    assert host_state(net) == before
+
+
+def test_sysctls_that_are_right_need_not_be_writable(net: Namespaces) -> None:
+    for interface in ("lan0", "wan0"):
+        net.sysctl("gw", f"net/ipv4/conf/{interface}/forwarding", "1")
+    before = host_state(net)
+    gateway = Gateway(net, before=READ_ONLY)
+    assert gateway.greeting == "ready"
+    udp_echo(net, "remote")
+    assert udp_ask(net, "vm", REMOTE) == "whole"
+    gateway.remove()
+    assert host_state(net) == before
+
+
+def test_an_unclean_end_on_a_host_that_forwarded_before_stays_closed(net: Namespaces) -> None:
+    """Docker's hosts forward everything: the rules alone must hold, and through a restart."""
+    net.sysctl("gw", "net/ipv4/ip_forward", "1")
+    before = host_state(net)
+    wire = Capture(net, "remote", "eth0", "net 10.0.0.0/16")
+    noise = net.start(
+        "vm",
+        "python3",
+        "-uc",
+        "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"s.sendto(b'x', ('{REMOTE}', 9)); print()\n"
+        f"while True: s.sendto(b'x', ('{REMOTE}', 9)); time.sleep(0.0005)",
+    )
+    assert noise.stdout is not None
+    noise.stdout.readline()
+    net.run("vm", "ping", "-c", "1", "-W", "5", REMOTE)
+    assert wire.lines()  # no gateway yet: the capture sees what it is to see
+
+    Gateway(net).kill()
+    wire = Capture(net, "remote", "eth0", "net 10.0.0.0/16")
+    Gateway(net).kill()
+    again = Gateway(net)
+    again.ask("update 203.0.113.14 10.0.1.4")
+    assert wire.lines() == []
+    noise.kill()
+    again.remove()
+    assert host_state(net) == before

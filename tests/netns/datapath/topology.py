@@ -14,6 +14,9 @@ _serial = itertools.count()
 class Namespaces:
     """Builds namespaces and wires; names are the test's, the kernel sees them with a prefix."""
 
+    root = Path(__file__).parents[3]
+    """Where processes start, so that they find the program and the tests."""
+
     def __init__(self) -> None:
         self._prefix = f"snatgw-dp{os.getpid()}-{next(_serial)}-"
         self._names: list[str] = []
@@ -57,8 +60,12 @@ class Namespaces:
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def python(self, namespace: str, code: str, *arguments: str) -> str:
-        return self.run(namespace, sys.executable, "-c", code, *arguments)
+    def python(self, namespace: str, code: str, *arguments: str, before: str = "") -> str:
+        """Run Python code there; ``before`` is shell to run first, in the same mount namespace."""
+        command = (sys.executable, "-c", code, *arguments)
+        if before:
+            command = ("sh", "-c", before + ' && exec "$@"', "sh", *command)
+        return self.run(namespace, *command)
 
     def start(self, namespace: str, *command: str) -> subprocess.Popen[str]:
         """Start a process there, talked to over pipes; killed at the end."""
@@ -68,7 +75,7 @@ class Namespaces:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            cwd=Path(__file__).parents[3],
+            cwd=self.root,
         )
         self._processes.append(process)
         return process
@@ -85,6 +92,10 @@ class Namespaces:
                 if pipe is not None:
                     pipe.close()
         for name in reversed(self._names):
+            # A gateway that was killed for good leaves its journal; the namespace takes it along.
+            inode = (Path("/run/netns") / (self._prefix + name)).stat().st_ino
+            for journal in Path("/run/snatgw").glob(f"*.{inode}.json"):
+                journal.unlink()
             self._ip("netns", "del", self._prefix + name)
 
     def _inside(self, namespace: str, command: tuple[str, ...]) -> list[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.daemon.lifecycle import Start, run
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.queue import QueueStatistics
+from gateway.datapath.queue import QueueStatistics, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load
@@ -35,13 +35,26 @@ class PretendedQueue:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def drain(self, limit: int) -> int:
+    def drain(self, limit: int, now: float) -> int:
         return 0
 
     def statistics(self) -> QueueStatistics:
         self._looks += 1
         lost = self._lost if self._looks > 1 else 0
         return QueueStatistics(0, 0, 0, 0, lost, 0, 0)
+
+
+class PretendedDiverted:
+    def __init__(self, configuration: Configuration, *, refuses: bool) -> None:
+        self._configuration = configuration
+        self._refuses = refuses
+
+    def change(self, configuration: Configuration) -> None:
+        if self._refuses and configuration != self._configuration:
+            raise DatapathError(["the kernel refuses"])
+
+    def refresh(self) -> list[str]:
+        return []
 
 
 class PretendedHost:
@@ -75,9 +88,7 @@ class PretendedHost:
             self._step("released")
 
     @contextmanager
-    def queue(
-        self, configuration: Configuration, handle: Callable[[bytes, int], bytes | None]
-    ) -> Iterator[PretendedQueue]:
+    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[PretendedQueue]:
         self._step("queue")
         try:
             yield PretendedQueue(self._lose)
@@ -85,17 +96,10 @@ class PretendedHost:
             self._step("queue-closed")
 
     @contextmanager
-    def diversion(
-        self, configuration: Configuration, queue: object
-    ) -> Iterator[Callable[[Configuration], None]]:
+    def diversion(self, configuration: Configuration, queue: object) -> Iterator[PretendedDiverted]:
         self._step("diversion")
-
-        def divert(other: Configuration) -> None:
-            if self._fail == "divert" and other != configuration:
-                raise DatapathError(["the kernel refuses"])
-
         try:
-            yield divert
+            yield PretendedDiverted(configuration, refuses=self._fail == "divert")
         finally:
             self._step("diversion-removed")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.daemon import control as control_module
-from gateway.daemon.control import ControlChannel
+from gateway.daemon.control import FLOWS_PER_SLICE, ControlChannel
 from gateway.daemon.messages import (
     GarbageError,
     Kind,
@@ -145,7 +145,7 @@ def test_a_listing_comes_in_slices_one_a_turn(
     while channel.has_work:
         assert channel.work(0.0)
         sizes += [None if payload is None else len(payload) for _, _, payload in messages(api)]
-    assert sizes == [128, 128, 44, None]
+    assert sizes == [*[FLOWS_PER_SLICE] * (300 // FLOWS_PER_SLICE), 300 % FLOWS_PER_SLICE, None]
 
 
 def test_ports_pause_where_the_engine_says_so(

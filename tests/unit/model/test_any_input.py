@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Configuration, Loaded, load_text
+from gateway.model import Configuration, Loaded, availability, load_text
+from gateway.model.security import resolve_groups
 from tests.unit.model.files import LOAD_BALANCED
+from tests.unit.model.groups import grouped, rule
 
-GOOD = yaml.safe_load(LOAD_BALANCED)
+GROUPED = grouped(
+    rule(sourceAddressPrefix=None, sourceAddressPrefixes=["10.0.0.0/8", "10.1.0.4"]),
+    rule(name="s", destinationAddressPrefix=None, destinationApplicationSecurityGroups=["web"]),
+    rule(name="t", priority=101, destinationAddressPrefix="Partner", destinationPortRange=None,
+         destinationPortRanges=["80", "90-100"]),
+)  # fmt: skip
+GOOD = (yaml.safe_load(LOAD_BALANCED), GROUPED)
 ANYTHING = st.recursive(
     st.one_of(
         st.none(),
@@ -22,6 +32,7 @@ ANYTHING = st.recursive(
         st.floats(),
         st.text(max_size=8),
         st.sampled_from(["vm1", "pip-a", "10.0.1.4", "10.0.1.0/24", "Tcp", "lb", "fe1", "pool"]),
+        st.sampled_from(["*", "Internet", "Partner", "web", "n", "80-90", "::/0", "10.0.0.1/8"]),
     ),
     lambda inner: (
         st.lists(inner, max_size=3)
@@ -44,8 +55,8 @@ def places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> Any:
-    """The good file with a few places replaced, removed or repeated."""
-    data = copy.deepcopy(GOOD)
+    """A good file with a few places replaced, removed or repeated."""
+    data = copy.deepcopy(draw(st.sampled_from(GOOD)))
     for _ in range(draw(st.integers(1, 6))):
         *around, last = draw(st.sampled_from(places(data)))
         inner = data
@@ -73,6 +84,14 @@ def explained(text: str) -> None:
     if loaded.configuration is not None:
         again = Configuration.model_validate_json(loaded.configuration.to_json())
         assert again == loaded.configuration
+        assert resolve_groups(again).keys() == {g.name for g in again.network_security_groups}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def enforced() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(availability, "ENFORCES_SECURITY_GROUPS", True)
+        yield
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,179 @@
+"""What the measurements gave, what they must reach, and the table that people read."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.forwarders import FORWARDERS, LETTERS
+
+COMPARED = ("c", "b", "a")  # d is related to these, the nearest first
+FILLING_TOLERANCE = 1.10
+"""Two medians of the same thing differ by some percent here; "no slower" cannot mean less."""
+
+IDLE_LOAD = 0.3  # load average up to which the machine counts as idle
+NOT_IDLE = "NOTE: other programs were running: these figures are of what they left"
+
+
+@dataclass
+class Row:
+    """One figure per forwarder and round; the median counts. ``target``: the least d/c allowed."""
+
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool = True
+    target: float | None = None
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, forwarder: str, value: float) -> None:
+        """One round's figure."""
+        self.rounds.setdefault(forwarder, []).append(value)
+
+    def value(self, forwarder: str) -> float | None:
+        """The median, or None where there is nothing to measure."""
+        values = self.rounds.get(forwarder)
+        return median(values) if values else None
+
+    def ratio(self, letter: str) -> float | None:
+        """snatgw next to another forwarder: above 1 is better than it.
+
+        The median of the rounds' own ratios, since a round's two figures are seconds apart and the
+        rounds are minutes: what else the machine does changes less within one.
+        """
+        other = next(name for name, known in LETTERS.items() if known == letter)
+        pairs = zip(self.rounds.get("snatgw", []), self.rounds.get(other, []), strict=False)
+        ratios = [ours / theirs for ours, theirs in pairs if ours > 0 and theirs > 0]
+        if not ratios:
+            return None
+        return median(ratios) if self.higher_is_better else 1 / median(ratios)
+
+
+@dataclass
+class Check:
+    """A figure that must reach something."""
+
+    name: str
+    value: float
+    limit: float
+    at_most: bool
+    passed: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.passed = self.value <= self.limit if self.at_most else self.value >= self.limit
+
+
+@dataclass
+class Alone:
+    """A figure that has nothing to be compared with. ``limit``: the most it may be."""
+
+    name: str
+    title: str
+    value: float
+    unit: str
+    limit: float | None = None
+
+
+def checks(rows: Iterable[Row], alone: Iterable[Alone]) -> list[Check]:
+    """Every target whose figure was measured."""
+    result = []
+    for row in rows:
+        ratio = row.ratio("c")
+        if row.target is not None and ratio is not None:
+            result.append(Check(f"{row.title}: d/c", round(ratio, 3), row.target, at_most=False))
+    for item in alone:
+        if item.limit is not None:
+            result.append(Check(item.title, round(item.value, 3), item.limit, at_most=True))
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    release = platform.freedesktop_os_release()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kernel": platform.release(),
+        "system": release.get("PRETTY_NAME", "Linux"),
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "memoryGiB": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "python": platform.python_version(),
+        "loadAverageBefore": round(os.getloadavg()[0], 2),
+    }
+
+
+def document(
+    facts: dict[str, Any], rows: list[Row], alone: list[Alone], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything, for a program to read."""
+    return {
+        "machine": facts,
+        "settings": settings,
+        "rows": [
+            {
+                "name": row.name,
+                "title": row.title,
+                "unit": row.unit,
+                "higherIsBetter": row.higher_is_better,
+                "medians": {name: row.value(name) for name in row.rounds},
+                "rounds": row.rounds,
+                "ratios": {f"d/{letter}": row.ratio(letter) for letter in COMPARED},
+            }
+            for row in rows
+        ],
+        "alone": [asdict(item) for item in alone],
+        "targets": [asdict(check) for check in checks(rows, alone)],
+    }
+
+
+def table(facts: dict[str, Any], rows: list[Row], alone: list[Alone]) -> str:
+    """The same for a person: at most 120 columns."""
+    lines = [
+        f"{facts['date']}  {facts['system']}, kernel {facts['kernel']}, Python {facts['python']}",
+        f"{facts['processor']}, {facts['cores']} cores, {facts['memoryGiB']} GiB",
+        f"load average before: {facts['loadAverageBefore']}; {facts['secondsTaken']} s taken",
+        *([NOT_IDLE] if facts["loadAverageBefore"] > IDLE_LOAD else []),
+        "",
+        "(a) kernel forwards  (b) kernel masquerades  (c) bare NetfilterQueue loop  (d) snatgw",
+        "d/x above 1: snatgw is better than x",
+    ]
+    if rows:
+        head = [f"({LETTERS[name]})" for name in FORWARDERS]
+        head += [f"d/{letter}" for letter in COMPARED]
+        lines += ["", f"{'':<52}{'':<7}" + "".join(f"{cell:>8}" for cell in head)]
+        for row in rows:
+            cells = [_number(row.value(name)) for name in FORWARDERS]
+            cells += ["" if r is None else f"{r:.2f}" for r in map(row.ratio, COMPARED)]
+            lines.append(f"{row.title:<52}{row.unit:<7}" + "".join(f"{c:>8}" for c in cells))
+    if alone:
+        lines.append("")
+        lines += [f"{i.title:<66}{_number(i.value):>8} {i.unit}" for i in alone]
+    judged = checks(rows, alone)
+    if judged:
+        lines += ["", "Targets"]
+    for check in judged:
+        relation = "at most" if check.at_most else "at least"
+        verdict = "PASS" if check.passed else "FAIL"
+        lines.append(
+            f"{verdict}  {check.name.strip()}: {check.value:g} ({relation} {check.limit:g})"
+        )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 100 else f"{value:.2f}"

@@ -1,0 +1,292 @@
+"""A VM's programs: ``python -m tests.netns.client`` reads calls as JSON lines and answers each.
+
+A call is ``[function, arguments]``, with ``function`` one of those below; the answer is what it
+returns. An OSError becomes its class name: what a program in the VM would see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import resource
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+
+from tests.netns.servers import DIGEST, ECHO, SOURCE, WHO, pattern
+
+PATIENCE = 10.0
+
+held: list[socket.socket] = []
+
+
+def _socket(kind: int, source: str | None, port: int, patience: float) -> socket.socket:
+    s = socket.socket(socket.AF_INET, kind)
+    s.settimeout(patience)
+    if source is not None or port:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((source or "0.0.0.0", port))
+    return s
+
+
+def peer(protocol, to, source=None, port=0, patience=PATIENCE):
+    """``ip:port`` of the asker as a server sees it."""
+    kind = socket.SOCK_DGRAM if protocol == "Udp" else socket.SOCK_STREAM
+    with _socket(kind, source, port, patience) as s:
+        s.connect((to, WHO))
+        if protocol == "Udp":
+            s.send(b"?")
+        return s.recv(100).decode()
+
+
+def echo(to, size=100, source=None, patience=PATIENCE, port=ECHO):
+    """A datagram there and back: ``whole`` or ``changed``."""
+    data = pattern(size)
+    with _socket(socket.SOCK_DGRAM, source, 0, patience) as s:
+        s.connect((to, port))
+        s.send(data)
+        return "whole" if s.recv(65535) == data else "changed"
+
+
+def listen(port):
+    """An echo server in the VM, UDP."""
+    s = _socket(socket.SOCK_DGRAM, None, port, PATIENCE)
+    s.settimeout(None)
+
+    def serve():
+        while True:
+            data, asker = s.recvfrom(65535)
+            s.sendto(data, asker)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def upload(to, size):
+    """Send ``size`` bytes by TCP; whether the server got them right."""
+    data = pattern(size)
+    with _socket(socket.SOCK_STREAM, None, 0, 60) as s:
+        s.connect((to, DIGEST))
+        s.sendall(data)
+        s.shutdown(socket.SHUT_WR)
+        return s.recv(100).decode() == hashlib.sha256(data).hexdigest()
+
+
+def download(to, size):
+    """Receive ``size`` bytes by TCP; whether they are right."""
+    with _socket(socket.SOCK_STREAM, None, 0, 60) as s:
+        s.connect((to, SOURCE))
+        s.sendall(b"%d\n" % size)
+        got = bytearray()
+        while data := s.recv(1 << 18):
+            got += data
+        return bytes(got) == pattern(size)
+
+
+# -- many TCP connections, which stay until they are told otherwise
+
+
+def open(count, to, port=ECHO, source=None):
+    """Begin so many more connections; whether they come about, ``connections`` tells."""
+    for _ in range(count):
+        s = _socket(socket.SOCK_STREAM, source, 0, 0)
+        s.connect_ex((to, port))
+        held.append(s)
+
+
+def connections():
+    """How many are ``connected``, still ``pending``, or ``failed``."""
+    poll = select.poll()
+    for s in held:
+        poll.register(s, select.POLLOUT)
+    ready = dict(poll.poll(0))
+    count = {"connected": 0, "pending": 0, "failed": 0}
+    for s in held:
+        count[_state(ready.get(s.fileno(), 0))] += 1
+    return count
+
+
+def _state(events):
+    if events & (select.POLLERR | select.POLLHUP):
+        return "failed"
+    return "connected" if events & select.POLLOUT else "pending"
+
+
+def _connected():
+    poll = select.poll()
+    for s in held:
+        poll.register(s, select.POLLOUT)
+    ready = dict(poll.poll(0))
+    return [s for s in held if _state(ready.get(s.fileno(), 0)) == "connected"]
+
+
+def talk(patience=PATIENCE):
+    """Something there and back on each connection that there is; on how many it came back."""
+    good = 0
+    connected = _connected()
+    for number, s in enumerate(connected):
+        s.send(b"%8d" % number)
+    for number, s in enumerate(connected):
+        s.settimeout(patience)
+        try:
+            good += s.recv(100) == b"%8d" % number
+        except OSError:
+            pass
+        finally:
+            s.settimeout(0)
+    return good
+
+
+def reset(count):
+    """End so many of the connections with RST."""
+    for s in _connected()[:count]:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.close()
+        held.remove(s)
+
+
+def close():
+    """Forget all connections, those that are pending with them."""
+    for s in held:
+        s.close()
+    held.clear()
+
+
+def craft(packets):
+    """Send packets that are written as a scapy expression; many, if it is a list."""
+    from scapy import all as scapy
+
+    scapy.send(eval(packets, vars(scapy)), verbose=0)
+
+
+def who_has(addresses):
+    """The hardware address that answers for each address on ``eth0``."""
+    from scapy.all import ARP, Ether, srp1
+
+    asked = [Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=address) for address in addresses]
+    return [srp1(question, iface="eth0", timeout=PATIENCE, verbose=0).hwsrc for question in asked]
+
+
+# -- load
+
+
+class Load:
+    """A thread that works until it is stopped, and what it counted."""
+
+    def __init__(self, work) -> None:
+        self.count: dict[str, int] = {}
+        self.stop = threading.Event()
+        self._thread = threading.Thread(target=work, args=(self,), daemon=True)
+        self._thread.start()
+
+    def end(self):
+        self.stop.set()
+        self._thread.join()
+        return self.count
+
+    def add(self, what):
+        self.count[what] = self.count.get(what, 0) + 1
+
+
+loads: list[Load] = []
+
+
+def keep_asking(to, patience=PATIENCE):
+    """One datagram after the other, each when the one before is back."""
+
+    def work(load):
+        with _socket(socket.SOCK_DGRAM, None, 0, patience) as s:
+            s.connect((to, ECHO))
+            while not load.stop.is_set():
+                load.add("sent")
+                s.send(b"%d" % load.count["sent"])
+                try:
+                    if s.recv(100) == b"%d" % load.count["sent"]:
+                        load.add("answered")
+                except OSError as error:
+                    load.add(type(error).__name__)
+
+    loads.append(Load(work))
+
+
+def keep_sending(to, rate=2000, source=None):
+    """Datagrams at a bounded rate, each from a new port, whether or not anyone is there."""
+
+    def work(load):
+        while not load.stop.is_set():
+            for _ in range(20):
+                with _socket(socket.SOCK_DGRAM, source, 0, 0) as s:
+                    try:
+                        s.sendto(b"x" * 50, (to, ECHO))
+                    except OSError as error:
+                        load.add(type(error).__name__)
+                    load.add("sent")
+            time.sleep(20 / rate)
+
+    loads.append(Load(work))
+
+
+def keep_connecting(to, source=None):
+    """TCP connections, one after the other."""
+
+    def work(load):
+        while not load.stop.is_set():
+            try:
+                with _socket(socket.SOCK_STREAM, source, 0, 0.2) as s:
+                    s.connect((to, ECHO))
+                    s.send(b"x")
+                    s.recv(1)
+                    load.add("connected")
+            except OSError as error:
+                load.add(type(error).__name__)
+
+    loads.append(Load(work))
+
+
+def counts():
+    """What the loads have counted so far."""
+    return [load.count for load in loads]
+
+
+def stop():
+    """End the loads; their counts."""
+    counts = [load.end() for load in loads]
+    loads.clear()
+    return counts
+
+
+def scatter(count, network, pace_by):
+    """A datagram to each of so many addresses of a network, waiting now and then for an echo of
+    ``pace_by``, so that no queue on the way overflows. How many echoes came."""
+    addresses = ipaddress.ip_network(network)
+    echoes = 0
+    with (
+        _socket(socket.SOCK_DGRAM, None, 0, PATIENCE) as s,
+        _socket(socket.SOCK_DGRAM, None, 0, PATIENCE) as pace,
+    ):
+        pace.connect((pace_by, ECHO))
+        for number in range(count):
+            s.sendto(b"x", (str(addresses[number]), ECHO))
+            if number % 250 == 249:
+                pace.send(b"%d" % number)
+                echoes += pace.recv(100) == b"%d" % number
+    return echoes
+
+
+def main():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer = globals()[name](**arguments)
+        except OSError as error:
+            answer = type(error).__name__
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

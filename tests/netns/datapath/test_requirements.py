@@ -1,0 +1,89 @@
+"""What the probes say of real hosts, and that they leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+
+from tests.netns.datapath.conftest import Gateway, host_state
+from tests.netns.datapath.topology import Namespaces
+
+PROBE = """
+import json, sys
+from ipaddress import IPv4Address, IPv4Network
+from gateway.datapath.requirements import probe
+a = json.loads(sys.argv[1])
+found = probe(a["inside"], a["outside"], map(IPv4Address, a["publics"]), map(IPv4Network, a["prefixes"]))
+print(json.dumps([[f.name, f.ok, f.stops, f.sentence] for f in found]))
+"""
+
+
+def probe(net: Namespaces, prelude: str = "true", **changes: object) -> dict[str, list[str]]:
+    """Sentences by what they mean: ``stops``, ``worse`` (not essential), ``told``, ``good``."""
+    asked = {
+        "inside": ["lan0"],
+        "outside": "wan0",
+        "publics": ["203.0.113.10"],
+        "prefixes": ["10.0.0.0/16"],
+    } | changes
+    said = net.python("gw", PROBE, json.dumps(asked), before=prelude)
+    sentences: dict[str, list[str]] = {"stops": [], "worse": [], "told": [], "good": []}
+    for _, ok, stops, sentence in json.loads(said):
+        kind = "stops" if stops else {None: "told", False: "worse", True: "good"}[ok]
+        sentences[kind].append(sentence)
+    return sentences
+
+
+def test_a_host_that_has_everything(net: Namespaces) -> None:
+    before = host_state(net)
+    said = probe(net)
+    assert said["stops"] == said["worse"] == []
+    assert "wan0 can answer for 203.0.113.10" in said["good"]
+    assert host_state(net) == before
+
+
+def test_an_interface_that_is_not_there(net: Namespaces) -> None:
+    assert probe(net, inside=["lan7"])["stops"] == [
+        "lan7: there is no such interface (gateway.inside)"
+    ]
+
+
+def test_an_interface_that_is_down(net: Namespaces) -> None:
+    net.ip("gw", "link set lan0 down")
+    assert probe(net)["stops"] == ["lan0 is down: ip link set lan0 up"]
+
+
+def test_no_privileges(net: Namespaces) -> None:
+    said = probe(net, prelude='set -- capsh --drop=cap_net_admin -- -c \'exec "$@"\' sh "$@"')
+    assert said["stops"] == ["this process lacks CAP_NET_ADMIN: run it as root"]
+
+
+def test_a_public_ip_that_is_the_hosts_own(net: Namespaces) -> None:
+    (sentence,) = probe(net, publics=["203.0.113.1"])["stops"]
+    assert sentence.startswith("203.0.113.1 is this host's own address on wan0")
+
+
+def test_a_public_ip_off_the_outside_network_is_the_routers_business(net: Namespaces) -> None:
+    said = probe(net, publics=["192.0.2.77"])
+    assert said["stops"] == []
+    assert [line for line in said["told"] if line.startswith("192.0.2.77 is in no network of wan0")]
+
+
+def test_an_outside_network_in_the_virtual_network(net: Namespaces) -> None:
+    said = probe(net, prefixes=["10.0.0.0/16", "203.0.0.0/16"])["stops"]
+    assert [line.partition(",")[0].partition(":")[0] for line in said] == [
+        "203.0.113.10 is a public IP and in the virtual network (203.0.0.0/16)",
+        "wan0 is in 203.0.113.0/24",
+    ]
+
+
+def test_sysctls_that_cannot_be_written(net: Namespaces) -> None:
+    read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+    assert probe(net, prelude=read_only)["stops"] == [
+        f"net.ipv4.conf.{name}.forwarding must be 1 and /proc/sys is read-only: set it from outside"
+        for name in ("lan0", "wan0")
+    ]
+
+
+def test_a_running_gateway_is_mentioned(net: Namespaces) -> None:
+    Gateway(net)
+    assert "wan0 belongs to a gateway that runs now" in probe(net)["told"]

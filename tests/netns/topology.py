@@ -1,0 +1,189 @@
+"""The networks that most tests play in.
+
+    vm1 10.0.1.4 ─┐                                                    198.51.100.1
+    vm2 10.0.1.5 ─┼─ lan ─ lan0 gw wan0 ──────────── eth0 internet  ── 198.51.100.2
+    vm3 10.0.1.6 ─┘    10.0.1.1    203.0.113.1  203.0.113.254     │    192.0.2.1
+                                                       far0 198.18.0.1
+                                                                  │  MTU 1280
+                                                       eth0 198.18.0.2 narrow ── far 198.18.1.2
+
+``internet`` is a router and has servers on its addresses (``servers.py``), as ``far`` has. Its route to 10.0.0.0/8
+leads to the gateway: what left untranslated could be answered, so that it would show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from scapy.all import Packet, rdpcap
+
+from tests.netns.datapath.topology import Namespaces
+
+SERVER, SERVER2, SERVER3, FAR = "198.51.100.1", "198.51.100.2", "192.0.2.1", "198.18.1.2"
+VMS = {"vm1": "10.0.1.4", "vm2": "10.0.1.5", "vm3": "10.0.1.6"}
+INSIDE, OUTSIDE, ROUTER, NARROW = "10.0.1.1", "203.0.113.1", "203.0.113.254", "198.18.0.2"
+DEADLINE = 60.0
+MARK = 0x88B5  # an Ethernet type for local experiments
+_serial = itertools.count()
+
+
+def eventually(look: Callable[[], Any], wanted: Callable[[Any], Any] = bool) -> Any:
+    """What ``look`` returns once it is ``wanted``; the last thing seen fails the test."""
+    end = time.monotonic() + DEADLINE
+    while not wanted(seen := look()):
+        assert time.monotonic() < end, f"still {seen!r} after {DEADLINE} s"
+        time.sleep(0.05)
+    return seen
+
+
+class Client:
+    """``client.py`` in a namespace: ``vm.peer("Udp", SERVER)`` calls its function ``peer``."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            from tests.netns import client
+
+            function = getattr(client, name)
+            names = function.__code__.co_varnames[: function.__code__.co_argcount]
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            request = [name, dict(zip(names, arguments, strict=False)) | named]
+            self._process.stdin.write(json.dumps(request) + "\n")
+            line = self._process.stdout.readline()
+            assert line, f"the client died in {name}{arguments}"
+            return json.loads(line)
+
+        return call
+
+
+class Topology(Namespaces):
+    """``with Topology() as net:`` builds it; everything is gone after it, whatever happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prefix = self._prefix.replace("-dp", "-t")
+        self._clients: dict[str, Client] = {}
+        self.directory = Path(tempfile.mkdtemp(prefix="snatgw-test-"))
+        self.directory.chmod(0o755)  # the daemon's API process is nobody
+
+    def __enter__(self) -> Topology:
+        try:
+            self._build()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def _build(self) -> None:
+        self.add(*VMS, "lan", "gw", "internet", "narrow", "far")
+        self.ip("lan", "link add br0 type bridge")
+        self.ip("lan", "link set br0 up")
+        self.wire("gw/lan0 10.0.1.1/24", "lan/gw")
+        self.wire("gw/wan0 203.0.113.1/24", "internet/eth0 203.0.113.254/24")
+        self.wire("internet/far0 198.18.0.1/24", f"narrow/eth0 {NARROW}/24")
+        self.wire("narrow/eth1 198.18.1.1/24", f"far/eth0 {FAR}/24")
+        for vm, address in VMS.items():
+            self.wire(f"{vm}/eth0 {address}/24", f"lan/{vm}")
+            self.ip(vm, f"route add default via {INSIDE}")
+        for port in ("gw", *VMS):
+            self.ip("lan", f"link set {port} master br0")
+        for address in (SERVER, SERVER2, SERVER3):
+            self.ip("internet", f"addr add {address}/32 dev lo")
+        self.ip("internet", f"route add 10.0.0.0/8 via {OUTSIDE}")
+        self.ip("internet", "route add blackhole 198.19.0.0/16")
+        self.ip("internet", f"route add {FAR} via {NARROW}")
+        self.ip("narrow", "route add default via 198.18.0.1")
+        self.ip("far", "route add default via 198.18.1.1")
+        for router in ("internet", "narrow"):
+            self.sysctl(router, "net/ipv4/conf/all/forwarding", "1")
+        self.ip("gw", f"route add default via {ROUTER}")
+        for namespace, interface in (("internet", "far0"), ("narrow", "eth0")):
+            self.ip(namespace, f"link set {interface} mtu 1280")
+        for namespace, addresses in (("internet", (SERVER, SERVER2, SERVER3)), ("far", (FAR,))):
+            servers = self.start(namespace, sys.executable, "-m", "tests.netns.servers", *addresses)
+            assert servers.stdout is not None
+            assert servers.stdout.readline() == "up\n"
+
+    def client(self, namespace: str) -> Client:
+        """The programs of a VM (or of any other host)."""
+        if namespace not in self._clients:
+            process = self.start(namespace, sys.executable, "-m", "tests.netns.client")
+            self._clients[namespace] = Client(process)
+        return self._clients[namespace]
+
+    def capture(self, namespace: str, interface: str, expression: str = "") -> Capture:
+        return Capture(self, namespace, interface, expression)
+
+    def remove(self) -> None:
+        for name in self._names:
+            # A daemon's children, and what a shell left in the background.
+            for process in self._ip("netns", "pids", self._prefix + name).split():
+                subprocess.run(["kill", "-9", process], check=False, capture_output=True)
+        super().remove()
+        shutil.rmtree(self.directory)
+
+    def command(self, namespace: str, *command: str) -> list[str]:
+        """The command line that runs a command in a namespace."""
+        return self._inside(namespace, command)
+
+
+class Capture:
+    """tcpdump on an interface, from its making until ``packets`` is asked for."""
+
+    def __init__(self, net: Topology, namespace: str, interface: str, expression: str) -> None:
+        self._net, self._namespace, self._interface = net, namespace, interface
+        self._file = net.directory / f"{next(_serial)}.pcap"
+        wanted = f"({expression}) or ether proto {MARK}" if expression else ""
+        self._process = net.start(
+            namespace, "sh", "-c",
+            f"exec tcpdump -Z root --immediate-mode -nU -i {interface} -B 16384 "
+            f"-w {self._file} '{wanted}' 2>&1",
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if "listening on" in line:
+                return
+        raise AssertionError("tcpdump did not start")
+
+    def packets(self) -> list[Packet]:
+        """All frames so far, as scapy has them. A frame of our own marks the end, so that none
+        is missed that is still on its way to the file."""
+        frame = f"b'\\xff' * 12 + ({MARK}).to_bytes(2, 'big') + b'\\0' * 46"
+        self._net.python(
+            self._namespace,
+            "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); "
+            f"s.bind(('{self._interface}', 0)); s.send({frame})",
+        )
+
+        def read() -> list[Packet]:
+            return list(rdpcap(str(self._file)))
+
+        # Behind the mark others may follow, where packets go on meanwhile.
+        seen = eventually(read, lambda frames: any(frame.type == MARK for frame in frames))
+        self._process.terminate()
+        return [frame for frame in seen if frame.type != MARK]
+
+    def lines(self) -> list[str]:
+        """The same, one line each."""
+        return [packet.summary() for packet in self.packets()]

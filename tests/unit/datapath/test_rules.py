@@ -1,0 +1,140 @@
+"""The rules as text: what is promised about them for any plan."""
+
+from __future__ import annotations
+
+import subprocess
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from gateway.datapath.rules import (
+    DiversionPlan,
+    Netfilter,
+    instance_name,
+    ipv4_chains,
+    ipv6_chains,
+    restore_text,
+)
+
+PLAN = DiversionPlan(
+    inside=("lan0", "lan1"),
+    outside="wan0",
+    public_ips=(IPv4Address("203.0.113.10"), IPv4Address("203.0.113.11")),
+    private_prefixes=(IPv4Network("10.0.0.0/16"),),
+    queue_number=2017,
+)
+ALL_RULES = [rule for chain in ipv4_chains(PLAN) for rule in chain.rules]
+
+
+def rules(end: str, plan: DiversionPlan = PLAN, **options: bool) -> tuple[str, ...]:
+    (found,) = [c.rules for c in ipv4_chains(plan, **options) if c.name == f"snatgw-wan0-{end}"]
+    return found
+
+
+def test_nothing_fails_open_and_nothing_is_marked() -> None:
+    for rule in ALL_RULES:
+        assert "bypass" not in rule
+        assert "MARK" not in rule
+        assert "ctmark" not in rule
+
+
+def test_every_rule_names_an_interface_of_ours() -> None:
+    ours = {"-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0"}
+    for rule in ALL_RULES:
+        assert any(rule.startswith(name) for name in ours) or "-m socket" in rule
+
+
+def test_every_way_from_inside_ends_in_the_queue_or_a_drop() -> None:
+    forward = rules("fwd")
+    for name in PLAN.inside:
+        last = [rule for rule in forward if rule.startswith(f"-i {name} ")][-1]
+        assert last == f"-i {name} -j DROP"
+    assert not [rule for rule in forward if rule.endswith("-j ACCEPT")]
+
+
+def test_only_hairpins_pass_from_inside_untouched() -> None:
+    passing = [r for r in rules("fwd") if r.startswith("-i lan") and r.endswith("-j RETURN")]
+    assert passing
+    for rule in passing:
+        assert "-o lan" in rule
+        assert "-s 203.0.113.1" in rule
+
+
+def test_forged_public_sources_are_dropped_on_every_interface_before_tracking_is_off() -> None:
+    raw = rules("raw")
+    for name in ("lan0", "lan1", "wan0"):
+        for address in PLAN.public_ips:
+            drop = raw.index(f"-i {name} -s {address}/32 -j DROP")
+            assert all(drop < raw.index(rule) for rule in raw if "--notrack" in rule)
+
+
+def test_the_last_word_is_that_no_private_source_leaves() -> None:
+    assert rules("post") == ("-o wan0 -s 10.0.0.0/16 -j DROP",)
+
+
+def test_the_outside_interface_is_guarded_only_where_forwarding_is_ours() -> None:
+    assert rules("fwd")[-1] == "-i wan0 -j DROP"
+    assert "-i wan0 -j DROP" not in rules("fwd", guard_outside=False)
+
+
+def test_a_restore_declares_each_chain_so_that_it_is_replaced_in_one_step() -> None:
+    text = restore_text(ipv4_chains(PLAN))
+    for chain in ipv4_chains(PLAN):
+        assert f":{chain.name} - [0:0]\n" in text
+    assert text.count("*") == text.count("COMMIT\n") == 3
+
+
+def test_ipv6_leaves_the_inside_nowhere() -> None:
+    (chain,) = ipv6_chains(PLAN)
+    assert chain.rules[-2:] == ("-i lan0 -j DROP", "-i lan1 -j DROP")
+
+
+@pytest.mark.parametrize("interface", ["wan0", "enp0s31f6.4094", "abcdefghijklmno", "w+n/0", "ü"])
+def test_names_fit_into_netfilter(interface: str) -> None:
+    plan = DiversionPlan(("lan0",), interface, (), (), 1)
+    for chain in (*ipv4_chains(plan), *ipv6_chains(plan)):
+        assert len(chain.name) <= 28
+        assert chain.name.isascii()
+        assert chain.name.startswith("snatgw-" + instance_name(interface))
+
+
+SAVED = """\
+*mangle
+:PREROUTING ACCEPT [0:0]
+:snatgw-wan0-fwd - [0:0]
+:snatgw-wan0-1-fwd - [0:0]
+-A FORWARD -j snatgw-wan0-fwd
+-A FORWARD -j snatgw-wan0-1-fwd
+-A FORWARD -s 192.0.2.1/32 -j ACCEPT
+-A snatgw-wan0-fwd -i lan0 -j NFQUEUE --queue-num 2020
+-A snatgw-wan0-1-fwd -i lan1 -j NFQUEUE --queue-balance 7:9
+COMMIT
+"""
+
+
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What would be given to iptables-restore; iptables-save says ``SAVED``."""
+    given: list[str] = []
+
+    def run(command: list[str], **options: str) -> subprocess.CompletedProcess[str]:
+        given.append(options["input"])
+        return subprocess.CompletedProcess(command, 0, SAVED, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return given
+
+
+def test_removal_takes_one_instances_chains_and_jumps_and_no_others(restored: list[str]) -> None:
+    Netfilter("iptables").remove("wan0")
+    assert restored[-1].splitlines() == [
+        "*mangle",
+        "-D FORWARD -j snatgw-wan0-fwd",
+        "-F snatgw-wan0-fwd",
+        "-X snatgw-wan0-fwd",
+        "COMMIT",
+    ]
+
+
+def test_queue_numbers_that_rules_name_are_known(restored: list[str]) -> None:
+    assert Netfilter("iptables").queue_numbers() == {2020, 7, 8, 9}
