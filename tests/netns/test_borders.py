@@ -57,8 +57,10 @@ def test_forged_addresses_from_outside_go_nowhere(town: Gateway, packet: str) ->
 
 
 @pytest.mark.parametrize("vm", ["vm1", "vm2", "vm3"])
-@pytest.mark.parametrize("target", [DEFAULT, FRONTENDS[0], INSTANCE])
-def test_a_hairpin_is_dropped_and_goes_nowhere(town: Gateway, vm: str, target: str) -> None:
+@pytest.mark.parametrize("target", [DEFAULT, FRONTENDS[0]])
+def test_a_hairpin_without_a_rule_is_dropped_and_goes_nowhere(
+    town: Gateway, vm: str, target: str
+) -> None:
     others = [name for name in ("vm1", "vm2", "vm3") if name != vm]
     wires = [town.net.capture(name, "eth0", EVERYTHING_ELSE) for name in others]
     wires.append(town.net.capture("internet", "eth0", EVERYTHING_ELSE))
@@ -69,6 +71,22 @@ def test_a_hairpin_is_dropped_and_goes_nowhere(town: Gateway, vm: str, target: s
     assert town.status()["drops"]["HairpinWithoutRule"] == before + 2
     last_word(town)
     assert [wire.lines() for wire in wires] == [[], [], []]
+
+
+@pytest.mark.parametrize("vm", ["vm1", "vm2"])
+def test_a_hairpin_to_an_instance_level_public_ip_reaches_its_vm(town: Gateway, vm: str) -> None:
+    town.net.client("vm3").listen(5454)
+    outside = town.net.capture("internet", "eth0", EVERYTHING_ELSE)
+    assert town.net.client(vm).echo(INSTANCE, port=5454) == "whole"
+    (inbound,) = [
+        f
+        for f in town.flows("--vm", "vm3")
+        if f["direction"] == "Inbound"
+        and f["remote"]["ip"] in (DEFAULT, *FRONTENDS)
+        and f["private"]["port"] == 5454
+    ][-1:]
+    assert inbound["remote"]["ip"] in ({DEFAULT} if vm == "vm1" else set(FRONTENDS))
+    assert outside.lines() == []
 
 
 def test_private_destinations_are_no_internet(town: Gateway) -> None:

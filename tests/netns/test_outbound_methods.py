@@ -80,10 +80,10 @@ def test_three_flags_are_enough(fresh: Topology) -> None:
     assert gateway.stop() == 0
 
 
-def test_unsolicited_packets_reach_no_vm(town: Gateway) -> None:
+def test_unsolicited_packets_reach_no_vm_but_by_its_own_public_ip(town: Gateway) -> None:
     town.net.client("vm3").listen(5353)
     internet = town.net.client("internet")
-    for address in (DEFAULT, INSTANCE):
-        assert internet.echo(address, port=5353, patience=0.3) == "TimeoutError"
-    drops = town.status()["drops"]
-    assert (drops["InboundWithoutFlow"] > 0, drops["InboundNotAllowed"] > 0) == (True, True)
+    assert internet.echo(DEFAULT, port=5353, patience=0.3) == "TimeoutError"
+    assert town.status()["drops"]["InboundWithoutFlow"] > 0
+    # No network security group stands in front of vm3: a Basic public IP is open.
+    assert internet.echo(INSTANCE, port=5353) == "whole"
