@@ -14,16 +14,12 @@ from gateway.model.problems import Location, did_you_mean
 from gateway.model.profile import AZURE_2017, PROFILES, UNAVAILABLE_PROFILES
 from gateway.model.validation import Mistake
 
-ENFORCES_SECURITY_GROUPS = True
-"""Whether the engine judges packets by network security groups."""
 LATER_PROFILE = "needs profile azure-current, which this version does not have"
 
 
 def check(configuration: Configuration) -> Iterator[Mistake]:
     """Everything that is asked for and not available."""
     yield from _gateway(configuration)
-    if not ENFORCES_SECURITY_GROUPS:
-        yield from _security_groups(configuration)
     for index, subnet in enumerate(configuration.virtual_network.subnets):
         if subnet.default_outbound_access is not None:
             place = ("virtualNetwork", "subnets", index, "defaultOutboundAccess")
@@ -59,20 +55,6 @@ def _gateway(configuration: Configuration) -> Iterator[Mistake]:
     if gateway.http is not None:
         message = "no dashboard or metrics in this version; leave it out"
         yield Mistake(("gateway", "http"), message, gateway.http)
-
-
-def _security_groups(configuration: Configuration) -> Iterator[Mistake]:
-    unenforced = "network security groups are not enforced by this version; leave it out"
-    if configuration.network_security_groups:
-        yield Mistake(("networkSecurityGroups",), unenforced)
-    for index, subnet in enumerate(configuration.virtual_network.subnets):
-        if subnet.network_security_group is not None:
-            place = ("virtualNetwork", "subnets", index, "networkSecurityGroup")
-            yield Mistake(place, unenforced, subnet.network_security_group)
-    for index, machine in enumerate(configuration.virtual_machines):
-        if machine.network_security_group is not None:
-            here = ("virtualMachines", index, "networkSecurityGroup")
-            yield Mistake(here, unenforced, machine.network_security_group)
 
 
 def _later_balancer(balancer: LoadBalancer, place: Location) -> Iterator[Mistake]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Configuration, Loaded, availability, load_text
+from gateway.model import Configuration, Loaded, load_text
 from gateway.model.security import resolve_groups
 from tests.unit.model.files import LOAD_BALANCED
 from tests.unit.model.groups import grouped, rule
@@ -85,13 +83,6 @@ def explained(text: str) -> None:
         again = Configuration.model_validate_json(loaded.configuration.to_json())
         assert again == loaded.configuration
         assert resolve_groups(again).keys() == {g.name for g in again.network_security_groups}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def enforced() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(availability, "ENFORCES_SECURITY_GROUPS", True)
-        yield
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,13 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Loaded, availability, load_text
+from gateway.model import Loaded, load_text
 from tests.unit.model.groups import GROUPED, grouped, rule
-
-
-@pytest.fixture(autouse=True)
-def enforced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(availability, "ENFORCES_SECURITY_GROUPS", True)
 
 
 def lines(data: dict[str, Any], severity: str = "error") -> list[str]:
@@ -332,17 +327,3 @@ def test_a_mistake_brings_no_others_that_are_not_there() -> None:
     data = grouped(networkSecurityGroups=[{"name": "n", "securityRule": []}])
     (line,) = (str(p) for p in load_text(json.dumps(data), "f").problems)
     assert line.endswith("unknown key; did you mean securityRules?")
-
-
-def test_groups_are_refused_while_the_engine_does_not_enforce_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(availability, "ENFORCES_SECURITY_GROUPS", False)
-    found = load_text(json.dumps(grouped(rule())), "f").problems
-    assert [p.path for p in found] == [
-        "networkSecurityGroups",
-        "virtualNetwork.subnets[0].networkSecurityGroup",
-        "virtualNetwork.subnets[1].networkSecurityGroup",
-        "virtualMachines[3].networkSecurityGroup",
-    ]
-    assert all("not enforced by this version" in p.message for p in found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Loaded, availability, load, service_tags
+from gateway.model import Loaded, load, service_tags
 from gateway.model.security import resolve_groups
 from tests.unit.model.groups import grouped, rule
 
@@ -39,11 +39,6 @@ PUBLISHED = {
         {"name": "Broken", "properties": {"addressPrefixes": ["300.0.0.0/8"]}},
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def enforced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(availability, "ENFORCES_SECURITY_GROUPS", True)
 
 
 def loaded(directory: Path, tag: str, tags: object = PUBLISHED, **changes: Any) -> Loaded:
