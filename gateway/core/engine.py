@@ -258,7 +258,7 @@ class Engine:
     def _error_to_inside(self, view: PacketView) -> bytes | None:
         quote = icmp.quoted(view)
         flow = None if quote is None else icmp.flow_of_sent(self.flows, quote)
-        if quote is None or flow is None:
+        if quote is None or flow is None or view.destination != flow.public:
             return self._refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
         return icmp.to_inside(view, quote, flow)
 

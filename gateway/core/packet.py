@@ -25,7 +25,11 @@ MINIMUM_TRANSPORT = {TCP: 20, UDP: 8, ICMP: 8, DCCP: 12, UDP_LITE: 8, 132: 12}
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM = 3, 11, 12
-ICMP_QUERIES = frozenset({ECHO_REQUEST, 13})  # 13: timestamp (RFC 792)
+TIMESTAMP_REQUEST, TIMESTAMP_REPLY = 13, 14  # RFC 792
+ICMP_QUERIES = frozenset({ECHO_REQUEST, TIMESTAMP_REQUEST})
+# What stands in the place of the other side's port: it keeps the two kinds of query apart.
+_QUERIES = {ECHO_REQUEST: b"\0\0", TIMESTAMP_REQUEST: b"\0\1"}
+_REPLIES = {ECHO_REPLY: b"\0\0", TIMESTAMP_REPLY: b"\0\1"}
 ICMP_ERRORS = frozenset({UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM})
 
 _IP_HEAD = Struct("!BxHxxHxB")  # version and IHL, total length, fragment field, protocol
@@ -48,13 +52,14 @@ class PacketView:
         if protocol == ICMP:
             self.kind = packet[transport]
             identifier = packet[transport + 4 : transport + 6]
-            # The side that asks has the identifier in the place of its port.
+            # The side that asks has the identifier in the place of its port; what is neither a
+            # query nor a reply has a key that no flow can have.
             self.ports = (
-                identifier + b"\0\0"
-                if self.kind == ECHO_REQUEST
-                else b"\0\0" + identifier
-                if self.kind == ECHO_REPLY
-                else b"\0\0\0\0"
+                identifier + _QUERIES[self.kind]
+                if self.kind in _QUERIES
+                else _REPLIES[self.kind] + identifier
+                if self.kind in _REPLIES
+                else b"\xff\xff\xff\xff"
             )
         elif protocol in PORTED:
             self.ports = packet[transport : transport + 4]

@@ -16,9 +16,9 @@ r"""What a NAT needs of TCP's state, no more: a table, read by the engine, the t
 Azure releases a port 240 s after the last packet once a FIN was seen, 15 s after an RST, and at
 the idle timeout otherwise (docs/fidelity.md A4). A half-open flow has the idle timeout too.
 FINISHED and RESET flows pass what still arrives for them, and hold their port (``CoolDown`` in
-listings). A SYN from the original side on such a flow is a new connection: it gets a flow and a
-port of its own while the old port is held. RST and sequence numbers are not validated against a
-window.
+listings). A SYN from the side that opened it, on such a flow or a half-closed one, is a new
+connection: it gets a flow and a port of its own while the old port is held. RST and sequence
+numbers are not validated against a window.
 """
 
 from enum import IntEnum

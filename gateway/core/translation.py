@@ -16,7 +16,7 @@ from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.nsg import Judgement
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
-from gateway.core.tcp import ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State
+from gateway.core.tcp import CLOSING, ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State
 from gateway.core.timers import Expiry
 from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
 
@@ -239,7 +239,7 @@ class Translation:
 
         From outside it can only where no port was translated.
         """
-        if flow.protocol != TCP or flow.state not in ENDED:
+        if flow.protocol != TCP or (flow.state not in ENDED and flow.state not in CLOSING):
             return False
         opening = SEGMENT_OF_FLAGS[flags & 7] is Segment.SYN
         return opening and (side is Side.ORIGINAL or flow.pool is None)

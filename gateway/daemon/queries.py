@@ -190,7 +190,10 @@ def parse_since(text: str, now: datetime) -> datetime:
     except ValueError:
         line = f"since: {text!r} is neither a time as 2026-01-31T12:00:00Z nor a duration as 5m"
         raise QueryError([line]) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:  # a year before the first or after the last
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def parse_flag(values: Mapping[str, str], name: str) -> bool:

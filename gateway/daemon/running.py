@@ -7,6 +7,7 @@ undoes all of this is ``lifecycle.py``.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -235,7 +236,10 @@ class Gateway:
 
     def _look_at_host(self) -> None:
         """An interface that was down has lost its routes and addresses: put them back."""
+        # The collector is off for what lives; what netlink leaves behind is young and in cycles.
+        gc.freeze()
         problems = self._diverted().refresh()
+        gc.collect()
         if problems != self._unrestored:
             for problem in problems:
                 say(problem)

@@ -27,7 +27,14 @@ from gateway.datapath.interfaces import (
     wanted_sysctls,
     write_sysctl,
 )
-from gateway.datapath.rules import DiversionPlan, Netfilter, instance_name, ipv4_chains, ipv6_chains
+from gateway.datapath.rules import (
+    DiversionPlan,
+    Netfilter,
+    instance_name,
+    ipv4_chains,
+    ipv6_chains,
+    ipv6_is_forwarded,
+)
 
 JOURNALS = Path("/run/snatgw")
 
@@ -138,6 +145,14 @@ class Diversion:
         if not self._stale:
             return []
         plan = self.plan
+        anew = [
+            name
+            for name, identity in _identities([*plan.inside, plan.outside]).items()
+            if identity and identity != self._journal.links[name]
+        ]
+        if anew:
+            # The queue knows the outside interface by its number. Until then nothing passes.
+            return [f"{name} was removed and made again: restart the gateway" for name in anew]
         try:
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
             self._note_sysctls()
@@ -175,7 +190,7 @@ class Diversion:
         changed = {(interface, name) for interface, name, _ in self._journal.sysctls}
         ours = (self.plan.outside, "forwarding") in changed
         IPV4.load(ipv4_chains(self.plan, guard_outside=ours))
-        if IPV6.available():
+        if IPV6.available() or ipv6_is_forwarded():
             IPV6.load(ipv6_chains(self.plan))
 
     def _note_sysctls(self) -> None:

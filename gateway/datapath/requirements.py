@@ -25,12 +25,13 @@ from gateway.datapath.interfaces import (
     sysctl_path,
     wanted_sysctls,
 )
-from gateway.datapath.rules import PREFIX, Chain, Netfilter
+from gateway.datapath.rules import PREFIX, Chain, Netfilter, ipv6_is_forwarded
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
 _FEATURES = (
     ("NFQUEUE", "mangle", "-j NFQUEUE --queue-num 65535", "xt_NFQUEUE, nfnetlink_queue"),
     ("notrack", "raw", "-j CT --notrack", "xt_CT"),
+    ("addrtype match", "mangle", "-m addrtype ! --src-type LOCAL -j RETURN", "xt_addrtype"),
     ("socket match", "mangle", "-p tcp -m socket -j RETURN", "xt_socket"),
 )
 
@@ -110,8 +111,13 @@ def _netfilter() -> Iterator[Finding]:
         )
     if IPV6.available():
         yield Finding("IPv6", None, "IPv6 is not translated and not forwarded from inside", False)
+    elif ipv6_is_forwarded():
+        sentence = "this host forwards IPv6 and ip6tables does not work: it could not be kept in"
+        yield Finding("IPv6", False, sentence)
     else:
-        yield Finding("IPv6", None, "ip6tables does nothing here: no IPv6 to keep in", False)
+        yield Finding(
+            "IPv6", None, "ip6tables does not work here, and IPv6 is not forwarded", False
+        )
 
 
 def _try_rule(netfilter: Netfilter, table: str, rule: str) -> str:

@@ -8,8 +8,9 @@ goes one jump each, in front. Nobody on the queue means: nothing passes. There i
 reach it: a public address as source (in FORWARD only a hairpin, already translated, may have one)
 and the private network as either end of a packet from outside.
 ``mangle`` diverts: inbound and hairpin before routing, outbound after it, and the ICMP errors that
-this host itself sends outward. Its last word is in POSTROUTING: no private source leaves, whoever
-sent it; this host answers on its inside address whatever source a VM has forged.
+this host itself sends outward. Its last word is in POSTROUTING: no source of the VNet's leaves,
+whoever sent it; and in OUTPUT no private address of this host's but the outside interface's own,
+since a VM that forges its source can make the host answer from any address that it has.
 ``filter`` accepts what was diverted where the host's policy would not (Docker sets it to DROP);
 after the host's own rules, which stay in force.
 """
@@ -24,10 +25,12 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from gateway.datapath.errors import DatapathError
 
 PREFIX = "snatgw-"
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 TIMEOUT = 30  # seconds that a netfilter command may take
 _ENDS = "raw|pre|frag|fwd|out|post|ok"  # of our chains' names
 
@@ -134,6 +137,12 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "OUTPUT",
             f"{name}-out",
             (
+                # A VM that forges its source makes this host answer it from any of its addresses.
+                *(
+                    f"-o {outside} -s {private} -m addrtype ! --src-type LOCAL --limit-iface-out"
+                    " -j DROP"
+                    for private in PRIVATE
+                ),
                 f"-o {outside} -p icmp {queue}",
                 # A VM has one router. One about a hairpin would look for a public IP inside.
                 *(f"-o {i} -p icmp -m icmp --icmp-type redirect -j DROP" for i in inside),
@@ -305,6 +314,14 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ipv6_is_forwarded() -> bool:
+    """Whether this host forwards IPv6 at all, so that it must be kept in."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text().strip() != "0"
+    except OSError:
+        return False
 
 
 def _by_table(chains: Iterable[Chain]) -> Iterator[tuple[str, list[Chain]]]:

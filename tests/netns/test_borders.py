@@ -73,6 +73,16 @@ def test_a_hairpin_without_a_rule_is_dropped_and_goes_nowhere(
     assert [wire.lines() for wire in wires] == [[], [], []]
 
 
+def test_the_host_answers_no_forged_source_from_its_other_private_addresses(town: Gateway) -> None:
+    town.net.ip("gw", "addr add 172.17.0.1/32 dev lo")
+    outside = town.net.capture("internet", "eth0", "ip and src net 172.16.0.0/12")
+    town.net.client("vm1").craft(f"IP(src='{SERVER}', dst='172.17.0.1')/ICMP()")
+    town.net.client("vm1").craft(f"IP(src='{SERVER}', dst='172.17.0.1')/TCP(dport=81, flags='S')")
+    last_word(town)
+    assert outside.lines() == []
+    town.net.ip("gw", "addr del 172.17.0.1/32 dev lo")
+
+
 @pytest.mark.parametrize("vm", ["vm1", "vm2"])
 def test_a_hairpin_to_an_instance_level_public_ip_reaches_its_vm(town: Gateway, vm: str) -> None:
     town.net.client("vm3").listen(5454)

@@ -267,3 +267,45 @@ def test_hairpin_between_two_vms_that_expect_each_other_is_translated_twice() ->
         vm1 sends      icmp 3/3 10.0.1.4 > 203.0.113.30 about udp 203.0.113.30:7000 > 10.0.1.4:8000
         vm3 sees       icmp 3/3 203.0.113.10 > 10.0.1.6 about udp 10.0.1.6:7000 > 203.0.113.10:1024
     """)
+
+
+def test_errors_are_translated_also_beside_a_live_query_without_an_identifier() -> None:
+    # A ping with identifier 0 and a timestamp have keys of their own: no error may pass as theirs.
+    Scenario(NETWORK).play("""
+        vm3 sends      echo 10.0.1.6 > 198.51.100.1 id=0
+        outside sees   echo 203.0.113.30 > 198.51.100.1 id=0
+        vm3 sends      udp 10.0.1.6:5000 > 198.51.100.1:53
+        vm3 sends      icmp 3/3 10.0.1.6 > 198.51.100.1 about udp 198.51.100.1:53 > 10.0.1.6:5000
+        outside sees   icmp 3/3 203.0.113.30 > 198.51.100.1 about udp 198.51.100.1:53 > 203.0.113.30:5000
+        outside sends  icmp 3/3 198.51.100.1 > 203.0.113.30 about udp 203.0.113.30:5000 > 198.51.100.1:53
+        vm3 sees       icmp 3/3 198.51.100.1 > 10.0.1.6 about udp 10.0.1.6:5000 > 198.51.100.1:53
+        vm3 sends      icmp 5/1 10.0.1.6 > 198.51.100.1 about udp 198.51.100.1:53 > 10.0.1.6:5000
+        dropped        IcmpNotSupported
+        outside sends  icmp 5/1 198.51.100.1 > 203.0.113.30 about udp 203.0.113.30:5000 > 198.51.100.1:53
+        dropped        IcmpNotSupported
+    """)
+
+
+def test_an_error_must_go_to_the_address_that_it_quotes() -> None:
+    Scenario(NETWORK).play(
+        TCP_FLOW
+        + """
+        outside sends  icmp 3/1 192.0.2.254 > 203.0.113.20 about tcp 203.0.113.10:1024 > 198.51.100.1:443
+        dropped        IcmpErrorWithoutFlow
+        """
+    )
+
+
+def test_timestamps_pass_through_an_instance_level_public_ip() -> None:
+    request = bytearray(build("echo 10.0.1.6 > 198.51.100.1 id=7 len=12"))
+    request[20] = 13
+    scenario = Scenario(NETWORK)
+    sent = scenario.send("vm3", bytes(request))
+    assert sent is not None
+    assert sent[12:16] == bytes((203, 0, 113, 30))
+    reply = bytearray(build("echo-reply 198.51.100.1 > 203.0.113.30 id=7 len=12"))
+    assert scenario.send("outside", bytes(reply)) is None  # no echo was asked
+    reply[20] = 14
+    delivered = scenario.send("outside", bytes(reply))
+    assert delivered is not None
+    assert delivered[16:20] == bytes((10, 0, 1, 6))

@@ -363,3 +363,20 @@ def test_strangers_cannot_take_more_than_the_default_addresses_have() -> None:
         outside sees   udp 203.0.113.10:2048 > 198.51.100.1:53
     """.replace("203.0.113.10:2048", "203.0.113.10:3072")
     )
+
+
+def test_a_syn_on_a_half_closed_flow_is_a_new_connection() -> None:
+    # The remote died after our FIN, and the VM uses its port again.
+    Scenario(NETWORK).play(
+        OPEN
+        + """
+        vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 fin ack
+        vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 syn
+        outside sees   tcp 203.0.113.10:1025 > 198.51.100.1:443 syn
+        outside sends  tcp 198.51.100.1:443 > 203.0.113.10:1025 syn ack
+        vm1 sees       tcp 198.51.100.1:443 > 10.0.1.4:40000 syn ack
+        ports          vm1 203.0.113.10 Tcp used=2
+        after          500 s
+        ports          vm1 203.0.113.10 Tcp used=0 cooling=0
+        """
+    )
