@@ -31,6 +31,8 @@ ICMP, TCP, UDP = 1, 6, 17
 
 PORTS = tuple(number.to_bytes(2, "big") for number in range(1 << 16))
 """Every port in network order: flows share these objects."""
+NUMBERS = tuple(range(1 << 16))
+"""The numbers of 16 bits, likewise: an object of its own for each would be memory, and a miss."""
 
 
 class Flow:
@@ -110,8 +112,8 @@ class Flow:
         words = int.from_bytes
         addresses = words(original[0:4], "big") - words(reply[4:8], "big")
         ports = words(original[8:10], "big") - words(reply[10:12], "big")
-        self.ip_delta = addresses % 0xFFFF
-        self.l4_delta = (addresses + ports) % 0xFFFF
+        self.ip_delta = NUMBERS[addresses % 0xFFFF]
+        self.l4_delta = NUMBERS[(addresses + ports) % 0xFFFF]
 
     @property
     def snat_port(self) -> int:
