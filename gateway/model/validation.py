@@ -64,8 +64,12 @@ class Cuts:
     def key(self, around: Any, key: str, meant: str | None = None) -> None:
         """Remove a key from the mapping around it; ``meant``: what it was misspelt for."""
         around.pop(key, None)
-        self.words.add(meant or key)
-        self.nameless.add(meant or key)
+        self.lost(meant or key)
+
+    def lost(self, word: str) -> None:
+        """Note a key that is gone, by itself or with what was around it."""
+        self.words.add(word)
+        self.nameless.add(word)
 
     def item(self, siblings: list[Any], location: Location) -> None:
         """Remove the item at ``location`` from the list that it is in."""
@@ -74,7 +78,7 @@ class Cuts:
         place = self.original(location[:-1])
         self.origins.setdefault(place, list(range(len(siblings)))).pop(index)
         lost = siblings.pop(index)
-        word = next(part for part in reversed(location) if isinstance(part, str))
+        word = _list_of(location)
         self.words.add(word)
         name = lost.get("name") if isinstance(lost, dict) else lost
         if isinstance(name, str):
@@ -171,10 +175,20 @@ def _message(error: ErrorDetails) -> str:
 def _cut(data: dict[str, Any], errors: list[ErrorDetails], cuts: Cuts) -> None:
     """Remove what is wrong from ``data``; list items last to first, so that indices hold."""
     items: set[Location] = set()
+    removed: set[Location] = set()
+
+    def with_its_surroundings(location: Location) -> bool:
+        """Whether what stood around it was removed: there is nothing left, or a substitute."""
+        return any(location[:end] in removed for end in range(1, len(location)))
+
     for error in errors:
         location = error["loc"]
         if error["type"] == "extra_forbidden":
-            cuts.key(_at(data, location[:-1]), str(location[-1]), _meant(location))
+            meant = _meant(location)
+            if with_its_surroundings(location):
+                cuts.lost(meant or str(location[-1]))
+            else:
+                cuts.key(_at(data, location[:-1]), str(location[-1]), meant)
             continue
         target = location[:-1] if error["type"] == "missing" else location
         while len(target) > 1 and isinstance(target[-1], str) and _is_required(target):
@@ -183,11 +197,23 @@ def _cut(data: dict[str, Any], errors: list[ErrorDetails], cuts: Cuts) -> None:
             items.add(target)
             continue
         key = str((target or location)[-1])
+        if with_its_surroundings(target):
+            cuts.lost(key)
+            continue
         cuts.key(_at(data, target[:-1]), key)
+        removed.add(target or location)
         if len(target) <= 1 and key in SUBSTITUTES:
             data[key] = copy.deepcopy(SUBSTITUTES[key])
     for target in sorted(items, key=_depth_then_place, reverse=True):
-        cuts.item(_at(data, target[:-1]), target)
+        if with_its_surroundings(target):
+            cuts.lost(_list_of(target))
+        else:
+            cuts.item(_at(data, target[:-1]), target)
+
+
+def _list_of(location: Location) -> str:
+    """The key of the list that an item is in."""
+    return next(part for part in reversed(location) if isinstance(part, str))
 
 
 def _is_required(location: Location) -> bool:

@@ -228,3 +228,13 @@ def test_the_reference_shows_a_file_that_loads_and_has_every_key() -> None:
                 for kind in kinds
                 if isinstance(kind, type) and issubclass(kind, Resource) and kind not in REFUSED
             ]
+
+
+def test_items_of_a_part_that_is_itself_incomplete_are_explained() -> None:
+    text = "gateway: {inside: [lan0], outside: wan0}\nvirtualNetwork: {subnets: [~, ~]}\n"
+    lines = [str(problem) for problem in load_text(text, "f").problems]
+    assert lines == [
+        "f:2: virtualNetwork.addressPrefixes: missing; this key is required",
+        "f:2: virtualNetwork.subnets[0]: must be a mapping, as in {name: …}",
+        "f:2: virtualNetwork.subnets[1]: must be a mapping, as in {name: …}",
+    ]
