@@ -93,12 +93,11 @@ class PublicAddress:
 
 @dataclass(frozen=True)
 class Resized:
-    """An allotment whose ports changed, or that is gone (``gone``): its flows must be looked at."""
+    """An allotment whose ports changed, or that has none any more: its flows must be looked at."""
 
     allotment: Allotment
     before: int
     ranges: tuple[range, ...]
-    gone: bool = False
 
 
 Resizings = dict[Allotment, Resized]
@@ -329,13 +328,11 @@ class Outbound:
         else:
             public.retired.remove(allotment)
         public.inventory.release(_ranges_after(allotment, resized))
-        _resize(allotment, (), resized, gone=True)
+        _resize(allotment, (), resized)
 
 
-def _resize(
-    allotment: Allotment, ranges: Iterable[range], resized: Resizings, *, gone: bool = False
-) -> None:
-    resized[allotment] = Resized(allotment, allotment.count, tuple(joined(ranges)), gone)
+def _resize(allotment: Allotment, ranges: Iterable[range], resized: Resizings) -> None:
+    resized[allotment] = Resized(allotment, allotment.count, tuple(joined(ranges)))
 
 
 def _ranges_after(allotment: Allotment, resized: Resizings) -> tuple[range, ...]:

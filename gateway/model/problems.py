@@ -42,14 +42,6 @@ class Problem:
         return printable(": ".join([*parts, self.message]))
 
 
-class InvalidConfiguration(ValueError):
-    """Raised where there is no file to report on; ``problems`` has every reason."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
-
-
 def printable(text: str) -> str:
     """The text on one line, and with nothing in it that a terminal would act on."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
