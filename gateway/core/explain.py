@@ -61,7 +61,7 @@ def explain_outbound(
         return _document(answer, machine.method, _candidates(engine, machine, view), None)
     machine = answer.machine
     candidates = _candidates(engine, machine, view)
-    if not _has_room(engine):
+    if engine.flows.is_full:
         answer = Refused(DropReason.FLOW_TABLE_FULL, machine.name, answer.judgements)
     elif not any(c["portsFree"] != 0 for c in candidates):
         answer = Refused(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
@@ -85,7 +85,7 @@ def explain_inbound(
     if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind):
         return _document(Admitted(flow.machine, flow.judgements), flow.method, [], flow.id)
     answer = engine.admission.inbound(view, count=False)
-    if isinstance(answer, Admitted) and not _has_room(engine):
+    if isinstance(answer, Admitted) and engine.flows.is_full:
         answer = Refused(DropReason.FLOW_TABLE_FULL, answer.machine.name, answer.judgements)
     admitted = isinstance(answer, Admitted)
     return _document(answer, Method.INSTANCE_LEVEL_PUBLIC_IP if admitted else None, [], None)
@@ -151,10 +151,6 @@ def _live_flow(engine: Engine, view: PacketView, lateral: bool) -> Flow | None:
     if flow is None or engine.translation.reopens(flow, side, view.kind):
         return None
     return flow
-
-
-def _has_room(engine: Engine) -> bool:
-    return len(engine.flows) < engine.flows.maximum
 
 
 def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict[str, Any]]:

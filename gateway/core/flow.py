@@ -180,6 +180,11 @@ class FlowTable:
         return (flow for flow in self._slots if flow is not None)
 
     @property
+    def is_full(self) -> bool:
+        """Whether new flows must be refused."""
+        return len(self) >= self.maximum
+
+    @property
     def opened(self) -> int:
         """Flows ever opened."""
         return self._opened
@@ -199,7 +204,7 @@ class FlowTable:
     def add(self, flow: Flow) -> None:
         """Enter a flow under both keys, the reply first: two flows never share a public 5-tuple.
 
-        The caller has made sure of room (``len(table) < table.maximum``) and of an original key
+        The caller has made sure of room (``is_full``) and of an original key
         that no flow has.
         """
         holder = self.replies(flow.protocol).setdefault(flow.reply, flow)

@@ -70,7 +70,7 @@ class Translation:
         now: float,
     ) -> Flow | DropReason:
         """A flow for a VM's packet to outside; ``original`` has no live flow."""
-        if len(self.table) >= self.table.maximum:
+        if self.table.is_full:
             return DropReason.FLOW_TABLE_FULL
         method = machine.method
         if method is None:
@@ -87,7 +87,6 @@ class Translation:
             public, port = pool.address, PORTS[number]
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
         reply = original[4:8] + public + original[10:12] + port + original[12:]
-        timeout = machine.idle_timeout
         return self._enter(
             Flow(
                 protocol,
@@ -97,7 +96,7 @@ class Translation:
                 public,
                 method,
                 pool,
-                timeout,
+                machine.idle_timeout,
                 now,
                 judgements=judgements,
             )
@@ -112,7 +111,7 @@ class Translation:
         now: float,
     ) -> Flow | DropReason:
         """A flow for a packet from outside to a VM's own public IP, one to one."""
-        if len(self.table) >= self.table.maximum:
+        if self.table.is_full:
             return DropReason.FLOW_TABLE_FULL
         original = machine.address + reply[0:4] + reply[10:12] + reply[8:10] + reply[12:]
         return self._enter(
@@ -140,7 +139,7 @@ class Translation:
         now: float,
     ) -> Flow | DropReason:
         """A flow from one VM to another: watched, not translated."""
-        if len(self.table) >= self.table.maximum:
+        if self.table.is_full:
             return DropReason.FLOW_TABLE_FULL
         reply = original[4:8] + original[0:4] + original[10:12] + original[8:10] + original[12:]
         return self._enter(
