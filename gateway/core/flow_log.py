@@ -28,6 +28,8 @@ DENIAL_INTERVAL = 60.0
 """Azure seconds in which a five-tuple is told to be denied once."""
 MAXIMUM_DENIALS = 4_096
 """Five-tuples told to be denied in ``DENIAL_INTERVAL``."""
+MAXIMUM_LOOKED_AT = 128
+"""Flows that one look at the clock tells of: half a millisecond."""
 MAXIMUM_WAITING = 65_536
 """Entries that wait to be taken."""
 
@@ -158,7 +160,8 @@ class FlowLog:
         )
 
     def look(self, now: float, limit: int) -> None:
-        """Tell what has fallen due, of ``limit`` flows at most."""
+        """Tell what has fallen due, of ``limit`` flows at most and ``MAXIMUM_LOOKED_AT``."""
+        limit = min(limit, MAXIMUM_LOOKED_AT)
         while limit and self._closing:
             flow = next(iter(self._closing))
             if self._closing[flow].due > now:
@@ -175,7 +178,8 @@ class FlowLog:
             if watch.due <= now:  # the clock jumped
                 watch.due = now + CONTINUE_INTERVAL
             self._live.move_to_end(flow)
-            self._tell(flow, watch, CONTINUE, now)
+            if flow.last_seen + flow.timeout > now:  # else it is about to end
+                self._tell(flow, watch, CONTINUE, now)
             limit -= 1
 
     # -- entries
