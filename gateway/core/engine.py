@@ -29,7 +29,8 @@ from gateway.core.events import (
     Sampler,
 )
 from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
-from gateway.core.nsg import Policy
+from gateway.core.flow_log import FlowLog
+from gateway.core.nsg import Judgement, Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
@@ -84,6 +85,7 @@ class Engine:
         self.flows = self.translation.table
         self.ways = self._build_ways()
         self.admission = self._admission(configuration)
+        self.translation.log = self._flow_log(configuration)
         self._now = now
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
         self._drops = dict.fromkeys(DropReason, 0)
@@ -326,6 +328,7 @@ class Engine:
         policy = self.admission.policy
         self.admission = self._admission(configuration)
         self.admission.policy.take_over_hits(policy)
+        self.translation.log = self._flow_log(configuration)
         self.flows.maximum = configuration.gateway.maximum_flows
         resized = self.outbound.apply(plan(configuration, self.profile))
         broken = self.translation.resize(resized, now)
@@ -392,6 +395,23 @@ class Engine:
             translate_echo=configuration.gateway.icmp_echo == "translate",
         )
 
+    @property
+    def flow_log(self) -> FlowLog | None:
+        """What waits to be logged; None while flow logs are off."""
+        return self.translation.log
+
+    def _flow_log(self, configuration: Configuration) -> FlowLog | None:
+        """The log for a configuration: the one that there is, if it goes on."""
+        mode = configuration.gateway.flow_logs
+        if mode == "off":
+            return None
+        subnets, everything = self.admission.scope.subnets, mode != "nsg"
+        log = self.translation.log
+        if log is None:
+            return FlowLog(subnets, everything=everything)
+        log.subnets, log.everything = subnets, everything
+        return log
+
     # -- refusals
 
     def _refused(self, answer: Refused, view: PacketView) -> bytes | None:
@@ -400,6 +420,8 @@ class Engine:
         if answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
             decisive = answer.judgements[-1]
             rule = f"{decisive.group}/{decisive.rule.name}"
+            if self.translation.log is not None:
+                self._log_denial(self.translation.log, view, decisive)
         return self._refuse(answer.reason, view.packet, answer.vm, rule)
 
     def _refuse(
@@ -414,6 +436,14 @@ class Engine:
         if self._drop_sampler.note((reason, vm, rule), detail, self._now):
             self._report_drop(reason, vm, rule, *detail, 1, self._now)
         return None
+
+    def _log_denial(self, log: FlowLog, view: PacketView, judgement: Judgement) -> None:
+        to = view.destination
+        if judgement.rule.direction == "Inbound":  # flow logs, too, see the private destination
+            public = self.outbound.addresses.get(to)
+            if public is not None and public.instance_of is not None:
+                to = public.instance_of.address
+        log.denied(view, to, judgement, self._now)
 
     def _report_drop(
         self,

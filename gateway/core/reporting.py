@@ -92,6 +92,7 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
         for field, attribute in (
             ("maximumFlows", "maximum_flows"),
             ("icmpEcho", "icmp_echo"),
+            ("flowLogs", "flow_logs"),
             ("internetAddressPrefixes", "internet_address_prefixes"),
         )
         if getattr(before.gateway, attribute) != getattr(after.gateway, attribute)

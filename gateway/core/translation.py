@@ -13,6 +13,7 @@ from random import Random
 
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
+from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
@@ -49,6 +50,7 @@ class Translation:
         self.outbound = outbound
         self.table = FlowTable(maximum)
         self.expiry = Expiry()
+        self.log: FlowLog | None = None
         self._random = Random(seed)
         self._exhausted = exhausted
         self._endpoints: dict[bytes, _Endpoint] = {}
@@ -161,6 +163,8 @@ class Translation:
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
         flow.machine.flows += 1
+        if self.log is not None:
+            self.log.opened(flow)
         return flow
 
     def replace(self, flow: Flow) -> None:
@@ -230,8 +234,11 @@ class Translation:
         flow.timeout = hold
         if shorter:
             self.expiry.arm(flow, now + hold)
-        if following in ENDED and state not in ENDED and flow.pool is not None:
-            flow.pool.cooling += 1
+        if following in ENDED and state not in ENDED:
+            if flow.pool is not None:
+                flow.pool.cooling += 1
+            if self.log is not None:
+                self.log.closed(flow, now)
 
     def reopens(self, flow: Flow, side: Side, flags: int) -> bool:
         """Whether a SYN begins another connection between the endpoints of a flow that ended.
@@ -247,13 +254,21 @@ class Translation:
 
     def expire(self, now: float, limit: int) -> int:
         """Reclaim flows whose time is over."""
-        return self.expiry.expire(now, self.end, limit)
+        log = self.log
+        if log is None:
+            return self.expiry.expire(now, self.end, limit)
+        log.now = now
+        ended = self.expiry.expire(now, self.end, limit)
+        log.look(now, limit)
+        return ended
 
     def end(self, flow: Flow) -> None:
         """Forget a flow and release its port."""
         self.expiry.disarm(flow)
         self.table.remove(flow)
         flow.machine.flows -= 1
+        if self.log is not None:
+            self.log.forgotten(flow)
         pool = flow.pool
         if pool is None:
             return

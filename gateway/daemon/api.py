@@ -33,6 +33,7 @@ from gateway.daemon.engine_client import (
 )
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
+from gateway.daemon.flow_log import FlowLogWriter
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
@@ -75,8 +76,10 @@ class NoSuchMachineError(Exception):
         super().__init__(f"vm: there is no virtual machine {name!r}{suggestion(name, names)}")
 
 
-def application(engine: EngineClient, events: Events) -> Starlette:
-    """The API over an engine's client and an event log."""
+def application(
+    engine: EngineClient, events: Events, flow_log: FlowLogWriter | None = None
+) -> Starlette:
+    """The API over an engine's client, an event log and the flow logs' writer."""
 
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
@@ -136,6 +139,9 @@ def application(engine: EngineClient, events: Events) -> Starlette:
             "kept": len(events.log.after(0, 1 << 30)[0]),
             "unwritten": events.log.unwritten,
         }
+        if flow_log is not None:
+            logged = document.get("flowLogs", {})
+            document["flowLogs"] = {**logged, "unwritten": flow_log.unwritten}
         return JSONResponse(document)
 
     async def reload(request: Request) -> Response:

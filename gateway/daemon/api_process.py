@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ import uvicorn.protocols.http.h11_impl
 from gateway.daemon.api import Events, application
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
+from gateway.daemon.flow_log import FlowLogWriter
 
 
 class _Server(uvicorn.Server):
@@ -41,15 +43,29 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the engine's to act on
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.enable()
-    asyncio.run(_serve(listener, control, EventLog(log_path, directory=log_directory)))
+    log = EventLog(log_path, directory=log_directory)
+    flow_log = FlowLogWriter(log_path.parent, directory=log_directory)
+    asyncio.run(_serve(listener, control, log, flow_log))
 
 
-async def _serve(listener: socket.socket, control: socket.socket, log: EventLog) -> None:
+async def _serve(
+    listener: socket.socket, control: socket.socket, log: EventLog, flow_log: FlowLogWriter
+) -> None:
+    def end() -> None:
+        flow_log.flush(time.time())
+        os._exit(0)
+
     events = Events(log)
-    engine = EngineClient(control, on_events=events.add, on_gone=lambda: os._exit(0))
+    engine = EngineClient(
+        control,
+        on_events=events.add,
+        on_gone=end,
+        on_flow_log=lambda message: flow_log.add(message, time.time()),
+    )
     engine.start()
+    looking = asyncio.create_task(_look_at(flow_log))
     configuration = uvicorn.Config(
-        application(engine, events),
+        application(engine, events, flow_log),
         http="h11",
         ws="none",
         lifespan="off",
@@ -59,3 +75,10 @@ async def _serve(listener: socket.socket, control: socket.socket, log: EventLog)
         limit_concurrency=256,
     )
     await _Server(configuration).serve(sockets=[listener])
+    looking.cancel()
+
+
+async def _look_at(flow_log: FlowLogWriter) -> None:
+    while True:
+        await asyncio.sleep(1)
+        flow_log.look(time.time())

@@ -22,6 +22,7 @@ from gateway.daemon.messages import (
     GarbageError,
     Kind,
     Request,
+    decode_header,
     decode_request,
     encode,
 )
@@ -60,14 +61,18 @@ class ControlChannel:
         status: Callable[[], dict[str, Any]],
         reload: Callable[[Callable[[Kind, Any], None], bool], None],
         questions: Mapping[str, Answers],
+        flow_log: Callable[[], Any] = lambda: None,
     ) -> None:
         """``reload`` is called with the function that takes its answer, now or later, and whether
         to end flows that are no longer allowed. ``questions``: who answers the other requests.
+        ``flow_log`` gives the next message for the flow logs, or None.
         """
         self._engine = engine
         self._status = status
         self._reload = reload
         self._questions = questions
+        self._flow_log = flow_log
+        self._flow_log_goes_on = False
         self._connection: socket.socket | None = None
         self._waiting: deque[Request] = deque()
         self._current: Iterator[bytes] | None = None
@@ -90,7 +95,9 @@ class ControlChannel:
             self._connection.close()
             self._connection = None
         self._waiting.clear()
-        self._unsent.clear()
+        # what was taken from the flow log is nobody's answer: it waits for the next one
+        kept = [m for m in self._unsent if decode_header(m)[1] is Kind.FLOW_LOG]
+        self._unsent = deque(kept)
         self._current = None
         self._blocked = False
 
@@ -108,7 +115,8 @@ class ControlChannel:
         """The next turn should come at once."""
         if self._connection is None or self._blocked:
             return False
-        return bool(self._unsent or self._events or self._waiting or self._current)
+        answering = self._waiting or self._current
+        return bool(self._unsent or self._events or answering or self._flow_log_goes_on)
 
     def post(self, event: dict[str, Any]) -> None:
         """Keep an event until the API process takes it."""
@@ -162,6 +170,7 @@ class ControlChannel:
                 self._events.popleft()
         if not self._unsent:
             self._slice()
+            self._take_flow_log()
         while self._unsent:
             sent = self._send(self._unsent[0])
             if not sent:
@@ -179,6 +188,12 @@ class ControlChannel:
             self._current = None
         elif message:
             self._unsent.append(message)
+
+    def _take_flow_log(self) -> None:
+        payload = self._flow_log()
+        self._flow_log_goes_on = payload is not None
+        if payload is not None:
+            self._unsent.append(encode(0, Kind.FLOW_LOG, payload))
 
     def _send(self, message: bytes) -> bool | None:
         """True: sent. False: no room now. None: the other end is gone."""

@@ -49,7 +49,7 @@ class Answer:
 
 
 class EngineClient:
-    """Asks the engine. ``on_events`` gets the events that the engine tells of."""
+    """Asks the engine. ``on_events`` and ``on_flow_log`` get what the engine tells of."""
 
     def __init__(
         self,
@@ -57,11 +57,13 @@ class EngineClient:
         *,
         on_events: Callable[[list[dict[str, Any]]], None],
         on_gone: Callable[[], None],
+        on_flow_log: Callable[[Any], None] = lambda message: None,
     ) -> None:
         connection.setblocking(False)
         self._connection = connection
         self._on_events = on_events
         self._on_gone = on_gone
+        self._on_flow_log = on_flow_log
         self._number = 0
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
         self._running: dict[str, asyncio.Future[Answer]] = {}
@@ -169,6 +171,9 @@ class EngineClient:
         number, kind = decode_header(message)
         if kind is Kind.EVENTS:
             self._on_events(decode_payload(message))
+            return
+        if kind is Kind.FLOW_LOG:
+            self._on_flow_log(decode_payload(message))
             return
         if number not in self._pending:
             return

@@ -27,6 +27,7 @@ from gateway.core.events import (
     PortsExhausted,
 )
 from gateway.daemon.documents import protocol_name
+from gateway.daemon.flow_log import DIRECTORY as FLOW_LOGS
 
 DIRECTORY = "events"
 """Under the state directory; the API process's own."""
@@ -126,10 +127,10 @@ def event_document(event: Event, wall: float) -> dict[str, Any]:
 
 
 def prepare_directory(state_directory: Path, user: int, group: int) -> Path:
-    """Make the log's directory the API user's own; returns the log's path. Raises OSError.
+    """Make the logs' directory the API user's own; returns the log's path. Raises OSError.
 
-    ``<stateDirectory>/events.jsonl`` leads to the file: rotation takes a directory that the API
-    process may write to, and the state directory itself stays root's.
+    ``<stateDirectory>/events.jsonl`` leads to the file and ``flow-logs`` to the flow logs: rotation
+    takes a directory that the API process may write to, and the state directory stays root's.
     """
     state_directory.mkdir(parents=True, exist_ok=True)
     directory = state_directory / DIRECTORY
@@ -137,9 +138,14 @@ def prepare_directory(state_directory: Path, user: int, group: int) -> Path:
     # the user may have changed since the last run; links are not followed, their owner may be him
     for path in (directory, *directory.glob(f"{FILE}*")):
         os.chown(path, user, group, follow_symlinks=False)
-    shortcut = state_directory / FILE
-    if not os.path.lexists(shortcut):
-        shortcut.symlink_to(Path(DIRECTORY) / FILE)
+    (directory / FLOW_LOGS).mkdir(mode=0o750, exist_ok=True)
+    for _, directories, files, inner in os.fwalk(directory / FLOW_LOGS):
+        for name in (".", *directories, *files):
+            os.chown(name, user, group, dir_fd=inner, follow_symlinks=False)
+    for name in (FILE, FLOW_LOGS):
+        shortcut = state_directory / name
+        if not os.path.lexists(shortcut):
+            shortcut.symlink_to(Path(DIRECTORY) / name)
     return directory / FILE
 
 

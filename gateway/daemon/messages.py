@@ -48,6 +48,8 @@ class Kind(IntEnum):
     """The last message of an answer that says why there is none: a list of sentences."""
     EVENTS = 3
     """A list of events as JSON-ready objects; answers no request."""
+    FLOW_LOG = 4
+    """Entries for the flow logs (``flow_log.message``); answers no request."""
 
 
 @dataclass(frozen=True, slots=True)

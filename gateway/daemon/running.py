@@ -23,6 +23,7 @@ from gateway.core.events import Event
 from gateway.daemon import notify
 from gateway.daemon.control import ControlChannel
 from gateway.daemon.event_log import event_document, gateway_event, iso
+from gateway.daemon.flow_log import message
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
@@ -37,6 +38,9 @@ API_RESTART_WINDOW = 600.0
 CHANGES_IN_EVENT = 50
 OVERFLOW_INTERVAL = 10.0
 """Seconds (real) between events about packets that the queue loses; each has all since the last."""
+FLOW_LOG_ENTRIES = 512
+"""In a message to the API process; fewer wait for up to a second."""
+FLOW_LOG_MESSAGES_AT_STOP = 256
 _SOCKET_BUFFER = 4 << 20
 
 
@@ -80,11 +84,14 @@ class Gateway:
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
+        self._flow_log_due = False
+        self._flow_log_lost = 0
         self.control = ControlChannel(
             self.engine,
             status=self.status,
             reload=self._reload,
             questions=SecurityAnswers(self.engine).questions,
+            flow_log=self._next_flow_log,
         )
         self.turns = Turns(
             self.engine,
@@ -145,6 +152,7 @@ class Gateway:
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
             "events": {"lost": self.control.events_lost},
+            "flowLogs": self._flow_log_status(),
             "apiRestarts": len(self._restarts),
         }
 
@@ -162,10 +170,38 @@ class Gateway:
         if number in STOP:
             notify.notify("STOPPING=1")
             self._own_event("Stopped", "Informational", {"pid": os.getpid()})
-            self.control.work(self.turns.now)
+            self._flow_log_due = True
+            for _ in range(FLOW_LOG_MESSAGES_AT_STOP):
+                if not self.control.work(self.turns.now) or not self.control.has_work:
+                    break
             self.turns.stop()
         elif number == RELOAD:
             self._reload(lambda kind, payload: None, enforce=False)
+
+    # -- flow logs
+
+    def _next_flow_log(self) -> Any:
+        """The next message for the flow logs: what makes one full, or what a second has brought."""
+        log = self.engine.flow_log
+        if log is None or (len(log) < FLOW_LOG_ENTRIES and not self._flow_log_due):
+            return None
+        entries = log.take(FLOW_LOG_ENTRIES)
+        self._flow_log_due = len(log) > 0
+        if not entries:
+            return None
+        mode = self.configuration.gateway.flow_logs
+        return message(mode, self.turns.now, time.time(), self._scale, entries)
+
+    def _flow_log_status(self) -> dict[str, Any]:
+        log = self.engine.flow_log
+        if log is None:
+            return {"mode": "off"}
+        return {
+            "mode": self.configuration.gateway.flow_logs,
+            "waiting": len(log),
+            "lost": log.lost,
+            "denialsNotLogged": log.denials_not_logged,
+        }
 
     # -- reload
 
@@ -231,6 +267,13 @@ class Gateway:
         if lost > self._events_lost and self._api_running:
             self._own_event("EventsLost", "Warning", {"count": lost - self._events_lost})
             self._events_lost = lost
+        log = self.engine.flow_log
+        self._flow_log_due = log is not None
+        if log is not None and log.lost != self._flow_log_lost:
+            if log.lost > self._flow_log_lost:
+                count = log.lost - self._flow_log_lost
+                self._own_event("FlowLogEntriesLost", "Warning", {"count": count})
+            self._flow_log_lost = log.lost
         if self._api_wanted and not self._api_running:
             self._restart_api(real)
 

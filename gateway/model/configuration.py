@@ -75,6 +75,8 @@ class Gateway(Resource):
     maximum_flows: Annotated[int, whole(1, 100_000_000)] = 1_000_000
     icmp_echo: Literal["drop", "translate"] = "drop"
     internet_address_prefixes: tuple[Network, ...] = ()
+    flow_logs: Literal["off", "nsg", "vnet", "both"] = "off"
+    """In the format of NSG flow logs (version 2), of VNet flow logs, or in both."""
     http: Text | None = None
 
 
