@@ -20,6 +20,7 @@ COMMANDS = {
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
     "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),
+    "import": ("gateway.cli.importing:import_", "Azure's JSON to a configuration."),
     "lab": ("gateway.lab.commands:lab", "The namespace lab: VMs, gateway, internet."),
     "completion": ("gateway.cli.completion:completion", "Shell completion for bash, zsh, fish."),
 }

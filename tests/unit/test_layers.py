@@ -21,7 +21,7 @@ def test_no_import_runs_upwards() -> None:
 
 def test_the_contract_notices_one_that_does(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    for layer in ("", "/cli", "/lab", "/daemon", "/datapath", "/core", "/model"):
+    for layer in ("", "/cli", "/lab", "/daemon", "/datapath", "/core", "/importing", "/model"):
         package = tmp_path / f"gateway{layer}"
         package.mkdir()
         (package / "__init__.py").touch()
