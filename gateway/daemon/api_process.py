@@ -23,9 +23,13 @@ import uvicorn.lifespan.off
 import uvicorn.protocols.http.h11_impl
 
 from gateway.daemon.api import Events, application
+from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.flow_log import FlowLogWriter
+
+LAST_WORDS = 0.25
+"""Seconds for captures to end well when the engine has."""
 
 
 class _Server(uvicorn.Server):
@@ -53,7 +57,10 @@ async def _serve(
 ) -> None:
     def end() -> None:
         flow_log.flush(time.time())
-        os._exit(0)
+        if captures.close_all():  # their readers get the rest
+            asyncio.get_running_loop().call_later(LAST_WORDS, os._exit, 0)
+        else:
+            os._exit(0)
 
     events = Events(log)
     engine = EngineClient(
@@ -62,10 +69,11 @@ async def _serve(
         on_gone=end,
         on_flow_log=lambda message: flow_log.add(message, time.time()),
     )
+    captures = CaptureStreams(engine)
     engine.start()
     looking = asyncio.create_task(_look_at(flow_log))
     configuration = uvicorn.Config(
-        application(engine, events, flow_log),
+        application(engine, events, flow_log, captures),
         http="h11",
         ws="none",
         lifespan="off",
