@@ -1,8 +1,9 @@
 """Network security groups by themselves: what judging a flow's first packet costs.
 
 ``python -m bench.security_rules 11`` prints one JSON object: microseconds of ``Policy.inbound``, as
-the engine asks it, for a group of 10 rules and for one of 1,000, four source prefixes each (so 4,000
+the engine asks it, for a group of 10 rules and for one of 1,000, four source prefixes each (4,000
 in the large one). The two take turns in one process; the median counts.
+
 """
 
 from __future__ import annotations
