@@ -330,6 +330,7 @@ class Engine:
         self.admission.policy.take_over_hits(policy)
         self.translation.log = self._flow_log(configuration)
         self.flows.maximum = configuration.gateway.maximum_flows
+        owners = self.outbound.owners()
         resized = self.outbound.apply(plan(configuration, self.profile))
         broken = self.translation.resize(resized, now)
         changes = changes_between(before, configuration, self.profile)
@@ -347,7 +348,9 @@ class Engine:
                         now, allotment.machine.name, address, max(change.before - after, 0), lost
                     )
                 )
-        ended = self.translation.end_misplaced()
+        # A look at every flow: only where an address went, or went to another VM.
+        moved = owners.items() - self.outbound.owners().items()
+        ended = self.translation.end_misplaced() if moved else 0
         if ended:
             changes.append(f"{ended} flows ended: their public IP is no longer their VM's")
         return changes

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Outbound
 from gateway.core.plan import MachinePlan, plan
-from gateway.core.ports import PortRecord, destination_endpoint
+from gateway.core.ports import SLICE, PortRecord, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.profile import Profile
@@ -21,6 +21,7 @@ from gateway.model.profile import Profile
 
 def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
     """One record for each VM, public IP and protocol that has ports; ICMP only where used."""
+    looked_at = 0
     for public in list(outbound.addresses.values()):
         for allotment in [*public.allotments, *public.retired]:
             for protocol, name in PROTOCOL_NAMES.items():
@@ -28,11 +29,15 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
                 if name == "Icmp" and not pool.high_water:
                     continue
                 busiest: tuple[tuple[bytes, int], ...] = ()
+                looked_at += pool.destinations
                 for step in pool.busiest():
                     if step is None:
                         yield None
                     else:
                         busiest = step
+                if looked_at >= SLICE:  # many small pools are as long as a large one
+                    looked_at = 0
+                    yield None
                 yield PortRecord(
                     vm=allotment.machine.name,
                     public_ip=str(public),
