@@ -64,26 +64,27 @@ class Traffic:
         """A SYN of a flow goes on; ``side``: from the VM, or to it."""
         self.syns.setdefault(self._key(flow), [0, 0])[side] += 1
 
-    def walk(self, table: FlowTable) -> Iterator[TrafficSums | None]:
-        """None after each slice, the sums last. A walk that begins ends the one before it."""
+    def walk(self, table: FlowTable, count: int = FLOWS_PER_SLICE) -> Iterator[TrafficSums | None]:
+        """None after each slice of ``count`` slots, the sums last. Begins anew for whoever asks:
+        a walk that was left half-way is over."""
         self._end_walk()
         rows: dict[TrafficKey, list[int]] = {}
-        census: dict[tuple[Method, int, str], int] = {}
+        flows_of: dict[tuple[Method, int, str], int] = {}
         start: int | None = 0
         while start is not None:
-            passed = start + FLOWS_PER_SLICE
-            flows, start = table.slice(start, FLOWS_PER_SLICE)
+            passed = start + count
+            flows, start = table.slice(start, count)
             for flow in flows:
                 _add(rows, self._key(flow), _counters(flow))
                 kind = (flow.method, flow.protocol, flow.state_name)
-                census[kind] = census.get(kind, 0) + 1
+                flows_of[kind] = flows_of.get(kind, 0) + 1
             self._passed = passed
             if start is not None:
                 yield None
         for key, row in self._ended.items():
             _add(rows, key, row)
         self._end_walk()
-        yield TrafficSums(rows, census)
+        yield TrafficSums(rows, flows_of)
 
     def _end_walk(self) -> None:
         for key, row in self._behind.items():

@@ -18,7 +18,16 @@ from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
-from gateway.core.tcp import CLOSING, ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State, is_opening
+from gateway.core.tcp import (
+    CLOSING,
+    ENDED,
+    SEGMENT_OF_FLAGS,
+    TRANSITIONS,
+    Segment,
+    Side,
+    State,
+    is_opening,
+)
 from gateway.core.timers import Expiry
 from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
 

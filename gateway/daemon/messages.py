@@ -31,6 +31,7 @@ REQUESTS = {
     "reload": frozenset({"enforce"}),
     "explain": frozenset({"vm", "to", "fromPort", "inbound", "from"}),
     "nsg": frozenset({"vm", "expand"}),
+    "metrics": frozenset[str](),
 }
 """What may be asked for, and with which parameters; who answers checks their text."""
 

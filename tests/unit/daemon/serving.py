@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import threading
@@ -21,8 +22,10 @@ from gateway.daemon.control import ControlChannel
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.messages import Kind
+from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.model.loading import load_text
+from tests.unit.daemon.scraping import status_of
 
 
 def flow(number: int, **changes: Any) -> FlowRecord:
@@ -138,11 +141,13 @@ class Served:
         self.engine = FakeEngine()
         self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, NOTHING_DONE)
         self.enforced: list[bool] = []
+        self._judging = judging = judging_engine()
         self.control = ControlChannel(
             self.engine,
             status=self._status,
             reload=self._reload,
-            questions=SecurityAnswers(judging_engine()).questions,
+            questions=SecurityAnswers(judging).questions
+            | MetricsAnswers(judging, lambda: 0.0).questions,
         )
         self._posted: list[dict[str, Any]] = []
         self.log: EventLog | None = None
@@ -152,7 +157,11 @@ class Served:
         self.on_reload(answer)
 
     def _status(self) -> dict[str, Any]:
-        return {"flows": len(self.engine.flows), "uptimeSeconds": 61.5, "drops": {"Malformed": 2}}
+        return status_of(self._judging) | {
+            "flows": len(self.engine.flows),
+            "pid": os.getpid(),
+            "drops": {"Malformed": 2},
+        }
 
     def post(self, event: dict[str, Any]) -> None:
         """Have the engine's side tell of an event."""
