@@ -36,6 +36,7 @@ _FIXED = (
     ("outside", "outside"),
     ("stateDirectory", "state_directory"),
     ("timeScale", "time_scale"),
+    ("http", "http"),
 )
 
 
@@ -212,4 +213,6 @@ class Reloader:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
