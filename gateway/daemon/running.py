@@ -29,6 +29,7 @@ from gateway.daemon.flow_log import message
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
+from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
@@ -83,6 +84,7 @@ class Gateway:
         self._losses_due = 0.0
         self._handler_errors = 0
         self._restarts: deque[float] = deque(maxlen=API_RESTARTS)
+        self._restart_count = 0
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
@@ -97,7 +99,11 @@ class Gateway:
             self.engine,
             status=self.status,
             reload=self._reload,
-            questions=SecurityAnswers(self.engine).questions | self._captures.questions,
+            questions={
+                **SecurityAnswers(self.engine).questions,
+                **MetricsAnswers(self.engine, lambda: self.turns.now).questions,
+                **self._captures.questions,
+            },
             flow_log=self._next_flow_log,
         )
         self.turns = Turns(
@@ -161,7 +167,7 @@ class Gateway:
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
             "captures": self._captures.running,
-            "apiRestarts": len(self._restarts),
+            "apiRestarts": self._restart_count,
         }
 
     def _azure_time(self, real: float) -> float:
@@ -332,6 +338,7 @@ class Gateway:
             )
             return
         self._restarts.append(real)
+        self._restart_count += 1
         say("the API process ended: starting it again; packets are not affected")
         try:
             self.start_api()
