@@ -107,6 +107,9 @@ class CaptureStream:
         made: list[bytes] = []
         size = 0
         for number, side, direction, moment, length, data, account in packets:
+            if self._pending + size + len(data) > PENDING:
+                self._late[side] += 1
+                continue
             block = pcapng.packet(
                 side, direction, moment, length, data, number, self._comment(account)
             )
@@ -114,9 +117,6 @@ class CaptureStream:
                 self._put(b"".join(made))
                 self.end("size")
                 return
-            if self._pending + size + len(block) > PENDING:
-                self._late[side] += 1
-                continue
             size += len(block)
             made.append(block)
             self._delivered[side] += 1
