@@ -27,9 +27,11 @@ from gateway.daemon.flow_log import message
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
+from gateway.daemon.offloading import Offloading
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
+from gateway.datapath.fastpath import FastPath
 from gateway.model.configuration import Configuration
 
 API_RESTARTS = 5
@@ -63,18 +65,23 @@ class Gateway:
         file: Path | None,
         signals: Signals,
         *,
+        fast_path: FastPath | str,
         diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
         read_configuration: Callable[[], int],
     ) -> None:
         self.configuration = configuration
-        self.engine = Engine(configuration)
+        self._scale = configuration.gateway.time_scale
+        self._start = time.monotonic()
+        self._fast_path = fast_path
+        self._offloading: Offloading | None = None
+        if not isinstance(fast_path, str):
+            self._offloading = Offloading(fast_path, self._azure_time)
+        self.engine = Engine(configuration, offload=self._offloading)
         self._file = file
         self._diverted = diverted
         self._unrestored: list[str] = []
         self._start_api = start_api
-        self._scale = configuration.gateway.time_scale
-        self._start = time.monotonic()
         self._started_at = time.time()
         self._queue: Queue | None = None
         self._losses: dict[str, int] = {}
@@ -104,6 +111,8 @@ class Gateway:
             on_api_gone=self._on_api_gone,
             housekeeping=self._housekeeping,
         )
+        if self._offloading is not None:
+            self.turns.watch(self._offloading.path.fileno(), self._report_closings)
         self._reloader = Reloader(
             read=read_configuration,
             watch=self.turns.watch,
@@ -151,10 +160,26 @@ class Gateway:
             **self.engine.status(self.turns.now),
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
+            "fastPath": self._fast_path_status(),
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
             "apiRestarts": len(self._restarts),
         }
+
+    def _fast_path_status(self) -> dict[str, Any]:
+        if self._offloading is None:
+            return {"active": False, "reason": self._fast_path}
+        path = self._offloading.path
+        return {
+            "active": True,
+            "flows": self._offloading.flows,
+            "capacity": path.capacity,
+            "refused": path.refused,
+        }
+
+    def _report_closings(self) -> None:
+        assert self._offloading is not None
+        self._offloading.report(self.engine.translation)
 
     def _azure_time(self, real: float) -> float:
         return (real - self._start) * self._scale

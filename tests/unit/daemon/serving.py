@@ -48,6 +48,7 @@ def flow(number: int, **changes: Any) -> FlowRecord:
         idle=1.0,
         expires_in=239.0,
         awaiting_removal=False,
+        offloaded=False,
     )
     return record._replace(**changes)
 
