@@ -165,6 +165,8 @@ class Translation:
     def _enter(self, flow: Flow) -> Flow:
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
+        if flow.protocol == TCP and self.offload is not None:
+            self.hand_over(flow)  # already: the answer to a SYN need not come here
         flow.machine.flows += 1
         if self.log is not None:
             self.log.opened(flow)
@@ -231,8 +233,6 @@ class Translation:
         if following is None:
             return
         flow.state = following
-        if following is State.ESTABLISHED and self.offload is not None:
-            self.hand_over(flow)
         hold = self._hold.get(following)
         if hold is None:
             return
@@ -271,8 +271,8 @@ class Translation:
         if self.offload is not None:
             self.offload.fold(flow)
 
-    def closed_elsewhere(self, slot: int, flow_id: int, side: Side, flags: int, now: float) -> None:
-        """A FIN or RST of an offloaded flow passed at ``now``."""
+    def advance_elsewhere(self, slot: int, flow_id: int, side: Side, flags: int, now: float) -> None:
+        """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
         flow = self.table.at(slot)
         if flow is not None and flow.id == flow_id and flow.offloaded:
             self.fold(flow)

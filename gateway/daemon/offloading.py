@@ -71,12 +71,12 @@ class Offloading:
             flow.last_seen = max(flow.last_seen, used)
 
     def report(self, translation: Translation) -> None:
-        """Tell the engine of the FINs and RSTs that passed."""
-        for closing in self.path.closings():
-            side = Side.REPLY if closing.reverse else Side.ORIGINAL
-            when = self._azure_time(closing.when * 1e-9)
-            slot = closing.counter // 2
-            translation.closed_elsewhere(slot, closing.flow, side, closing.flags, when)
+        """Tell the engine of the SYN-ACKs, FINs and RSTs that passed."""
+        for report in self.path.reports():
+            side = Side.REPLY if report.reverse else Side.ORIGINAL
+            when = self._azure_time(report.when * 1e-9)
+            slot = report.counter // 2
+            translation.advance_elsewhere(slot, report.flow, side, report.flags, when)
 
     def close(self) -> None:
         """Forget what was counted. The path is its owner's to close."""

@@ -112,7 +112,7 @@ class Gateway:
             housekeeping=self._housekeeping,
         )
         if self._offloading is not None:
-            self.turns.watch(self._offloading.path.fileno(), self._report_closings)
+            self.turns.each_turn(self._look_at_fast_path)
         self._reloader = Reloader(
             read=read_configuration,
             watch=self.turns.watch,
@@ -177,7 +177,7 @@ class Gateway:
             "refused": path.refused,
         }
 
-    def _report_closings(self) -> None:
+    def _look_at_fast_path(self) -> None:
         assert self._offloading is not None
         self._offloading.report(self.engine.translation)
 

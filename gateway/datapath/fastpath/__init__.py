@@ -4,6 +4,6 @@ It knows five-tuples and what replaces what; who decided that, and why, it never
 """
 
 from gateway.datapath.fastpath.offload import FastPath
-from gateway.datapath.fastpath.records import Closing, Direction, Totals
+from gateway.datapath.fastpath.records import Direction, Report, Totals
 
-__all__ = ["Closing", "Direction", "FastPath", "Totals"]
+__all__ = ["Direction", "FastPath", "Report", "Totals"]

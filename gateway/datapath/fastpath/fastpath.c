@@ -3,7 +3,7 @@
 // Attached to tc ingress of the inside interfaces (`from_inside`) and of the outside one
 // (`from_outside`). A packet whose five-tuple has an entry is rewritten, counted and redirected.
 // Everything else goes up unchanged, into the packet queue: unknown flows, fragments, IP options,
-// TTL 1, SYN, what is larger than the way out allows, and whatever does not look as it should.
+// TTL 1, a SYN that opens, what is larger than the way out allows, and whatever does not look as it should.
 // The map is a cache of decisions: an empty one is slower, never wrong.
 //
 // It touches packet headers only, so it needs neither BTF nor CO-RE.
@@ -25,7 +25,7 @@
 #define NO_OPTIONS 5
 
 enum { FROM_INSIDE = 0, FROM_OUTSIDE = 1 };
-enum { FIN = 1, RST = 4 }; // as in the TCP header, and as the engine has them
+enum { FIN = 1, SYN = 2, RST = 4 }; // as in the TCP header, and as the engine has them
 
 // A packet as it arrives. All in network order.
 struct key {
@@ -47,7 +47,7 @@ struct entry {
 	__be16 port;
 	__u8 reverse;      // the second of the flow's two directions
 	__u8 to_outside;   // it must leave by the outside interface, else by any other
-	__u32 seen;        // FIN, RST: seen and reported
+	__u32 seen;        // FIN, SYN (with ACK), RST: seen and reported
 };
 
 struct counter {
@@ -57,7 +57,7 @@ struct counter {
 	__u64 unused;
 };
 
-struct closing {
+struct report {
 	__u64 flow;
 	__u64 when;
 	__u32 counter;
@@ -87,7 +87,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
-} closings SEC(".maps");
+} reports SEC(".maps");
 
 // The ports at the start of TCP and UDP.
 struct ports {
@@ -140,9 +140,9 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		if ((void *)(tcp + 1) > end)
 			return TC_ACT_OK;
 		headers = sizeof(*ip) + tcp->doff * 4;
-		if (tcp->syn || tcp->doff < 5 || headers > total)
+		if ((tcp->syn && !tcp->ack) || tcp->doff < 5 || headers > total)
 			return TC_ACT_OK;
-		flags = (tcp->rst ? RST : 0) | (tcp->fin ? FIN : 0);
+		flags = (tcp->rst ? RST : 0) | (tcp->syn ? SYN : 0) | (tcp->fin ? FIN : 0);
 		sum_at = ETH_HLEN + sizeof(*ip) + offsetof(struct tcphdr, check);
 	} else if (key.protocol == IPPROTO_UDP) {
 		struct udphdr *udp = (void *)(ip + 1);
@@ -186,16 +186,17 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	__u64 now = bpf_ktime_get_coarse_ns();
 	flags &= ~entry->seen;
 	if (flags) {
-		struct closing *closing = bpf_ringbuf_reserve(&closings, sizeof(*closing), 0);
-		if (!closing)
+		struct report *report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
+		if (!report)
 			return TC_ACT_OK; // nobody reads: the engine sees the packet itself
-		closing->flow = entry->flow;
-		closing->when = now;
-		closing->counter = index;
-		closing->flags = flags;
-		closing->reverse = entry->reverse;
-		bpf_ringbuf_submit(closing, 0);
-		__sync_fetch_and_or(&entry->seen, flags);
+		report->flow = entry->flow;
+		report->when = now;
+		report->counter = index;
+		report->flags = flags;
+		report->reverse = entry->reverse;
+		// The engine looks by itself, every few packets; waking it for each would cost more.
+		bpf_ringbuf_submit(report, BPF_RB_NO_WAKEUP);
+		entry->seen |= flags; // two processors at once: reported twice, which changes nothing
 	}
 
 	__u32 size = total, packets = 1;

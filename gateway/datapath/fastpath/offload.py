@@ -18,14 +18,14 @@ from struct import Struct
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.fastpath.closings import ClosingReader
 from gateway.datapath.fastpath.filters import attach, detach
 from gateway.datapath.fastpath.libbpf import BpfObject
-from gateway.datapath.fastpath.records import COUNTER, Closing, Direction, Totals
+from gateway.datapath.fastpath.records import COUNTER, Direction, Report, Totals
+from gateway.datapath.fastpath.reports import ReportReader
 
 OBJECT = Path(__file__).parent / "fastpath.o"
 _constants = Struct("=I")
-CLOSINGS_PER_LOOK = 1024
+REPORTS_PER_LOOK = 1024
 
 
 class FastPath:
@@ -53,7 +53,7 @@ class FastPath:
         size = 2 * capacity * COUNTER.size
         pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         self._counters = mmap.mmap(self._object.map("counters"), pages, prot=mmap.PROT_READ)
-        self._closings = ClosingReader(self._object.map("closings"))
+        self._reports = ReportReader(self._object.map("reports"))
 
     def attach(self) -> None:
         """Let the programs see packets. Raises DatapathError, with none attached."""
@@ -93,18 +93,14 @@ class FastPath:
             COUNTER.unpack_from(self._counters, (2 * slot + reverse) * COUNTER.size)
         )
 
-    def fileno(self) -> int:
-        """Readable when there are ``closings``."""
-        return self._object.map("closings")
-
-    def closings(self) -> list[Closing]:
-        """FINs and RSTs since the last call."""
-        return self._closings.read(CLOSINGS_PER_LOOK)
+    def reports(self) -> list[Report]:
+        """What passed of TCP's SYN-ACKs, FINs and RSTs since the last call."""
+        return self._reports.read(REPORTS_PER_LOOK)
 
     def close(self) -> None:
         """Detach, and forget everything."""
         with contextlib.suppress(AttributeError, BufferError):
-            self._closings.close()
+            self._reports.close()
             self._counters.close()
         detach(name for name, _ in self._interfaces)
         self._object.close()

@@ -45,8 +45,8 @@ class Totals(NamedTuple):
     used: int  # CLOCK_MONOTONIC, nanoseconds; 0: never
 
 
-class Closing(NamedTuple):
-    """A FIN (1) or RST (4) that passed: of which flow, when (ns), in which direction."""
+class Report(NamedTuple):
+    """A FIN (1), SYN-ACK (2) or RST (4) that passed: of which flow, when (ns), which way."""
 
     flow: int
     when: int
