@@ -23,6 +23,8 @@ from starlette.routing import Route
 
 from gateway.core.flow import FlowRecord
 from gateway.core.reporting import SecurityRuleRecord
+from gateway.daemon.capture_api import capture_routes
+from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.documents import flow_document, port_document, security_rule_document
 from gateway.daemon.engine_client import (
     Answer,
@@ -77,9 +79,12 @@ class NoSuchMachineError(Exception):
 
 
 def application(
-    engine: EngineClient, events: Events, flow_log: FlowLogWriter | None = None
+    engine: EngineClient,
+    events: Events,
+    flow_log: FlowLogWriter | None = None,
+    captures: CaptureStreams | None = None,
 ) -> Starlette:
-    """The API over an engine's client, an event log and the flow logs' writer."""
+    """The API over an engine's client, an event log, the flow logs' writer, and captures."""
 
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
@@ -158,6 +163,7 @@ def application(
             Route("/v1/nsg", security_rules),
             Route("/v1/status", status),
             Route("/v1/reload", reload, methods=["POST"]),
+            *([] if captures is None else capture_routes(captures)),
         ],
         exception_handlers={
             QueryError: _problems(400),

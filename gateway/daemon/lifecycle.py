@@ -18,10 +18,16 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.daemon import privileges
-from gateway.daemon.api_process import serve
+from gateway.daemon.api_process import Site, Sockets, serve
 from gateway.daemon.api_socket import ApiSocketError, open_api_socket, remove_api_socket
 from gateway.daemon.event_log import DIRECTORY, FILE, prepare_directory
 from gateway.daemon.host import Diverted, Queue
+from gateway.daemon.http_listener import (
+    HttpListener,
+    HttpListenerError,
+    dashboard_token,
+    open_http_listener,
+)
 from gateway.daemon.notify import notify
 from gateway.daemon.running import Gateway, say
 from gateway.daemon.signals import STOP, Signals
@@ -67,6 +73,8 @@ class Start:
     read: Callable[[], Loaded]
     file: Path | None
     api: Path
+    site: Site
+    """What ``gateway.http`` serves: the daemon knows no face."""
 
 
 def run(start: Start, host: Host) -> int:
@@ -102,8 +110,9 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     user = privileges.api_user()
     if user[0] == 0:
         say("the API process runs as root, without capabilities: this one may not change users")
+    token = _token(configuration)
     warden = Warden.fork(
-        lambda listener, control, directory: serve(listener, control, log, directory),
+        lambda sockets: serve(sockets, log, lambda api: start.site(api, token)),
         user,
         start.file,
     )
@@ -115,6 +124,9 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     except ApiSocketError as error:
         raise StartError([str(error)]) from error
     undo.callback(remove_api_socket, start.api)
+    http = _listen(configuration, token)
+    if http is not None:
+        undo.callback(http.close)
     try:
         prepare_directory(gateway_settings.state_directory, *user)
         directory = os.open(log.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -133,7 +145,9 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         signals,
         fast_path=fast_path,
         diverted=lambda: diverted[0],
-        start_api=lambda control: warden.start_api(listener, control, directory),
+        start_api=lambda control: warden.start_api(
+            Sockets(listener, control, None if http is None else http.socket, directory)
+        ),
         read_configuration=warden.read_configuration,
     )
     queue = undo.enter_context(host.queue(configuration, gateway.engine.ways))
@@ -153,6 +167,8 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
+    if http is not None:
+        say(f"dashboard: {http.url}")
     _ready(start, configuration)
     gateway.run(queue)
 
@@ -178,6 +194,25 @@ def _load(start: Start) -> Configuration:
     for problem in loaded.problems:
         say(str(problem))
     return loaded.configuration
+
+
+def _token(configuration: Configuration) -> str | None:
+    """What the dashboard asks for, where others than this host reach it."""
+    endpoint = configuration.gateway.http_endpoint
+    if endpoint is None or endpoint.is_loopback:
+        return None
+    try:
+        return dashboard_token(configuration.gateway.state_directory)
+    except HttpListenerError as error:
+        raise StartError([f"the dashboard's token: {error}"]) from error
+
+
+def _listen(configuration: Configuration, token: str | None) -> HttpListener | None:
+    endpoint = configuration.gateway.http_endpoint
+    try:
+        return None if endpoint is None else open_http_listener(endpoint, token)
+    except HttpListenerError as error:
+        raise StartError([str(error)]) from error
 
 
 def _stop_if_asked(signals: Signals) -> None:

@@ -37,6 +37,7 @@ _FIXED = (
     ("stateDirectory", "state_directory"),
     ("timeScale", "time_scale"),
     ("fastPath", "fast_path"),
+    ("http", "http"),
 )
 
 
@@ -213,4 +214,6 @@ class Reloader:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -19,8 +19,10 @@ from typing import Any
 
 from gateway import __version__
 from gateway.core.engine import Engine
+from gateway.core.established import Way
 from gateway.core.events import Event
 from gateway.daemon import notify
+from gateway.daemon.capture import Captures
 from gateway.daemon.control import ControlChannel
 from gateway.daemon.event_log import event_document, gateway_event, iso
 from gateway.daemon.flow_log import message
@@ -93,11 +95,16 @@ class Gateway:
         self._events_lost = 0
         self._flow_log_due = False
         self._flow_log_lost = 0
+        self._captures = Captures(
+            self.engine,
+            use_ways=self._use_ways,
+            on_event=lambda name, about: self._own_event(name, "Informational", about),
+        )
         self.control = ControlChannel(
             self.engine,
             status=self.status,
             reload=self._reload,
-            questions=SecurityAnswers(self.engine).questions,
+            questions=SecurityAnswers(self.engine).questions | self._captures.questions,
             flow_log=self._next_flow_log,
         )
         self.turns = Turns(
@@ -163,6 +170,7 @@ class Gateway:
             "fastPath": self._fast_path_status(),
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
+            "captures": self._captures.running,
             "apiRestarts": len(self._restarts),
         }
 
@@ -196,12 +204,19 @@ class Gateway:
             notify.notify("STOPPING=1")
             self._own_event("Stopped", "Informational", {"pid": os.getpid()})
             self._flow_log_due = True
+            self._captures.hurry()
             for _ in range(FLOW_LOG_MESSAGES_AT_STOP):
                 if not self.control.work(self.turns.now) or not self.control.has_work:
                     break
             self.turns.stop()
         elif number == RELOAD:
             self._reload(lambda kind, payload: None, enforce=False)
+
+    def _use_ways(self, ways: tuple[Way, ...]) -> None:
+        """The captures have packets watched, or no longer watched."""
+        assert self._queue is not None
+        self._queue.change_ways(ways)
+        self.control.captured = self._captures.next_message if self._captures.running else None
 
     # -- flow logs
 
@@ -280,6 +295,7 @@ class Gateway:
 
     def _on_api_gone(self) -> None:
         self.control.disconnect()
+        self._captures.end_all()
         self._api_running = False
 
     def _housekeeping(self, real: float) -> None:

@@ -20,6 +20,7 @@ from gateway.datapath.queue import QueueStatistics, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load
+from gateway.web.site import Site
 
 
 class PretendedQueue:
@@ -114,7 +115,7 @@ def main() -> int:
     file, api = Path(sys.argv[1]), Path(sys.argv[2])
     faults = json.loads(sys.argv[3])
     host = PretendedHost(file.parent / "steps", faults.get("fail"), int(faults.get("lose", 0)))
-    return run(Start(lambda: load(file), file, api), host)
+    return run(Start(lambda: load(file), file, api, Site.load()), host)
 
 
 if __name__ == "__main__":
