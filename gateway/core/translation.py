@@ -271,7 +271,9 @@ class Translation:
         if self.offload is not None:
             self.offload.fold(flow)
 
-    def advance_elsewhere(self, slot: int, flow_id: int, side: Side, flags: int, now: float) -> None:
+    def advance_elsewhere(
+        self, slot: int, flow_id: int, side: Side, flags: int, now: float
+    ) -> None:
         """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
         flow = self.table.at(slot)
         if flow is not None and flow.id == flow_id and flow.offloaded:

@@ -22,6 +22,11 @@ PLAN = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def mode() -> None:
+    """Once is enough here: no flow is carried by anything else."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() != 0:
         raise pytest.UsageError("tests/netns needs root: sudo scripts/test")
