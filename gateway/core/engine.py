@@ -397,6 +397,20 @@ class Engine:
             yield None
         yield Review(refused, ended)
 
+    def watch_every_packet(self, watched: bool) -> Iterator[None]:
+        """See every flow's packets here, or let them pass elsewhere again; a slice at a time."""
+        translation = self.translation
+        translation.watched = watched
+        start: int | None = 0
+        while start is not None and translation.offload is not None:
+            flows, start = self.flows.slice(start, REVIEW_SLICE)
+            for flow in flows:
+                if watched:
+                    translation.take_back(flow)
+                elif not flow.awaiting_removal and flow.state not in ENDED:
+                    translation.hand_over(flow)
+            yield None
+
     def security_records(self) -> list[SecurityRuleRecord]:
         """Every rule of every network security group, with its hits."""
         return security_records(self.admission.policy, self.configuration)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from random import Random
 
+from gateway.core.accounting import Connections
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
@@ -18,7 +19,16 @@ from gateway.core.nsg import Judgement
 from gateway.core.offload import Offload
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
-from gateway.core.tcp import CLOSING, ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State
+from gateway.core.tcp import (
+    CLOSING,
+    ENDED,
+    SEGMENT_OF_FLAGS,
+    TRANSITIONS,
+    Segment,
+    Side,
+    State,
+    is_opening,
+)
 from gateway.core.timers import Expiry
 from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
 
@@ -51,9 +61,11 @@ class Translation:
         self.outbound = outbound
         self.table = FlowTable(maximum)
         self.expiry = Expiry()
-        self.expiry.fold = self.fold
+        self.expiry.fold = self.table.traffic.fold = self.fold
+        self.connections = Connections()
         self.log: FlowLog | None = None
         self.offload: Offload | None = None
+        self.watched = False  # somebody wants to see every packet here: nothing is handed over
         self._random = Random(seed)
         self._exhausted = exhausted
         self._endpoints: dict[bytes, _Endpoint] = {}
@@ -168,6 +180,8 @@ class Translation:
         if flow.protocol == TCP and self.offload is not None:
             self.hand_over(flow)  # already: the answer to a SYN need not come here
         flow.machine.flows += 1
+        if flow.pool is not None:
+            self.connections.opened(flow.machine.name, flow.public, flow.protocol)
         if self.log is not None:
             self.log.opened(flow)
         return flow
@@ -213,6 +227,7 @@ class Translation:
                 return pool, port
         for pool in pools:
             pool.failed += 1
+            self.connections.failed(machine.name, pool.address, protocol)
             self._exhausted(machine, pool, protocol, original, now)
         return None
 
@@ -227,6 +242,8 @@ class Translation:
             if (side is Side.REPLY) is not flow.inbound:
                 flow.state = State.ESTABLISHED
             return
+        if is_opening(flags):
+            self.table.traffic.syn(flow, side)
         if flow.inbound:
             side = Side.REPLY if side is Side.ORIGINAL else Side.ORIGINAL  # who sent first
         following = TRANSITIONS.get((state, side, SEGMENT_OF_FLAGS[flags & 7]))
@@ -254,7 +271,7 @@ class Translation:
         A hairpin is two flows for each packet: both stay here.
         """
         offload = self.offload
-        if offload is None or flow.offloaded or flow.protocol not in (TCP, UDP):
+        if offload is None or flow.offloaded or self.watched or flow.protocol not in (TCP, UDP):
             return
         if flow.original[4:8] not in self.outbound.addresses:
             flow.offloaded = offload.install(flow)

@@ -36,6 +36,7 @@ from gateway.daemon.engine_client import (
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
 from gateway.daemon.flow_log import FlowLogWriter
+from gateway.daemon.metrics import metrics_endpoint
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
@@ -136,8 +137,7 @@ def application(
             raise NoSuchMachineError(values["vm"], answer)
         return _lines(_rule_lines(answer, expand))
 
-    async def status(request: Request) -> Response:
-        _refuse_unknown(dict(request.query_params))
+    async def status_document() -> dict[str, Any]:
         document = await engine.status()
         document["events"] = {
             **document.get("events", {}),
@@ -147,7 +147,11 @@ def application(
         if flow_log is not None:
             logged = document.get("flowLogs", {})
             document["flowLogs"] = {**logged, "unwritten": flow_log.unwritten}
-        return JSONResponse(document)
+        return document
+
+    async def status(request: Request) -> Response:
+        _refuse_unknown(dict(request.query_params))
+        return JSONResponse(await status_document())
 
     async def reload(request: Request) -> Response:
         values = dict(request.query_params)
@@ -163,6 +167,7 @@ def application(
             Route("/v1/nsg", security_rules),
             Route("/v1/status", status),
             Route("/v1/reload", reload, methods=["POST"]),
+            Route("/metrics", metrics_endpoint(engine, status_document)),
             *([] if captures is None else capture_routes(captures)),
         ],
         exception_handlers={

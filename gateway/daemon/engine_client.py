@@ -83,6 +83,10 @@ class EngineClient:
         """The SNAT port inventory; its parts are lists of PortRecord's fields."""
         return await self._share("ports")
 
+    async def metrics(self) -> Answer:
+        """What only a scrape needs; its parts are sections with rows (``metrics_answers``)."""
+        return await self._share("metrics")
+
     async def status(self) -> dict[str, Any]:
         """The engine process's status."""
         answer = await asyncio.shield(self._ask("status"))

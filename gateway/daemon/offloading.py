@@ -11,7 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 
 from gateway.core.flow import UDP, Flow
-from gateway.core.tcp import Side, State
+from gateway.core.tcp import ACK_FLAG, SYN_FLAG, Side, State
 from gateway.core.translation import Translation
 from gateway.datapath.fastpath import Direction, FastPath
 from gateway.datapath.fastpath.records import FROM_INSIDE, FROM_OUTSIDE
@@ -75,8 +75,10 @@ class Offloading:
         for report in self.path.reports():
             side = Side.REPLY if report.reverse else Side.ORIGINAL
             when = self._azure_time(report.when * 1e-9)
-            slot = report.counter // 2
-            translation.advance_elsewhere(slot, report.flow, side, report.flags, when)
+            slot, flags = report.counter // 2, report.flags
+            if flags & SYN_FLAG:
+                flags |= ACK_FLAG  # one that opens never passes there
+            translation.advance_elsewhere(slot, report.flow, side, flags, when)
 
     def close(self) -> None:
         """Forget what was counted. The path is its owner's to close."""

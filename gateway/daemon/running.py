@@ -29,6 +29,7 @@ from gateway.daemon.flow_log import message
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
+from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.offloading import Offloading
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.security_answers import SecurityAnswers
@@ -90,6 +91,7 @@ class Gateway:
         self._losses_due = 0.0
         self._handler_errors = 0
         self._restarts: deque[float] = deque(maxlen=API_RESTARTS)
+        self._restart_count = 0
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
@@ -99,12 +101,17 @@ class Gateway:
             self.engine,
             use_ways=self._use_ways,
             on_event=lambda name, about: self._own_event(name, "Informational", about),
+            in_slices=lambda work: self.turns.in_slices(work),
         )
         self.control = ControlChannel(
             self.engine,
             status=self.status,
             reload=self._reload,
-            questions=SecurityAnswers(self.engine).questions | self._captures.questions,
+            questions={
+                **SecurityAnswers(self.engine).questions,
+                **MetricsAnswers(self.engine, lambda: self.turns.now).questions,
+                **self._captures.questions,
+            },
             flow_log=self._next_flow_log,
         )
         self.turns = Turns(
@@ -171,7 +178,7 @@ class Gateway:
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
             "captures": self._captures.running,
-            "apiRestarts": len(self._restarts),
+            "apiRestarts": self._restart_count,
         }
 
     def _fast_path_status(self) -> dict[str, Any]:
@@ -357,6 +364,7 @@ class Gateway:
             )
             return
         self._restarts.append(real)
+        self._restart_count += 1
         say("the API process ended: starting it again; packets are not affected")
         try:
             self.start_api()

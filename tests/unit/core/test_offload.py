@@ -215,6 +215,30 @@ def test_between_vms_is_handed_over_too(run: Run) -> None:
     assert len(run.elsewhere.flows) == 1
 
 
+def test_who_wants_to_see_every_packet_sees_them_and_then_no_longer(run: Run) -> None:
+    run.send(SYN)
+    run.send(SYN_ACK, IN)
+    (flow,) = run.elsewhere.flows
+    run.elsewhere.passed[flow.id] = (4, 4, 1.0)
+    assert list(run.engine.watch_every_packet(True)) == [None]
+    assert run.elsewhere.flows == []
+    assert (flow.packets_out, flow.packets_in) == (5, 5)
+    run.send(SYN.replace("40000", "40001"))
+    assert run.elsewhere.flows == []
+    assert list(run.engine.watch_every_packet(False)) == [None]
+    assert len(run.elsewhere.flows) == 2
+
+
+def test_the_sums_of_traffic_have_what_passed_elsewhere(run: Run) -> None:
+    run.send(SYN)
+    (flow,) = run.elsewhere.flows
+    run.elsewhere.passed[flow.id] = (10, 20, 1.0)
+    *_, sums = run.engine.flows.traffic.walk(run.engine.flows)
+    assert sums is not None
+    (row,) = sums.rows.values()
+    assert (row[0], row[2]) == (11, 20)
+
+
 def test_flow_logs_count_what_passed_elsewhere(run: Run) -> None:
     run.send(SYN)
     (flow,) = run.elsewhere.flows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import threading
@@ -24,8 +25,10 @@ from gateway.daemon.control import ControlChannel
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.messages import Kind
+from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.model.loading import load_text
+from tests.unit.daemon.scraping import status_of
 
 
 def flow(number: int, **changes: Any) -> FlowRecord:
@@ -142,15 +145,21 @@ class Served:
         self.engine = FakeEngine()
         self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, NOTHING_DONE)
         self.enforced: list[bool] = []
-        judging = judging_engine()
+        self._judging = judging = judging_engine()
         self.ways = judging.ways
-        self.captures = Captures(judging, use_ways=self._use_ways, on_event=self._tell)
+        self.captures = Captures(
+            judging, use_ways=self._use_ways, on_event=self._tell, in_slices=lambda work: None
+        )
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.control = ControlChannel(
             self.engine,
             status=self._status,
             reload=self._reload,
-            questions=SecurityAnswers(judging).questions | self.captures.questions,
+            questions={
+                **SecurityAnswers(judging).questions,
+                **MetricsAnswers(judging, lambda: 0.0).questions,
+                **self.captures.questions,
+            },
         )
         self._packets: list[tuple[bytes, int]] = []
         self._posted: list[dict[str, Any]] = []
@@ -161,7 +170,11 @@ class Served:
         self.on_reload(answer)
 
     def _status(self) -> dict[str, Any]:
-        return {"flows": len(self.engine.flows), "uptimeSeconds": 61.5, "drops": {"Malformed": 2}}
+        return status_of(self._judging) | {
+            "flows": len(self.engine.flows),
+            "pid": os.getpid(),
+            "drops": {"Malformed": 2},
+        }
 
     def _use_ways(self, ways: tuple[Way, ...]) -> None:
         self.ways = ways
