@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gateway.core import icmp
 from gateway.core.admission import Admission, Refused
@@ -66,6 +66,12 @@ class Review(NamedTuple):
     ended: int
 
 
+class _Refuse(Protocol):
+    def __call__(
+        self, reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
+    ) -> bytes | None: ...
+
+
 class Engine:
     """A gateway without its wires. ``seed`` fixes the choice among frontends."""
 
@@ -86,6 +92,7 @@ class Engine:
         self.ways = self._build_ways()
         self.admission = self._admission(configuration)
         self.translation.log = self._flow_log(configuration)
+        self._refuse: _Refuse = self._drop  # who wants to be told of refusals stands before it
         self._now = now
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
         self._drops = dict.fromkeys(DropReason, 0)
@@ -427,7 +434,24 @@ class Engine:
                 self._log_denial(self.translation.log, view, decisive)
         return self._refuse(answer.reason, view.packet, answer.vm, rule)
 
-    def _refuse(
+    def tell_refusals(
+        self, told: Callable[[DropReason, str | None, str | None], None] | None
+    ) -> None:
+        """Call ``told`` with reason, VM and rule of every refusal; None: tell nobody any more."""
+        if told is None:
+            self._refuse = self._drop
+            return
+        drop = self._drop
+
+        def refuse(
+            reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
+        ) -> bytes | None:
+            told(reason, vm, rule)
+            return drop(reason, packet, vm, rule)
+
+        self._refuse = refuse
+
+    def _drop(
         self, reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
     ) -> bytes | None:
         """The verdict on a packet that is dropped: counted, and sampled into an event."""

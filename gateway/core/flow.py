@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.core.accounting import Traffic
 from gateway.core.tcp import CLOSING, ENDED, State
 from gateway.model.profile import Method
 
@@ -160,6 +161,7 @@ class FlowTable:
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
+        self.traffic = Traffic()
         self.tcp_original: dict[bytes, Flow] = {}
         self.tcp_reply: dict[bytes, Flow] = {}
         self.udp_original: dict[bytes, Flow] = {}
@@ -245,6 +247,7 @@ class FlowTable:
         self.detach_reply(flow)
         if flow.awaiting_removal and self.reclaimed.get((flow.protocol, flow.original)) is flow:
             del self.reclaimed[flow.protocol, flow.original]
+        self.traffic.ended(flow)
         self._slots[flow.slot] = None
         self._free_slots.append(flow.slot)
         flow.slot = -1

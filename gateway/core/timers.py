@@ -55,6 +55,10 @@ class Expiry:
             flow.bucket.discard(flow)
             flow.bucket = None
 
+    def lag(self, now: float) -> float:
+        """By how many seconds the oldest bucket to look at is overdue."""
+        return max(0.0, now - self._heap[0].due * TICK) if self._heap else 0.0
+
     def expire(self, now: float, end: Callable[[Flow], None], limit: int) -> int:
         """Call ``end`` for each flow whose deadline has passed, looking at ``limit`` at most.
 

@@ -11,13 +11,23 @@ from collections import defaultdict
 from collections.abc import Callable
 from random import Random
 
+from gateway.core.accounting import Connections
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
-from gateway.core.tcp import CLOSING, ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Segment, Side, State
+from gateway.core.tcp import (
+    CLOSING,
+    ENDED,
+    SEGMENT_OF_FLAGS,
+    TRANSITIONS,
+    Segment,
+    Side,
+    State,
+    is_opening,
+)
 from gateway.core.timers import Expiry
 from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
 
@@ -50,6 +60,7 @@ class Translation:
         self.outbound = outbound
         self.table = FlowTable(maximum)
         self.expiry = Expiry()
+        self.connections = Connections()
         self.log: FlowLog | None = None
         self._random = Random(seed)
         self._exhausted = exhausted
@@ -163,6 +174,8 @@ class Translation:
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
         flow.machine.flows += 1
+        if flow.pool is not None:
+            self.connections.opened(flow.machine.name, flow.public, flow.protocol)
         if self.log is not None:
             self.log.opened(flow)
         return flow
@@ -207,6 +220,7 @@ class Translation:
                 return pool, port
         for pool in pools:
             pool.failed += 1
+            self.connections.failed(machine.name, pool.address, protocol)
             self._exhausted(machine, pool, protocol, original, now)
         return None
 
@@ -221,6 +235,8 @@ class Translation:
             if (side is Side.REPLY) is not flow.inbound:
                 flow.state = State.ESTABLISHED
             return
+        if is_opening(flags):
+            self.table.traffic.syn(flow, side)
         if flow.inbound:
             side = Side.REPLY if side is Side.ORIGINAL else Side.ORIGINAL  # who sent first
         following = TRANSITIONS.get((state, side, SEGMENT_OF_FLAGS[flags & 7]))

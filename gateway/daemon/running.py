@@ -19,14 +19,17 @@ from typing import Any
 
 from gateway import __version__
 from gateway.core.engine import Engine
+from gateway.core.established import Way
 from gateway.core.events import Event
 from gateway.daemon import notify
+from gateway.daemon.capture import Captures
 from gateway.daemon.control import ControlChannel
 from gateway.daemon.event_log import event_document, gateway_event, iso
 from gateway.daemon.flow_log import message
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
+from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
@@ -81,16 +84,26 @@ class Gateway:
         self._losses_due = 0.0
         self._handler_errors = 0
         self._restarts: deque[float] = deque(maxlen=API_RESTARTS)
+        self._restart_count = 0
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
         self._flow_log_due = False
         self._flow_log_lost = 0
+        self._captures = Captures(
+            self.engine,
+            use_ways=self._use_ways,
+            on_event=lambda name, about: self._own_event(name, "Informational", about),
+        )
         self.control = ControlChannel(
             self.engine,
             status=self.status,
             reload=self._reload,
-            questions=SecurityAnswers(self.engine).questions,
+            questions={
+                **SecurityAnswers(self.engine).questions,
+                **MetricsAnswers(self.engine, lambda: self.turns.now).questions,
+                **self._captures.questions,
+            },
             flow_log=self._next_flow_log,
         )
         self.turns = Turns(
@@ -153,7 +166,8 @@ class Gateway:
             "queue": {} if self._queue is None else queue_document(self._queue),
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
-            "apiRestarts": len(self._restarts),
+            "captures": self._captures.running,
+            "apiRestarts": self._restart_count,
         }
 
     def _azure_time(self, real: float) -> float:
@@ -171,12 +185,19 @@ class Gateway:
             notify.notify("STOPPING=1")
             self._own_event("Stopped", "Informational", {"pid": os.getpid()})
             self._flow_log_due = True
+            self._captures.hurry()
             for _ in range(FLOW_LOG_MESSAGES_AT_STOP):
                 if not self.control.work(self.turns.now) or not self.control.has_work:
                     break
             self.turns.stop()
         elif number == RELOAD:
             self._reload(lambda kind, payload: None, enforce=False)
+
+    def _use_ways(self, ways: tuple[Way, ...]) -> None:
+        """The captures have packets watched, or no longer watched."""
+        assert self._queue is not None
+        self._queue.change_ways(ways)
+        self.control.captured = self._captures.next_message if self._captures.running else None
 
     # -- flow logs
 
@@ -255,6 +276,7 @@ class Gateway:
 
     def _on_api_gone(self) -> None:
         self.control.disconnect()
+        self._captures.end_all()
         self._api_running = False
 
     def _housekeeping(self, real: float) -> None:
@@ -316,6 +338,7 @@ class Gateway:
             )
             return
         self._restarts.append(real)
+        self._restart_count += 1
         say("the API process ended: starting it again; packets are not affected")
         try:
             self.start_api()
