@@ -24,7 +24,7 @@ def _list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 
 @click.command(
     epilog=examples(
-        "snatgw run -c /etc/snatgw.yaml",
+        "snatgw run -c /etc/snatgw/snatgw.yaml",
         "snatgw run --inside lan0 --outside wan0 --public-ip 203.0.113.10",
         "snatgw run --inside lan0,lan1 --outside wan0 --public-ip 203.0.113.10 --time-scale 60",
     )
