@@ -124,21 +124,26 @@ class Connections:
         """A packet that would have opened a flow found no free port on a public IP."""
         self._row(vm, public, protocol)[1] += 1
 
-    def pair(self, vm: str, public: bytes) -> Pair:
-        """The pair's own name if it has a row, or can still get one; else ``OTHER_PAIR``."""
+    def expect(self, vm: str, public: bytes, protocol: int) -> Pair:
+        """Begin the row at zero, and say whose it is: the pair's own, or that of the others."""
+        pair = self._pair(vm, public)
+        self.rows.setdefault((pair, protocol), [0, 0])
+        return pair
+
+    def _row(self, vm: str, public: bytes, protocol: int) -> list[int]:
+        key = self._pair(vm, public), protocol
+        row = self.rows.get(key)
+        if row is None:
+            row = self.rows[key] = [0, 0]
+        return row
+
+    def _pair(self, vm: str, public: bytes) -> Pair:
         pair = vm, public
         if pair not in self._pairs:
             if len(self._pairs) >= self._series:
                 return OTHER_PAIR
             self._pairs.add(pair)
         return pair
-
-    def _row(self, vm: str, public: bytes, protocol: int) -> list[int]:
-        key = self.pair(vm, public), protocol
-        row = self.rows.get(key)
-        if row is None:
-            row = self.rows[key] = [0, 0]
-        return row
 
 
 def _counters(flow: Flow) -> tuple[int, int, int, int]:

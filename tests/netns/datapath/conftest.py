@@ -20,6 +20,8 @@ PLAN = {
     "pairs": {PUBLIC: VM},
     "prefixes": ["10.0.0.0/16"],
 }
+READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+"""A shell command, for ``before``: as containers have it."""
 
 
 @pytest.fixture(autouse=True, scope="module")
