@@ -53,6 +53,7 @@ class Flow:
         "last_seen",
         "machine",
         "method",
+        "offloaded",
         "original",
         "packets_in",
         "packets_out",
@@ -106,6 +107,7 @@ class Flow:
         self.public = public
         self.public_port = PORTS[reply[10] << 8 | reply[11]]
         self.awaiting_removal = False
+        self.offloaded = False  # packets pass elsewhere (``offload.py``): fold before reading
         self.inbound = inbound  # the remote sent first
         self.judgements = judgements  # what the security groups said when the flow opened
         # RFC 1624 eqn. 3 in arithmetic modulo 65535: what the source's rewriting adds to the
@@ -154,6 +156,7 @@ class FlowRecord(NamedTuple):
     idle: float
     expires_in: float
     awaiting_removal: bool
+    offloaded: bool
 
 
 class FlowTable:
@@ -252,6 +255,10 @@ class FlowTable:
         self._free_slots.append(flow.slot)
         flow.slot = -1
 
+    def at(self, slot: int) -> Flow | None:
+        """The flow in a slot."""
+        return self._slots[slot] if slot < len(self._slots) else None
+
     def slice(self, start: int, count: int) -> tuple[list[Flow], int | None]:
         """The flows in slots ``start`` to ``start + count``, and where to go on (None: done)."""
         following = start + count
@@ -287,4 +294,5 @@ def record(flow: Flow, now: float) -> FlowRecord:
         idle=now - flow.last_seen,
         expires_in=max(0.0, flow.last_seen + flow.timeout - now),
         awaiting_removal=flow.awaiting_removal,
+        offloaded=flow.offloaded,
     )

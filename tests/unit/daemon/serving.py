@@ -54,6 +54,7 @@ def flow(number: int, **changes: Any) -> FlowRecord:
         idle=1.0,
         expires_in=239.0,
         awaiting_removal=False,
+        offloaded=False,
     )
     return record._replace(**changes)
 
@@ -146,7 +147,9 @@ class Served:
         self.enforced: list[bool] = []
         self._judging = judging = judging_engine()
         self.ways = judging.ways
-        self.captures = Captures(judging, use_ways=self._use_ways, on_event=self._tell)
+        self.captures = Captures(
+            judging, use_ways=self._use_ways, on_event=self._tell, in_slices=lambda work: None
+        )
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.control = ControlChannel(
             self.engine,
