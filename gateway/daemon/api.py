@@ -34,6 +34,7 @@ from gateway.daemon.engine_client import (
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
 from gateway.daemon.flow_log import FlowLogWriter
+from gateway.daemon.live_api import live_routes
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
@@ -43,6 +44,7 @@ from gateway.daemon.queries import (
     suggestion,
     unknown_parameters,
 )
+from gateway.daemon.sampling import Sampler
 from gateway.daemon.security_listing import read_rules
 
 EVENTS_PER_CHUNK = 256
@@ -77,9 +79,15 @@ class NoSuchMachineError(Exception):
 
 
 def application(
-    engine: EngineClient, events: Events, flow_log: FlowLogWriter | None = None
+    engine: EngineClient,
+    events: Events,
+    flow_log: FlowLogWriter | None = None,
+    sampler: Sampler | None = None,
 ) -> Starlette:
-    """The API over an engine's client, an event log and the flow logs' writer."""
+    """The API over an engine's client, an event log, the flow logs' writer and a sampler.
+
+    The sampler is one that the caller has running; without it there is nothing live.
+    """
 
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
@@ -158,6 +166,7 @@ def application(
             Route("/v1/nsg", security_rules),
             Route("/v1/status", status),
             Route("/v1/reload", reload, methods=["POST"]),
+            *([] if sampler is None else live_routes(sampler)),
         ],
         exception_handlers={
             QueryError: _problems(400),

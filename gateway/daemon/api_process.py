@@ -26,6 +26,7 @@ from gateway.daemon.api import Events, application
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.flow_log import FlowLogWriter
+from gateway.daemon.sampling import Sampler
 
 
 class _Server(uvicorn.Server):
@@ -63,9 +64,10 @@ async def _serve(
         on_flow_log=lambda message: flow_log.add(message, time.time()),
     )
     engine.start()
-    looking = asyncio.create_task(_look_at(flow_log))
+    sampler = Sampler(engine, log)
+    tasks = [asyncio.create_task(_look_at(flow_log)), asyncio.create_task(sampler.run())]
     configuration = uvicorn.Config(
-        application(engine, events, flow_log),
+        application(engine, events, flow_log, sampler),
         http="h11",
         ws="none",
         lifespan="off",
@@ -75,7 +77,8 @@ async def _serve(
         limit_concurrency=256,
     )
     await _Server(configuration).serve(sockets=[listener])
-    looking.cancel()
+    for task in tasks:
+        task.cancel()
 
 
 async def _look_at(flow_log: FlowLogWriter) -> None:
