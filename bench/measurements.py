@@ -22,6 +22,8 @@ from bench.namespaces import BenchError, run
 TARGET = 0.7  # of (c)
 ALL_FLOWS, PER_SOURCE = 63_488, 1024  # 62 VMs with 1,024 ports each: one public IP's worth
 BYTES_PER_FLOW = 700
+RULES_LIMIT = 3.0
+"""Judging a flow by 1,000 rules next to judging it by 10: at most this many times the cost."""
 
 
 @dataclass
@@ -250,8 +252,22 @@ FILLING_TITLES = {
 
 
 def _engine(name: str, size: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.engine_only", name, str(size)]
-    return dict(json.loads(run(command, timeout=180)))
+    return _alone("bench.engine_only", name, str(size))
+
+
+def _alone(module: str, *arguments: str) -> dict[str, Any]:
+    return dict(json.loads(run([sys.executable, "-m", module, *arguments], timeout=180)))
+
+
+def security_rules(bench: Bench) -> None:
+    """A flow's first packet judged by 10 rules and by 1,000."""
+    bench.say("security rules: 10 and 1,000 of them")
+    times = _alone("bench.security_rules", "5" if bench.rounds < 5 else "21")
+    for name, title in (("few", "10 rules"), ("many", "1,000 rules with 4,000 prefixes")):
+        bench.alone.append(Alone(f"rules-{name}", f"flow judged by {title}", times[name], "us"))
+    title = "flow judged by 1,000 rules with 4,000 prefixes / by 10 rules"
+    ratio = times["many"] / times["few"]
+    bench.alone.append(Alone("rules", title, ratio, "", RULES_LIMIT))
 
 
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
@@ -261,6 +277,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "new-flows": new_flows,
     "listing": listing,
     "engine": engine,
+    "security-rules": security_rules,
 }
 """In the order in which they run."""
 
@@ -271,5 +288,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "new-flows": FORWARDERS,
     "listing": ("snatgw",),
     "engine": (),
+    "security-rules": (),
 }
 """The gateways that each needs."""

@@ -10,7 +10,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +18,8 @@ from gateway.cli.options import Failure
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+PIECE = 256 << 10
+"""Bytes of a stream that are read at once, at most."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -31,6 +33,30 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(CONNECT_SECONDS)
         self.sock.connect(self._path)
         self.sock.settimeout(self._patience)
+
+
+class Stream:
+    """An answer that goes on: ``headers`` at once, then pieces as they come."""
+
+    def __init__(self, response: http.client.HTTPResponse, connection: socket.socket) -> None:
+        self.headers = response.headers
+        self.cut = False
+        """Whether it ended without its end."""
+        self._response = response
+        self._connection = connection
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, as it comes, to its end."""
+        try:
+            while piece := self._response.read1(PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException):
+            self.cut = True
+
+    def stop(self) -> None:
+        """Cut the stream, from a signal handler or another thread."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
 
 class Daemon:
@@ -50,13 +76,24 @@ class Daemon:
         self, target: str, query: Mapping[str, str], *, follow: bool = False
     ) -> Iterator[dict[str, Any]]:
         """A list: an object a line, as they come. ``follow``: wait for more without end."""
-        full = f"{target}?{urlencode(query)}" if query else target
-        with closing(self._open("GET", full, None if follow else ANSWER_SECONDS)) as response:
+        timeout = None if follow else ANSWER_SECONDS
+        with closing(self._open("GET", _full(target, query), timeout)) as response:
             while line := self._read(response, b"\n"):
                 yield json.loads(line)
 
+    @contextmanager
+    def stream(self, target: str, query: Mapping[str, str]) -> Iterator[Stream]:
+        """An answer without an end of its own, as bytes."""
+        connection = _Connection(self._path, None)
+        with closing(connection), closing(self._ask(connection, "GET", _full(target, query))) as r:
+            yield Stream(r, connection.sock)
+
     def _open(self, method: str, target: str, timeout: float | None) -> http.client.HTTPResponse:
-        connection = _Connection(self._path, timeout)
+        return self._ask(_Connection(self._path, timeout), method, target)
+
+    def _ask(
+        self, connection: http.client.HTTPConnection, method: str, target: str
+    ) -> http.client.HTTPResponse:
         try:
             connection.request(method, target)
             response = connection.getresponse()
@@ -89,6 +126,10 @@ class Daemon:
         if isinstance(error, http.client.HTTPException | ConnectionError):
             return f"the daemon on {self._path} ended while it answered"
         return f"{self._path}: {error.strerror or error}"
+
+
+def _full(target: str, query: Mapping[str, str]) -> str:
+    return f"{target}?{urlencode(query)}" if query else target
 
 
 def _problems(status: int, body: bytes) -> list[str]:

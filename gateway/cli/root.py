@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": ("gateway.cli.explain:explain", "What would happen to a packet, and why."),
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
+    "capture": ("gateway.cli.capture:capture", "Packets of both sides, as pcapng."),
     "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),
     "import": ("gateway.cli.importing:import_", "Azure's JSON to a configuration."),
     "lab": ("gateway.lab.commands:lab", "The namespace lab: VMs, gateway, internet."),

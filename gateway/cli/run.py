@@ -24,7 +24,7 @@ def _list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 
 @click.command(
     epilog=examples(
-        "snatgw run -c /etc/snatgw.yaml",
+        "snatgw run -c /etc/snatgw/snatgw.yaml",
         "snatgw run --inside lan0 --outside wan0 --public-ip 203.0.113.10",
         "snatgw run --inside lan0,lan1 --outside wan0 --public-ip 203.0.113.10 --time-scale 60",
     )
@@ -61,6 +61,7 @@ def _list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     help="Where events are kept.  [default: /var/lib/snatgw]",
 )
 @click.option("--maximum-flows", type=click.IntRange(1, 100_000_000), metavar="N")
+@click.option("--http", metavar="IP:PORT", help="Dashboard and metrics, as in 127.0.0.1:8480.")
 @click.option("--icmp-echo", type=click.Choice(["drop", "translate"]), help="Ping through SNAT.")
 @api_option
 def run(
@@ -90,6 +91,7 @@ def run(
     from gateway.daemon.host import LinuxHost
     from gateway.daemon.lifecycle import Start
     from gateway.daemon.lifecycle import run as run_gateway
+    from gateway.web.site import Site
 
     def read() -> Loaded:
         if file is not None:
@@ -99,7 +101,7 @@ def run(
         assert outside is not None
         return _from_flags(inside, outside, public_ips, internet_prefixes, given)
 
-    start = Start(read, None if file is None else Path(file), Path(api))
+    start = Start(read, None if file is None else Path(file), Path(api), Site.load())
     sys.exit(run_gateway(start, LinuxHost()))
 
 
@@ -116,6 +118,7 @@ def _from_flags(
         "time_scale": "timeScale",
         "state_directory": "stateDirectory",
         "maximum_flows": "maximumFlows",
+        "http": "http",
         "icmp_echo": "icmpEcho",
     }
     settings = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gateway.core import icmp
 from gateway.core.admission import Admission, Refused
@@ -31,6 +31,7 @@ from gateway.core.events import (
 from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
 from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement, Policy
+from gateway.core.offload import BUSY, NEVER, Offload
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
@@ -66,11 +67,22 @@ class Review(NamedTuple):
     ended: int
 
 
+class _Refuse(Protocol):
+    def __call__(
+        self, reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
+    ) -> bytes | None: ...
+
+
 class Engine:
     """A gateway without its wires. ``seed`` fixes the choice among frontends."""
 
     def __init__(
-        self, configuration: Configuration, *, seed: int | None = None, now: float = 0.0
+        self,
+        configuration: Configuration,
+        *,
+        seed: int | None = None,
+        now: float = 0.0,
+        offload: Offload | None = None,
     ) -> None:
         self.configuration = configuration
         self.profile = PROFILES[configuration.gateway.profile]
@@ -82,10 +94,12 @@ class Engine:
             seed,
             self._exhausted,
         )
+        self.translation.offload = offload
         self.flows = self.translation.table
         self.ways = self._build_ways()
         self.admission = self._admission(configuration)
         self.translation.log = self._flow_log(configuration)
+        self._refuse: _Refuse = self._drop  # who wants to be told of refusals stands before it
         self._now = now
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
         self._drops = dict.fromkeys(DropReason, 0)
@@ -117,11 +131,12 @@ class Engine:
         }
         ways = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
+        busy = NEVER if self.translation.offload is None else BUSY
         for arrival, established in (
             (Arrival.OUTBOUND, established_outbound),
             (Arrival.INBOUND, established_inbound),
         ):
-            ways[arrival] = established(self.flows, ways[arrival])
+            ways[arrival] = established(self.flows, ways[arrival], self.translation.hand_over, busy)
         return tuple(ways)
 
     def _checked(self, stages: Callable[[PacketView, float], bytes | None]) -> Way:
@@ -297,6 +312,9 @@ class Engine:
     ) -> tuple[list[FlowRecord], int | None]:
         """A slice of the flow table and where the next one starts (None: this was the last)."""
         flows, following = self.flows.slice(start, count)
+        for flow in flows:
+            if flow.offloaded:
+                self.translation.fold(flow)
         return [record(flow, now) for flow in flows], following
 
     def port_records(self, now: float) -> Iterator[PortRecord | None]:
@@ -330,6 +348,7 @@ class Engine:
         self.admission.policy.take_over_hits(policy)
         self.translation.log = self._flow_log(configuration)
         self.flows.maximum = configuration.gateway.maximum_flows
+        owners = self.outbound.owners()
         resized = self.outbound.apply(plan(configuration, self.profile))
         broken = self.translation.resize(resized, now)
         changes = changes_between(before, configuration, self.profile)
@@ -347,7 +366,9 @@ class Engine:
                         now, allotment.machine.name, address, max(change.before - after, 0), lost
                     )
                 )
-        ended = self.translation.end_misplaced()
+        # A look at every flow: only where an address went, or went to another VM.
+        moved = owners.items() - self.outbound.owners().items()
+        ended = self.translation.end_misplaced() if moved else 0
         if ended:
             changes.append(f"{ended} flows ended: their public IP is no longer their VM's")
         return changes
@@ -375,6 +396,20 @@ class Engine:
                     ended += 1
             yield None
         yield Review(refused, ended)
+
+    def watch_every_packet(self, watched: bool) -> Iterator[None]:
+        """See every flow's packets here, or let them pass elsewhere again; a slice at a time."""
+        translation = self.translation
+        translation.watched = watched
+        start: int | None = 0
+        while start is not None and translation.offload is not None:
+            flows, start = self.flows.slice(start, REVIEW_SLICE)
+            for flow in flows:
+                if watched:
+                    translation.take_back(flow)
+                elif not flow.awaiting_removal and flow.state not in ENDED:
+                    translation.hand_over(flow)
+            yield None
 
     def security_records(self) -> list[SecurityRuleRecord]:
         """Every rule of every network security group, with its hits."""
@@ -408,7 +443,9 @@ class Engine:
         subnets, everything = self.admission.scope.subnets, mode != "nsg"
         log = self.translation.log
         if log is None:
-            return FlowLog(subnets, everything=everything)
+            log = FlowLog(subnets, everything=everything)
+            log.fold = self.translation.fold
+            return log
         log.subnets, log.everything = subnets, everything
         return log
 
@@ -424,7 +461,24 @@ class Engine:
                 self._log_denial(self.translation.log, view, decisive)
         return self._refuse(answer.reason, view.packet, answer.vm, rule)
 
-    def _refuse(
+    def tell_refusals(
+        self, told: Callable[[DropReason, str | None, str | None], None] | None
+    ) -> None:
+        """Call ``told`` with reason, VM and rule of every refusal; None: tell nobody any more."""
+        if told is None:
+            self._refuse = self._drop
+            return
+        drop = self._drop
+
+        def refuse(
+            reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
+        ) -> bytes | None:
+            told(reason, vm, rule)
+            return drop(reason, packet, vm, rule)
+
+        self._refuse = refuse
+
+    def _drop(
         self, reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
     ) -> bytes | None:
         """The verdict on a packet that is dropped: counted, and sampled into an event."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.core.accounting import Traffic
 from gateway.core.tcp import CLOSING, ENDED, State
 from gateway.model.profile import Method
 
@@ -55,6 +56,7 @@ class Flow:
         "last_seen",
         "machine",
         "method",
+        "offloaded",
         "original",
         "packets_in",
         "packets_out",
@@ -108,6 +110,7 @@ class Flow:
         self.public = public
         self.public_port = PORTS[reply[10] << 8 | reply[11]]
         self.awaiting_removal = False
+        self.offloaded = False  # packets pass elsewhere (``offload.py``): fold before reading
         self.inbound = inbound  # the remote sent first
         self.judgements = judgements  # what the security groups said when the flow opened
         # RFC 1624 eqn. 3 in arithmetic modulo 65535: what the source's rewriting adds to the
@@ -156,6 +159,7 @@ class FlowRecord(NamedTuple):
     idle: float
     expires_in: float
     awaiting_removal: bool
+    offloaded: bool
 
 
 class FlowTable:
@@ -163,6 +167,7 @@ class FlowTable:
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
+        self.traffic = Traffic()
         self.tcp_original: dict[bytes, Flow] = {}
         self.tcp_reply: dict[bytes, Flow] = {}
         self.udp_original: dict[bytes, Flow] = {}
@@ -248,9 +253,14 @@ class FlowTable:
         self.detach_reply(flow)
         if flow.awaiting_removal and self.reclaimed.get((flow.protocol, flow.original)) is flow:
             del self.reclaimed[flow.protocol, flow.original]
+        self.traffic.ended(flow)
         self._slots[flow.slot] = None
         self._free_slots.append(flow.slot)
         flow.slot = -1
+
+    def at(self, slot: int) -> Flow | None:
+        """The flow in a slot."""
+        return self._slots[slot] if slot < len(self._slots) else None
 
     def slice(self, start: int, count: int) -> tuple[list[Flow], int | None]:
         """The flows in slots ``start`` to ``start + count``, and where to go on (None: done)."""
@@ -287,4 +297,5 @@ def record(flow: Flow, now: float) -> FlowRecord:
         idle=now - flow.last_seen,
         expires_in=max(0.0, flow.last_seen + flow.timeout - now),
         awaiting_removal=flow.awaiting_removal,
+        offloaded=flow.offloaded,
     )

@@ -142,6 +142,10 @@ class Outbound:
         )
         return Machine(standalone, named=False)
 
+    def owners(self) -> dict[bytes, Machine | None]:
+        """Each public address and whose own it is (None: its ports are shared)."""
+        return {address: public.instance_of for address, public in self.addresses.items()}
+
     def default_offers(self) -> list[tuple[bytes, int]]:
         """What a standalone machine without ports could be dealt: address and ports, or 0."""
         ports = self._default_ports

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 WORD = 256  # ports in a word of ``Holes``: two levels of about this size cover 64,000
 BUSIEST = 10  # destinations in a port record
-SLICE = 4096  # destinations looked at between two chances to handle packets
+SLICE = 1024  # destinations looked at between two chances to handle packets
 
 
 class Holes:
@@ -97,7 +97,8 @@ class PortPool:
 
     A destination is a key of 4 bytes (address) or 6 (address and port), as the profile defines it.
     ``_taken`` has, for each destination with flows, either the number n of ports held when these
-    are just the n lowest (the common case: no object at all), or their ``Holes``.
+    are just the n lowest, or -i when the port of index i is the only one (a UDP endpoint that keeps
+    its port), or their ``Holes``. The first two are the common cases, and need no object.
     """
 
     __slots__ = (
@@ -155,6 +156,8 @@ class PortPool:
     def take(self, destination: bytes) -> int:
         """Hold the lowest port that is free toward ``destination``; 0 if there is none."""
         taken = self._taken.get(destination, 0)
+        if isinstance(taken, int) and taken < 0:
+            taken = self._with_holes(destination, taken)
         if isinstance(taken, int):
             index = taken
             if index == self.count:
@@ -174,13 +177,17 @@ class PortPool:
         if index < 0:
             return False
         taken = self._taken.get(destination, 0)
+        if isinstance(taken, int) and taken < 0:
+            taken = self._with_holes(destination, taken)
         if isinstance(taken, int):
             if index < taken:
                 return False
             if index == taken:
                 self._taken[destination] = taken + 1
+            elif not taken:
+                self._taken[destination] = -index
             else:
-                taken = self._taken[destination] = Holes(taken, self.count)
+                taken = self._with_holes(destination, taken)
                 taken.take(index)
         elif taken.is_free(index):
             taken.take(index)
@@ -194,14 +201,12 @@ class PortPool:
         index = self.index(port)
         taken = self._taken[destination]
         if isinstance(taken, int):
-            if index == taken - 1:
-                if index:
-                    self._taken[destination] = index
-                else:
-                    del self._taken[destination]
+            if taken < 0 or taken == 1:
+                del self._taken[destination]
+            elif index == taken - 1:
+                self._taken[destination] = index
             else:
-                holes = self._taken[destination] = Holes(taken, self.count)
-                holes.put(index)
+                self._with_holes(destination, taken).put(index)
         else:
             taken.put(index)
             if not taken.taken:
@@ -212,8 +217,12 @@ class PortPool:
 
     def free_toward(self, destination: bytes) -> int:
         """How many more flows this pool could carry toward ``destination``."""
-        taken = self._taken.get(destination, 0)
-        return self.count - (taken if isinstance(taken, int) else taken.taken)
+        return self.count - _ports_held(self._taken.get(destination, 0))
+
+    @property
+    def destinations(self) -> int:
+        """How many destinations have a flow: what ``busiest`` has to look at."""
+        return len(self._taken)
 
     @property
     def held(self) -> int:
@@ -223,8 +232,8 @@ class PortPool:
     def busiest(self) -> Iterator[tuple[tuple[bytes, int], ...] | None]:
         """The destinations that hold the most ports, busiest first; None after each slice."""
         best: list[tuple[int, bytes]] = []
-        for number, (destination, taken) in enumerate(list(self._taken.items()), 1):
-            entry = (taken if isinstance(taken, int) else taken.taken, destination)
+        for number, destination in enumerate(list(self._taken), 1):
+            entry = (_ports_held(self._taken.get(destination, 0)), destination)
             if len(best) < BUSIEST:
                 heappush(best, entry)
             elif entry > best[0]:
@@ -232,6 +241,14 @@ class PortPool:
             if not number % SLICE:
                 yield None
         yield tuple((destination, used) for used, destination in sorted(best, reverse=True))
+
+    def _with_holes(self, destination: bytes, taken: int) -> Holes:
+        """What is held toward ``destination``, in the form that can have gaps."""
+        holes = Holes(max(taken, 0), self.count)
+        if taken < 0:
+            holes.take(-taken)
+        self._taken[destination] = holes
+        return holes
 
     def _hold(self, index: int) -> None:
         holders = self._holders
@@ -242,6 +259,13 @@ class PortPool:
             self.used += 1
             if self.used > self.high_water:
                 self.high_water = self.used
+
+
+def _ports_held(taken: int | Holes) -> int:
+    """How many ports an entry of ``PortPool._taken`` stands for."""
+    if isinstance(taken, int):
+        return taken if taken >= 0 else 1
+    return taken.taken
 
 
 def destination_endpoint(destination: bytes) -> tuple[str, int | None]:

@@ -1,6 +1,7 @@
-"""The API process from its start to its end: uvicorn on the socket that the engine process made.
+"""The API process from its start to its end: the API on the socket that the engine process made.
 
-It ends when the engine's end of the channel closes. It handles no signal: the warden ends it.
+Where the configuration says so, the site (dashboard, metrics) on a TCP socket besides. It ends when
+the engine's end of the channel closes. It handles no signal: the warden ends it.
 """
 
 from __future__ import annotations
@@ -11,74 +12,79 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-# All but uvicorn itself would be loaded on first use: after the change to a user who may not be
-# able to read where this program is installed (a clone under /root).
-import anyio._backends._asyncio  # noqa: F401
-import uvicorn
-import uvicorn.lifespan.off
-import uvicorn.protocols.http.h11_impl
+from starlette.types import ASGIApp
 
 from gateway.daemon.api import Events, application
+from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.flow_log import FlowLogWriter
+from gateway.daemon.http_server import answer, answer_anybody
 from gateway.daemon.sampling import Sampler
 
+Site = Callable[[ASGIApp, str | None], ASGIApp]
+"""Makes what anybody gets by TCP of the API, and the token to ask for (None: none)."""
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+LAST_WORDS = 0.25
+"""Seconds for captures to end well when the engine has."""
 
 
-def serve(
-    listener: socket.socket, control: socket.socket, log_path: Path, log_directory: int
-) -> None:
-    """Answer on ``listener``, asking the engine over ``control``, until the engine has ended."""
+@dataclass(frozen=True)
+class Sockets:
+    """What the API process is handed at its start."""
+
+    api: socket.socket
+    control: socket.socket
+    http: socket.socket | None
+    """Where the site is served; None: nowhere."""
+    directory: int
+    """Of the event log: a descriptor, for a process that may not walk there."""
+
+
+def serve(sockets: Sockets, log_path: Path, site: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Answer, asking the engine over the control channel, until the engine has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the engine's to act on
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.enable()
-    log = EventLog(log_path, directory=log_directory)
-    flow_log = FlowLogWriter(log_path.parent, directory=log_directory)
-    asyncio.run(_serve(listener, control, log, flow_log))
+    log = EventLog(log_path, directory=sockets.directory)
+    flow_log = FlowLogWriter(log_path.parent, directory=sockets.directory)
+    asyncio.run(_serve(sockets, log, flow_log, site))
 
 
 async def _serve(
-    listener: socket.socket, control: socket.socket, log: EventLog, flow_log: FlowLogWriter
+    sockets: Sockets,
+    log: EventLog,
+    flow_log: FlowLogWriter,
+    site: Callable[[ASGIApp], ASGIApp],
 ) -> None:
     def end() -> None:
         flow_log.flush(time.time())
-        os._exit(0)
+        if captures.close_all():  # their readers get the rest
+            asyncio.get_running_loop().call_later(LAST_WORDS, os._exit, 0)
+        else:
+            os._exit(0)
 
     events = Events(log)
     engine = EngineClient(
-        control,
+        sockets.control,
         on_events=events.add,
         on_gone=end,
         on_flow_log=lambda message: flow_log.add(message, time.time()),
     )
+    captures = CaptureStreams(engine)
     engine.start()
     sampler = Sampler(engine, log)
-    tasks = [asyncio.create_task(_look_at(flow_log)), asyncio.create_task(sampler.run())]
-    configuration = uvicorn.Config(
-        application(engine, events, flow_log, sampler),
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=256,
-    )
-    await _Server(configuration).serve(sockets=[listener])
-    for task in tasks:
-        task.cancel()
+    api = application(engine, events, flow_log, captures, sampler)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_look_at(flow_log))
+        tasks.create_task(sampler.run())
+        tasks.create_task(answer(api, sockets.api))
+        if sockets.http is not None:
+            tasks.create_task(answer_anybody(site(api), sockets.http))
 
 
 async def _look_at(flow_log: FlowLogWriter) -> None:

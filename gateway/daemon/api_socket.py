@@ -36,7 +36,7 @@ def open_api_socket(path: Path) -> socket.socket:
             listener.bind(os.fspath(path))
         finally:
             os.umask(mask)
-        os.chown(path, -1, _group())
+        os.chown(path, -1, group())
         path.chmod(MODE)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -73,7 +73,8 @@ def _remove_stale(path: Path) -> None:
     raise ApiSocketError(f"{path}: another daemon answers there; stop it or choose another --api")
 
 
-def _group() -> int:
+def group() -> int:
+    """Who besides root may use the API: the group ``snatgw``, or root's where there is none."""
     try:
         return grp.getgrnam(GROUP).gr_gid
     except KeyError:

@@ -45,7 +45,7 @@ def flow_document(record: FlowRecord) -> dict[str, Any]:
         "ageSeconds": round(record.age, 3),
         "idleSeconds": round(record.idle, 3),
         "expiresInSeconds": round(record.expires_in, 3),
-        "offloaded": False,
+        "offloaded": record.offloaded,
         "awaitingRemoval": record.awaiting_removal,
     }
 

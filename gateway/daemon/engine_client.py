@@ -49,7 +49,8 @@ class Answer:
 
 
 class EngineClient:
-    """Asks the engine. ``on_events`` and ``on_flow_log`` get what the engine tells of."""
+    """Asks the engine. ``on_events`` and ``on_flow_log`` get what the engine tells of, and so does
+    ``on_captured`` once somebody has set it."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class EngineClient:
         self._on_events = on_events
         self._on_gone = on_gone
         self._on_flow_log = on_flow_log
+        self.on_captured: Callable[[Any], None] = lambda message: None
         self._number = 0
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
         self._running: dict[str, asyncio.Future[Answer]] = {}
@@ -81,6 +83,10 @@ class EngineClient:
         """The SNAT port inventory; its parts are lists of PortRecord's fields."""
         return await self._share("ports")
 
+    async def metrics(self) -> Answer:
+        """What only a scrape needs; its parts are sections with rows (``metrics_answers``)."""
+        return await self._share("metrics")
+
     async def status(self) -> dict[str, Any]:
         """The engine process's status."""
         answer = await asyncio.shield(self._ask("status"))
@@ -94,6 +100,23 @@ class EngineClient:
     async def security_rules(self, parameters: Mapping[str, str]) -> Answer:
         """Security rules, for ``read_rules``; no result: as for ``explain``."""
         return await asyncio.shield(self._ask("nsg", parameters))
+
+    async def capture(self, parameters: Mapping[str, str]) -> Answer:
+        """Begin a capture; no result: as for ``explain``. Its packets go to ``on_captured``."""
+        asked = self._ask("capture", parameters)
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(self._end_unwanted)
+            raise
+
+    def _end_unwanted(self, asked: asyncio.Future[Answer]) -> None:
+        if not asked.cancelled() and asked.exception() is None and asked.result().result:
+            self.end_capture(asked.result().result["capture"])
+
+    def end_capture(self, number: int) -> asyncio.Future[Answer]:
+        """End a capture: what was captured until now comes first, then the answer, its totals."""
+        return self._ask("endCapture", {"capture": str(number)})
 
     async def reload(self, *, enforce: bool = False) -> dict[str, Any]:
         """Have the configuration read again; raises EngineFailedError if it is refused."""
@@ -174,6 +197,9 @@ class EngineClient:
             return
         if kind is Kind.FLOW_LOG:
             self._on_flow_log(decode_payload(message))
+            return
+        if kind is Kind.CAPTURED:
+            self.on_captured(decode_payload(message))
             return
         if number not in self._pending:
             return

@@ -18,15 +18,22 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.daemon import privileges
-from gateway.daemon.api_process import serve
+from gateway.daemon.api_process import Site, Sockets, serve
 from gateway.daemon.api_socket import ApiSocketError, open_api_socket, remove_api_socket
 from gateway.daemon.event_log import DIRECTORY, FILE, prepare_directory
 from gateway.daemon.host import Diverted, Queue
+from gateway.daemon.http_listener import (
+    HttpListener,
+    HttpListenerError,
+    dashboard_token,
+    open_http_listener,
+)
 from gateway.daemon.notify import notify
 from gateway.daemon.running import Gateway, say
 from gateway.daemon.signals import STOP, Signals
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
@@ -52,6 +59,8 @@ class Host(Protocol):
 
     def queue(self, configuration: Configuration, ways: Ways) -> AbstractContextManager[Queue]: ...
 
+    def fast_path(self, configuration: Configuration) -> AbstractContextManager[FastPath]: ...
+
     def diversion(
         self, configuration: Configuration, queue: Queue
     ) -> AbstractContextManager[Diverted]: ...
@@ -64,6 +73,8 @@ class Start:
     read: Callable[[], Loaded]
     file: Path | None
     api: Path
+    site: Site
+    """What ``gateway.http`` serves: the daemon knows no face."""
 
 
 def run(start: Start, host: Host) -> int:
@@ -99,8 +110,9 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     user = privileges.api_user()
     if user[0] == 0:
         say("the API process runs as root, without capabilities: this one may not change users")
+    token = _token(configuration)
     warden = Warden.fork(
-        lambda listener, control, directory: serve(listener, control, log, directory),
+        lambda sockets: serve(sockets, log, lambda api: start.site(api, token)),
         user,
         start.file,
     )
@@ -112,6 +124,9 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     except ApiSocketError as error:
         raise StartError([str(error)]) from error
     undo.callback(remove_api_socket, start.api)
+    http = _listen(configuration, token)
+    if http is not None:
+        undo.callback(http.close)
     try:
         prepare_directory(gateway_settings.state_directory, *user)
         directory = os.open(log.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -123,29 +138,52 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
 
     # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
     diverted: list[Diverted] = []
+    fast_path = _fast_path(configuration, host, undo)
     gateway = Gateway(
         configuration,
         start.file,
         signals,
+        fast_path=fast_path,
         diverted=lambda: diverted[0],
-        start_api=lambda control: warden.start_api(listener, control, directory),
+        start_api=lambda control: warden.start_api(
+            Sockets(listener, control, None if http is None else http.socket, directory)
+        ),
         read_configuration=warden.read_configuration,
     )
     queue = undo.enter_context(host.queue(configuration, gateway.engine.ways))
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
+    if isinstance(fast_path, FastPath):  # after the diversion, which removes what a crash left
+        fast_path.attach()
     _stop_if_asked(signals)
 
-    privileges.keep_only(privileges.ENGINE)
+    privileges.keep_only(privileges.engine(maps=isinstance(fast_path, FastPath)))
     gateway.start_api()
     undo.callback(gateway.control.disconnect)
+    if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
+        say(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:
         if finding.name == "IPv6":
             say(finding.sentence)
     gc.collect()
     gc.freeze()
     gc.disable()
+    if http is not None:
+        say(f"dashboard: {http.url}")
     _ready(start, configuration)
     gateway.run(queue)
+
+
+def _fast_path(configuration: Configuration, host: Host, undo: ExitStack) -> FastPath | str:
+    """The fast path, or why there is none. Raises DatapathError where there must be one."""
+    wanted = configuration.gateway.fast_path
+    if wanted == "off":
+        return "gateway.fastPath is off"
+    try:
+        return undo.enter_context(host.fast_path(configuration))
+    except DatapathError as error:
+        if wanted == "on":
+            raise DatapathError([f"gateway.fastPath = on: {p}" for p in error.problems]) from None
+        return "; ".join(error.problems)
 
 
 def _load(start: Start) -> Configuration:
@@ -156,6 +194,25 @@ def _load(start: Start) -> Configuration:
     for problem in loaded.problems:
         say(str(problem))
     return loaded.configuration
+
+
+def _token(configuration: Configuration) -> str | None:
+    """What the dashboard asks for, where others than this host reach it."""
+    endpoint = configuration.gateway.http_endpoint
+    if endpoint is None or endpoint.is_loopback:
+        return None
+    try:
+        return dashboard_token(configuration.gateway.state_directory)
+    except HttpListenerError as error:
+        raise StartError([f"the dashboard's token: {error}"]) from error
+
+
+def _listen(configuration: Configuration, token: str | None) -> HttpListener | None:
+    endpoint = configuration.gateway.http_endpoint
+    try:
+        return None if endpoint is None else open_http_listener(endpoint, token)
+    except HttpListenerError as error:
+        raise StartError([str(error)]) from error
 
 
 def _stop_if_asked(signals: Signals) -> None:

@@ -36,6 +36,8 @@ _FIXED = (
     ("outside", "outside"),
     ("stateDirectory", "state_directory"),
     ("timeScale", "time_scale"),
+    ("fastPath", "fast_path"),
+    ("http", "http"),
 )
 
 
@@ -212,4 +214,6 @@ class Reloader:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from gateway.daemon import privileges
+from gateway.daemon.api_process import Sockets
 
-ApiMain = Callable[[socket.socket, socket.socket, int], None]
-"""Serves on the first socket (listening), talking to the engine over the second, until it ends;
-the number is the descriptor of the directory that it may write to."""
+ApiMain = Callable[[Sockets], None]
+"""Serves on its sockets until the engine ends."""
 
 _START_API, _READ_CONFIGURATION = b"start", b"read"
 GRACE = 0.5
@@ -59,9 +59,11 @@ class Warden:
         theirs.close()
         return cls(pid, ours)
 
-    def start_api(self, listener: socket.socket, control: socket.socket, directory: int) -> None:
+    def start_api(self, sockets: Sockets) -> None:
         """Start the API process, ending the one before. Raises OSError if the warden is gone."""
-        descriptors = [listener.fileno(), control.fileno(), directory]
+        descriptors = [sockets.api.fileno(), sockets.control.fileno(), sockets.directory]
+        if sockets.http is not None:
+            descriptors.append(sockets.http.fileno())
         socket.send_fds(self._orders, [_START_API], descriptors)
 
     def read_configuration(self) -> int:
@@ -131,26 +133,35 @@ class _Keeper:
         self._end_api(GRACE)
 
     def _carry_out(self, order: bytes, descriptors: list[int]) -> None:
-        if order == _START_API and len(descriptors) == 3:
+        if order == _START_API and len(descriptors) in (3, 4):
             self._end_api()
             self._api = self._start_api(*descriptors)
         elif order == _READ_CONFIGURATION and len(descriptors) == 1 and self._file is not None:
             self._read(self._file, descriptors[0])
 
-    def _start_api(self, listener: int, control: int, directory: int) -> int:
+    def _start_api(self, api: int, control: int, directory: int, http: int | None = None) -> int:
         parent = os.getpid()
         pid = os.fork()
         if not pid:
-            self._become_api(parent, listener, control, directory)
+            self._become_api(parent, api, control, directory, http)
         return pid
 
-    def _become_api(self, parent: int, listener: int, control: int, directory: int) -> NoReturn:
+    def _become_api(
+        self, parent: int, api: int, control: int, directory: int, http: int | None
+    ) -> NoReturn:
         status = 1
         try:
             self._orders.close()
             privileges.drop_to(*self._user)
             privileges.die_with_parent(parent)
-            self._api_main(socket.socket(fileno=listener), socket.socket(fileno=control), directory)
+            self._api_main(
+                Sockets(
+                    api=socket.socket(fileno=api),
+                    control=socket.socket(fileno=control),
+                    http=None if http is None else socket.socket(fileno=http),
+                    directory=directory,
+                )
+            )
             status = 0
         except Exception as error:
             print(f"the API process failed: {type(error).__name__}: {error}", file=sys.stderr)

@@ -111,6 +111,7 @@ class PacketQueue:
         self.number = -1
         self.last_error = ""  # the traceback of the handler's last exception
         self._ways = ways
+        self._change_ways: Callable[[Ways], None] | None = None
         self._outside = outside_index
         self._queue: NetfilterQueue | None = None
         self._socket: socket.socket | None = None
@@ -199,19 +200,22 @@ class PacketQueue:
         self._handled += handled
         return handled
 
+    def change_ways(self, ways: Ways) -> None:
+        """Hand packets to ``ways`` from now on; not while ``drain`` runs."""
+        self._ways = ways
+        if self._change_ways is not None:
+            self._change_ways(ways)
+
     def _callback(self) -> Callable[[Packet], None]:
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
         outside, moment = self._outside, self._moment
-        outbound, inbound, hairpin, local_error, lateral = (
-            self._ways[arrival]
-            for arrival in (
-                Arrival.OUTBOUND,
-                Arrival.INBOUND,
-                Arrival.HAIRPIN,
-                Arrival.LOCAL_ERROR,
-                Arrival.LATERAL,
-            )
-        )
+        outbound, inbound, hairpin, local_error, lateral = _in_order(self._ways)
+
+        def change(ways: Ways) -> None:
+            nonlocal outbound, inbound, hairpin, local_error, lateral
+            outbound, inbound, hairpin, local_error, lateral = _in_order(ways)
+
+        self._change_ways = change
 
         def on_packet(packet: Packet) -> None:
             payload = packet.get_payload()
@@ -260,6 +264,17 @@ class PacketQueue:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _in_order(ways: Ways) -> tuple[Way, Way, Way, Way, Way]:
+    """Outbound, inbound, hairpin, local errors, lateral."""
+    return (
+        ways[Arrival.OUTBOUND],
+        ways[Arrival.INBOUND],
+        ways[Arrival.HAIRPIN],
+        ways[Arrival.LOCAL_ERROR],
+        ways[Arrival.LATERAL],
+    )
 
 
 def _counters() -> list[list[int]]:

@@ -49,12 +49,13 @@ def _gateway(configuration: Configuration) -> Iterator[Mistake]:
         hint = "" if gateway.profile in known else did_you_mean(gateway.profile, PROFILES)
         message = f"{what}; allowed: {', '.join(PROFILES)}{hint}"
         yield Mistake(("gateway", "profile"), message, gateway.profile)
-    if gateway.fast_path == "on":
-        message = "no fast path in this version; allowed: auto, off"
-        yield Mistake(("gateway", "fastPath"), message, gateway.fast_path)
-    if gateway.http is not None:
-        message = "no dashboard or metrics in this version; leave it out"
-        yield Mistake(("gateway", "http"), message, gateway.http)
+    listener = gateway.http_endpoint
+    if listener is not None and not listener.is_loopback:
+        message = (
+            "not a loopback address: others on the network reach the dashboard, by its token, and "
+            "HTTP encrypts neither"
+        )
+        yield Mistake(("gateway", "http"), message, gateway.http, warning=True)
 
 
 def _later_balancer(balancer: LoadBalancer, place: Location) -> Iterator[Mistake]:

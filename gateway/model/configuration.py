@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gateway.model.http_address import Endpoint, HttpAddress, endpoint
 from gateway.model.profile import AZURE_2017, PROFILES, Profile
 from gateway.model.values import (
     Address,
@@ -77,7 +78,13 @@ class Gateway(Resource):
     internet_address_prefixes: tuple[Network, ...] = ()
     flow_logs: Literal["off", "nsg", "vnet", "both"] = "off"
     """In the format of NSG flow logs (version 2), of VNet flow logs, or in both."""
-    http: Text | None = None
+    http: HttpAddress | None = None
+    """Where the dashboard listens; None: nowhere."""
+
+    @property
+    def http_endpoint(self) -> Endpoint | None:
+        """The same, taken apart."""
+        return None if self.http is None else endpoint(self.http)
 
 
 class Subnet(Resource):

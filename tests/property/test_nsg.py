@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.explain import explain_inbound, explain_outbound, opening_packet
@@ -69,6 +69,8 @@ prefixes = st.sampled_from(
 )
 ports = st.sampled_from([0, 1, 22, 79, 80, 81, 443, 8000, 8010, 65535])
 port_ranges = st.sampled_from(["'*'", "'80'", "'0-79'", "'8000-8010'", "'443'", "'1-65535'"])
+EDGES = sorted({0, 65535, *(n + d for n in (0, 1, 79, 80, 443, 8000, 8010) for d in (0, 1))})
+"""A port of every stretch between the ends of the ranges above: ranges that hold all of these hold every port."""
 protocols = st.sampled_from([1, 6, 17, 47, 50, 51])
 
 
@@ -168,8 +170,8 @@ def matches(rule: SecurityRule, p: FiveTuple) -> bool:
         if p.protocol in (6, 17):
             if not any(in_range(text, port) for text in ranges):
                 return False
-        elif "*" not in ranges and "0-65535" not in ranges:
-            return False
+        elif not all(any(in_range(text, n) for text in ranges) for n in EDGES):
+            return False  # no port there: only a rule for every port matches
     return True
 
 
@@ -200,6 +202,19 @@ def in_range(text: str, port: int) -> bool:
 @given(
     configurations(),
     st.lists(st.tuples(protocols, addresses, ports, addresses, ports), max_size=30),
+)
+@example(  # three ranges that together are every port match what has none
+    configuration(
+        HEAD
+        + """
+  - name: one
+    securityRules:
+      - {name: r100, priority: 100, direction: Inbound, access: Allow, protocol: '*', sourceAddressPrefix: '*',
+         sourcePortRanges: ['80', 0-79, 1-65535], destinationAddressPrefix: '*', destinationPortRange: '*'}
+  - {name: two}
+"""
+    ),
+    [(1, "10.0.1.4", 0, "10.0.1.4", 0)],
 )
 @settings(max_examples=150, deadline=None)
 def test_the_compiled_form_decides_as_the_rules_read(

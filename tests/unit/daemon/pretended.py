@@ -15,10 +15,12 @@ from pathlib import Path
 
 from gateway.daemon.lifecycle import Start, run
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import QueueStatistics, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load
+from gateway.web.site import Site
 
 
 class PretendedQueue:
@@ -96,6 +98,11 @@ class PretendedHost:
             self._step("queue-closed")
 
     @contextmanager
+    def fast_path(self, configuration: Configuration) -> Iterator[FastPath]:
+        raise DatapathError(["this host only pretends"])
+        yield
+
+    @contextmanager
     def diversion(self, configuration: Configuration, queue: object) -> Iterator[PretendedDiverted]:
         self._step("diversion")
         try:
@@ -108,7 +115,7 @@ def main() -> int:
     file, api = Path(sys.argv[1]), Path(sys.argv[2])
     faults = json.loads(sys.argv[3])
     host = PretendedHost(file.parent / "steps", faults.get("fail"), int(faults.get("lose", 0)))
-    return run(Start(lambda: load(file), file, api), host)
+    return run(Start(lambda: load(file), file, api, Site.load()), host)
 
 
 if __name__ == "__main__":

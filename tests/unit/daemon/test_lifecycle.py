@@ -304,3 +304,70 @@ def test_losses_of_the_queue_become_an_event_and_show(daemon: Daemon) -> None:
     with daemon.http() as http:
         eventually(lambda: '"QueueOverflow"' in http.get("/v1/events").text)
         assert http.get("/v1/status").json()["queue"]["kernelDropped"] == 5
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def test_the_dashboard_is_served_by_tcp_and_outlives_its_process(daemon: Daemon) -> None:
+    port = free_port()
+    text = daemon.file.read_text()
+    daemon.file.write_text(text.replace("wan0,", f"wan0, http: '127.0.0.1:{port}',"))
+    process = daemon.start()
+    daemon.ready()
+    for _ in range(2):  # the second time it has been started again, with the same listener
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http:
+            assert http.get("/").headers["content-type"].startswith("text/html")
+            assert http.get("/v1/status").json()["pid"] == process.pid
+            assert http.post("/v1/reload").status_code == 405
+        api = daemon.children()[1]
+        os.kill(api, signal.SIGKILL)
+        eventually(lambda api=api: not alive(api))  # type: ignore[misc]
+    with daemon.http() as http:
+        eventually(lambda: http.get("/v1/status").status_code == 200)
+        daemon.file.write_text(text)
+        problem = (
+            f"a reload cannot change it from 127.0.0.1:{port} to none; restart snatgw for that"
+        )
+        assert http.post("/v1/reload").json()["problems"] == [f"gateway.http: {problem}"]
+    process.terminate()
+    status, errors = ended(daemon)
+    assert status == 0
+    assert f"dashboard: http://127.0.0.1:{port}/" in errors
+    assert not (daemon.directory / "state" / "dashboard-token").exists()
+
+
+def test_a_dashboard_for_others_takes_a_token(daemon: Daemon) -> None:
+    port = free_port()
+    text = daemon.file.read_text()
+    daemon.file.write_text(text.replace("wan0,", f"wan0, http: '0.0.0.0:{port}',"))
+    process = daemon.start()
+    daemon.ready()
+    token = (daemon.directory / "state" / "dashboard-token").read_text().strip()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http:
+        assert http.get("/v1/status").status_code == 401
+        assert (
+            http.get("/v1/status", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        )
+    process.terminate()
+    status, errors = ended(daemon)
+    assert status == 0
+    assert f"dashboard: http://127.0.0.1:{port}/?token={token}" in errors
+    assert any("gateway.http = " in line and "warning" in line for line in errors)
+
+
+def test_a_port_that_is_taken_is_refused(daemon: Daemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = daemon.file.read_text()
+        daemon.file.write_text(text.replace("wan0,", f"wan0, http: '{place}',"))
+        daemon.start()
+        status, errors = ended(daemon)
+    assert status == 1
+    assert len(errors) == 1
+    assert errors[0].startswith(f"snatgw: gateway.http = {place}: Address already in use")
+    assert not daemon.api.exists()
+    assert daemon.steps() == ["findings", "claim", "released"]
