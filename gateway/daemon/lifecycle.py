@@ -150,7 +150,11 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     _stop_if_asked(signals)
 
     privileges.keep_only(privileges.ENGINE)
-    gateway.start_api()
+    try:
+        gateway.start_api()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StartError([f"the API process cannot be started: {reason}"]) from error
     undo.callback(gateway.control.disconnect)
     for finding in findings:
         if finding.name == "IPv6":
