@@ -25,7 +25,7 @@ from gateway.datapath.interfaces import (
     Link,
     find_link,
     host_addresses,
-    sysctl_path,
+    sysctl_is_writable,
     wanted_sysctls,
 )
 from gateway.datapath.rules import PREFIX, Chain, Netfilter, ipv6_is_forwarded
@@ -190,24 +190,15 @@ def _sysctls(inside: tuple[str, ...], outside: str) -> Iterator[Finding]:
     for interface, name, value in wanted_sysctls(inside, outside):
         if name in OPTIONAL_SYSCTLS:
             continue
-        path = sysctl_path(interface, name)
         setting = f"net.ipv4.conf.{interface}.{name}"
-        writable = not _read_only(path)
+        writable = sysctl_is_writable(interface, name)
         yield Finding(
             setting,
             writable,
             f"{setting} will be set to {value} while the gateway runs"
             if writable
-            else f"{setting} must be {value} and /proc/sys is read-only: set it from outside",
+            else f"{setting} must be {value} and cannot be written: set it from outside",
         )
-
-
-def _read_only(path: Path) -> bool:
-    try:
-        with path.open("r+"):
-            return False
-    except OSError:
-        return True
 
 
 def _public_ips(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gateway.daemon.lifecycle import Start, run
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import QueueStatistics, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
@@ -97,6 +98,11 @@ class PretendedHost:
             yield PretendedQueue(self._lose)
         finally:
             self._step("queue-closed")
+
+    @contextmanager
+    def fast_path(self, configuration: Configuration) -> Iterator[FastPath]:
+        raise DatapathError(["this host only pretends"])
+        yield
 
     @contextmanager
     def diversion(self, configuration: Configuration, queue: object) -> Iterator[PretendedDiverted]:

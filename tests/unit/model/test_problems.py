@@ -246,10 +246,6 @@ NOT_AVAILABLE = {
         ("gateway.profile = azure-2016: no such profile; allowed: azure-2017; "
         "did you mean azure-2017?"),
     ),
-    "fast path": (
-        "outside: wan0", "outside: wan0\n  fastPath: on",
-        "gateway.fastPath = on: no fast path in this version; allowed: auto, off",
-    ),
     "Standard": (
         "name: lb\n", "name: lb\n    sku: Standard\n",
         f"loadBalancers[0].sku = Standard: {LATER}; allowed in azure-2017: Basic",
