@@ -33,6 +33,7 @@ from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
 from gateway.core.flow_log import FlowLog
 from gateway.core.health import HealthKeeper
 from gateway.core.nsg import Judgement, Policy
+from gateway.core.offload import BUSY, NEVER, Offload
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
@@ -83,6 +84,7 @@ class Engine:
         *,
         seed: int | None = None,
         now: float = 0.0,
+        offload: Offload | None = None,
         probed: bool = False,
     ) -> None:
         """``probed``: somebody will report the health of backends, which are not up until then."""
@@ -96,6 +98,7 @@ class Engine:
             seed,
             self._exhausted,
         )
+        self.translation.offload = offload
         self.flows = self.translation.table
         self.balancer = Balancer(self.outbound, seed, probed=probed)
         self.balancer.apply(configuration)
@@ -135,11 +138,12 @@ class Engine:
         }
         ways = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
+        busy = NEVER if self.translation.offload is None else BUSY
         for arrival, established in (
             (Arrival.OUTBOUND, established_outbound),
             (Arrival.INBOUND, established_inbound),
         ):
-            ways[arrival] = established(self.flows, ways[arrival])
+            ways[arrival] = established(self.flows, ways[arrival], self.translation.hand_over, busy)
         return tuple(ways)
 
     def _checked(self, stages: Callable[[PacketView, float], bytes | None]) -> Way:
@@ -320,6 +324,9 @@ class Engine:
     ) -> tuple[list[FlowRecord], int | None]:
         """A slice of the flow table and where the next one starts (None: this was the last)."""
         flows, following = self.flows.slice(start, count)
+        for flow in flows:
+            if flow.offloaded:
+                self.translation.fold(flow)
         return [record(flow, now) for flow in flows], following
 
     def port_records(self, now: float) -> Iterator[PortRecord | None]:
@@ -409,6 +416,20 @@ class Engine:
             yield None
         yield Review(refused, ended)
 
+    def watch_every_packet(self, watched: bool) -> Iterator[None]:
+        """See every flow's packets here, or let them pass elsewhere again; a slice at a time."""
+        translation = self.translation
+        translation.watched = watched
+        start: int | None = 0
+        while start is not None and translation.offload is not None:
+            flows, start = self.flows.slice(start, REVIEW_SLICE)
+            for flow in flows:
+                if watched:
+                    translation.take_back(flow)
+                elif not flow.awaiting_removal and flow.state not in ENDED:
+                    translation.hand_over(flow)
+            yield None
+
     def security_records(self) -> list[SecurityRuleRecord]:
         """Every rule of every network security group, with its hits."""
         return security_records(self.admission.policy, self.configuration)
@@ -443,7 +464,9 @@ class Engine:
         subnets, everything = self.admission.scope.subnets, mode != "nsg"
         log = self.translation.log
         if log is None:
-            return FlowLog(subnets, everything=everything)
+            log = FlowLog(subnets, everything=everything)
+            log.fold = self.translation.fold
+            return log
         log.subnets, log.everything = subnets, everything
         return log
 
