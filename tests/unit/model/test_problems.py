@@ -425,7 +425,7 @@ def test_every_mistake_of_a_bad_file_is_reported_in_one_go() -> None:
 
 def test_a_warning_says_that_it_is_one() -> None:
     text = changed("probe: p,", "")
-    warning = load_text(text, "test.yaml").problems[0]
+    warning = load_text(text, "test.yaml").problems[-1]
     assert str(warning) == (
         "test.yaml:24: loadBalancers[0].probes[0].name = p: warning: no load balancing rule refers "
         "to this probe, so that it is not sent"
