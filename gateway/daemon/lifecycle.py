@@ -161,7 +161,11 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     _stop_if_asked(signals)
 
     privileges.keep_only(privileges.engine(maps=isinstance(fast_path, FastPath)))
-    gateway.start_api()
+    try:
+        gateway.start_api()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StartError([f"the API process cannot be started: {reason}"]) from error
     undo.callback(gateway.control.disconnect)
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         say(f"no fast path, every packet passes the engine: {fast_path}")

@@ -153,32 +153,53 @@ def test_the_terminal_shows_progress_and_gets_no_binary(daemon: Served, tmp_path
         refused = begin(daemon, "-w", "-", stdout=theirs)
         (line,) = said(refused, status=1)
         assert line.startswith("snatgw: -w -: standard output is a terminal; pipe it")
+        refused = begin(daemon, "-w", os.ttyname(theirs))
+        (line,) = said(refused, status=1)
+        assert line.startswith(f"snatgw: {os.ttyname(theirs)}: is a terminal; pipe it")
     finally:
         os.close(ours)
         os.close(theirs)
-    assert daemon.captures.running == 0
+    eventually(lambda: not daemon.captures.running)
 
 
 def test_a_file_that_exists_is_replaced_only_when_asked(daemon: Served, tmp_path: Path) -> None:
-    file, other = tmp_path / "a.pcapng", tmp_path / "other"
-    other.write_bytes(b"mine")
-    other.chmod(0o644)
-    file.symlink_to(other)
-    for path in (file, other):
-        refused = snatgw("capture", "-w", str(path), api=daemon.path)
-        assert refused.exit_code == 1
-        assert refused.stderr == f"snatgw: {path}: exists; --force replaces it\n"
+    file = tmp_path / "a.pcapng"
+    file.write_bytes(b"mine")
+    file.chmod(0o644)
+    refused = snatgw("capture", "-w", str(file), api=daemon.path)
+    assert refused.exit_code == 1
+    assert refused.stderr == f"snatgw: {file}: exists; --force replaces it\n"
+    assert file.read_bytes() == b"mine"
     process = begin(daemon, "-w", str(file), "--force", "--count", "2")
     daemon.handle(DATAGRAM, Arrival.OUTBOUND)
     said(process)
-    assert other.read_bytes() == b"mine"  # the link was replaced, not what it leads to
-    assert not file.is_symlink()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert packets(file.read_bytes()) == 2
     # what the daemon refuses costs no file
     refused = snatgw("capture", "-w", str(file), "--force", "--vm", "vmx", api=daemon.path)
     assert (refused.exit_code, packets(file.read_bytes())) == (1, 2)
     assert "there is no virtual machine 'vmx', did you mean vm" in refused.stderr
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_links_to_files_are_neither_followed_nor_removed(
+    daemon: Served, tmp_path: Path, there: bool
+) -> None:
+    link, other = tmp_path / "link", tmp_path / "other"
+    link.symlink_to(other)
+    if there:
+        other.write_bytes(b"mine")
+    refused = snatgw("capture", "-w", str(link), "--force", api=daemon.path)
+    assert refused.exit_code == 1
+    assert refused.stderr == f"snatgw: {link}: is a link; name the file that it leads to\n"
+    assert (link.is_symlink(), other.exists()) == (True, there)
+
+
+def test_dev_stdout_is_a_pipe_where_standard_output_is(daemon: Served) -> None:
+    process = begin(daemon, "-w", "/dev/stdout", "--count", "2")
+    daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, packets(output)) == (0, 2)
 
 
 def test_refusals(daemon: Served, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.messages import Kind
 from gateway.daemon.metrics_answers import MetricsAnswers
+from gateway.daemon.sampling import Sampler
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.model.loading import load_text
 from tests.unit.daemon.scraping import status_of
@@ -223,8 +224,10 @@ def served(directory: Path) -> Iterator[Served]:
         events = Events(daemon.log)
         engine = EngineClient(theirs, on_events=events.add, on_gone=lambda: None)
         engine.start()
+        sampler = Sampler(engine, daemon.log)
+        sampling = asyncio.create_task(sampler.run())
         configuration = uvicorn.Config(
-            application(engine, events, captures=CaptureStreams(engine)),
+            application(engine, events, captures=CaptureStreams(engine), sampler=sampler),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -233,6 +236,7 @@ def served(directory: Path) -> Iterator[Served]:
         server.append(uvicorn.Server(configuration))
         ready.set()
         await server[0].serve(sockets=[listener])
+        sampling.cancel()
 
     threads = [
         threading.Thread(target=daemon.pump, args=(ended,)),
