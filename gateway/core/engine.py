@@ -33,7 +33,7 @@ from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
 from gateway.core.flow_log import FlowLog
 from gateway.core.health import HealthKeeper
 from gateway.core.nsg import Judgement, Policy
-from gateway.core.offload import BUSY, NEVER, Offload
+from gateway.core.offload import BUSY, NEVER, Offload, is_busy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
@@ -442,17 +442,26 @@ class Engine:
             yield None
         yield Review(refused, ended)
 
-    def watch_every_packet(self, watched: bool) -> Iterator[None]:
-        """See every flow's packets here, or let them pass elsewhere again; a slice at a time."""
+    def watch_flows(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
+        """See the packets of ``wanted`` flows here, and let all others' pass elsewhere.
+
+        Of flows that open after this at once, of those that live a slice at a time, until the next
+        call. None: nobody wants to see any.
+        """
+        self.translation.watched = wanted
+        return self._share_out(wanted)
+
+    def _share_out(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
         translation = self.translation
-        translation.watched = watched
         start: int | None = 0
         while start is not None and translation.offload is not None:
+            if translation.watched is not wanted:
+                return  # somebody has come or gone meanwhile
             flows, start = self.flows.slice(start, REVIEW_SLICE)
             for flow in flows:
-                if watched:
+                if wanted is not None and wanted(flow):
                     translation.take_back(flow)
-                elif not flow.awaiting_removal and flow.state not in ENDED:
+                elif not flow.awaiting_removal and flow.state not in ENDED and is_busy(flow):
                     translation.hand_over(flow)
             yield None
 
