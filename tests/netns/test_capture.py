@@ -293,6 +293,8 @@ def test_bounds_hold(guarded: Gateway) -> None:
     assert by_size.said().endswith("the bound of --size is reached")
     assert by_time.said().endswith("the time of --duration is over")
     assert len(by_count.packets()) == 101
+    # Those that hold several segments, too, whose sender left their checksums to its device.
+    assert {p["tcp.checksum.status"] for p in by_count.packets()} == {"1"}
     assert 900_000 < by_size.file.stat().st_size <= 1_000_000  # packets may be of 64 KiB
     assert by_size.packets()
     assert guarded.status()["captures"] == 0
