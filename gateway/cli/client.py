@@ -10,14 +10,19 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
 from gateway.cli.options import Failure
 
 CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 20.0
+"""Of silence; the API process itself gives up on an engine that is silent for less."""
+RELOAD_SECONDS = 90.0
+"""Reading the file and changing the rules may take this long."""
+PIECE = 256 << 10
+"""Bytes of a stream that are read at once, at most."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -33,6 +38,30 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(self._patience)
 
 
+class Stream:
+    """An answer that goes on: ``headers`` at once, then pieces as they come."""
+
+    def __init__(self, response: http.client.HTTPResponse, connection: socket.socket) -> None:
+        self.headers = response.headers
+        self.cut = False
+        """Whether it ended without its end."""
+        self._response = response
+        self._connection = connection
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, as it comes, to its end."""
+        try:
+            while piece := self._response.read1(PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException):
+            self.cut = True
+
+    def stop(self) -> None:
+        """Cut the stream, from a signal handler or another thread."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+
 class Daemon:
     """The daemon behind the socket at ``path``."""
 
@@ -41,7 +70,8 @@ class Daemon:
 
     def one(self, method: str, target: str) -> dict[str, Any]:
         """A single thing: one JSON object."""
-        with closing(self._open(method, target, ANSWER_SECONDS)) as response:
+        timeout = ANSWER_SECONDS if method == "GET" else RELOAD_SECONDS
+        with closing(self._open(method, target, timeout)) as response:
             document = json.loads(self._read(response, None))
         assert isinstance(document, dict)
         return document
@@ -50,13 +80,29 @@ class Daemon:
         self, target: str, query: Mapping[str, str], *, follow: bool = False
     ) -> Iterator[dict[str, Any]]:
         """A list: an object a line, as they come. ``follow``: wait for more without end."""
-        full = f"{target}?{urlencode(query)}" if query else target
-        with closing(self._open("GET", full, None if follow else ANSWER_SECONDS)) as response:
-            while line := self._read(response, b"\n"):
-                yield json.loads(line)
+        timeout = None if follow else ANSWER_SECONDS
+        with closing(self._open("GET", _full(target, query), timeout)) as response:
+            rest = b""
+            # not readline(), which takes a connection that breaks off for the end
+            while piece := self._read(response, PIECE):
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from map(json.loads, lines)
+            if rest:
+                raise Failure([self._reason(http.client.IncompleteRead(rest))])
+
+    @contextmanager
+    def stream(self, target: str, query: Mapping[str, str]) -> Iterator[Stream]:
+        """An answer without an end of its own, as bytes."""
+        connection = _Connection(self._path, None)
+        with closing(connection), closing(self._ask(connection, "GET", _full(target, query))) as r:
+            yield Stream(r, connection.sock)
 
     def _open(self, method: str, target: str, timeout: float | None) -> http.client.HTTPResponse:
-        connection = _Connection(self._path, timeout)
+        return self._ask(_Connection(self._path, timeout), method, target)
+
+    def _ask(
+        self, connection: http.client.HTTPConnection, method: str, target: str
+    ) -> http.client.HTTPResponse:
         try:
             connection.request(method, target)
             response = connection.getresponse()
@@ -68,15 +114,19 @@ class Daemon:
                 raise Failure(_problems(response.status, self._read(response, None)))
         return response
 
-    def _read(self, response: http.client.HTTPResponse, until: bytes | None) -> bytes:
+    def _read(self, response: http.client.HTTPResponse, piece: int | None) -> bytes:
+        """All of it, or what has come, up to ``piece`` bytes."""
         try:
-            return response.read() if until is None else response.readline()
+            return response.read() if piece is None else response.read1(piece)
         except (OSError, http.client.HTTPException) as error:
             raise Failure([self._reason(error)]) from error
 
     def _reason(self, error: OSError | http.client.HTTPException) -> str:
         if isinstance(error, TimeoutError):
-            return f"the daemon on {self._path} does not answer in time"
+            return (
+                f"the daemon on {self._path} takes the request and does not answer: it is stopped, "
+                "or overloaded"
+            )
         if isinstance(error, PermissionError):
             return f"{self._path}: permission denied; use sudo, or join the group snatgw"
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
@@ -89,6 +139,10 @@ class Daemon:
         if isinstance(error, http.client.HTTPException | ConnectionError):
             return f"the daemon on {self._path} ended while it answered"
         return f"{self._path}: {error.strerror or error}"
+
+
+def _full(target: str, query: Mapping[str, str]) -> str:
+    return f"{target}?{urlencode(query)}" if query else target
 
 
 def _problems(status: int, body: bytes) -> list[str]:

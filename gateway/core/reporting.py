@@ -10,49 +10,68 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from gateway.core.flow import ICMP
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Outbound
 from gateway.core.plan import MachinePlan, plan
-from gateway.core.ports import SLICE, PortRecord, destination_endpoint
+from gateway.core.ports import SLICE, PortPool, PortRecord, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
-from gateway.model.profile import Profile
+from gateway.model.profile import Method, Profile
+
+
+class LivePool(NamedTuple):
+    """A port pool with whose it is. ``retired``: its flows end on it, and it gets no new ones."""
+
+    vm: str
+    address: bytes
+    protocol: int
+    method: Method
+    retired: bool
+    pool: PortPool
+
+
+def live_pools(outbound: Outbound) -> Iterator[LivePool]:
+    """Each VM's pool on each public IP, for each protocol; ICMP only where used."""
+    for public in list(outbound.addresses.values()):
+        current = len(public.allotments)
+        for position, allotment in enumerate([*public.allotments, *public.retired]):
+            for protocol in PROTOCOL_NAMES:
+                pool = allotment.pools[protocol]
+                if protocol != ICMP or pool.high_water:
+                    vm, method = allotment.machine.name, allotment.method
+                    yield LivePool(vm, public.address, protocol, method, position >= current, pool)
 
 
 def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
-    """One record for each VM, public IP and protocol that has ports; ICMP only where used."""
+    """One record for each of ``live_pools``; None where a caller may pause."""
     looked_at = 0
-    for public in list(outbound.addresses.values()):
-        for allotment in [*public.allotments, *public.retired]:
-            for protocol, name in PROTOCOL_NAMES.items():
-                pool = allotment.pools[protocol]
-                if name == "Icmp" and not pool.high_water:
-                    continue
-                busiest: tuple[tuple[bytes, int], ...] = ()
-                looked_at += pool.destinations
-                for step in pool.busiest():
-                    if step is None:
-                        yield None
-                    else:
-                        busiest = step
-                if looked_at >= SLICE:  # many small pools are as long as a large one
-                    looked_at = 0
-                    yield None
-                yield PortRecord(
-                    vm=allotment.machine.name,
-                    public_ip=str(public),
-                    protocol=name,
-                    method=allotment.method.value,
-                    allocated=pool.count,
-                    used=pool.used,
-                    free=pool.count - pool.used,
-                    high_water=pool.high_water,
-                    failed=pool.failed,
-                    destinations=tuple(
-                        (*destination_endpoint(destination), used) for destination, used in busiest
-                    ),
-                    cooling=pool.cooling,
-                )
+    for vm, address, protocol, method, _, pool in live_pools(outbound):
+        busiest: tuple[tuple[bytes, int], ...] = ()
+        looked_at += pool.destinations
+        for step in pool.busiest():
+            if step is None:
+                yield None
+            else:
+                busiest = step
+        if looked_at >= SLICE:  # many small pools are as long as a large one
+            looked_at = 0
+            yield None
+        yield PortRecord(
+            vm=vm,
+            public_ip=str(IPv4Address(address)),
+            protocol=PROTOCOL_NAMES[protocol],
+            method=method.value,
+            allocated=pool.count,
+            used=pool.used,
+            free=pool.count - pool.used,
+            high_water=pool.high_water,
+            failed=pool.failed,
+            destinations=tuple(
+                (*destination_endpoint(destination), used) for destination, used in busiest
+            ),
+            cooling=pool.cooling,
+        )
 
 
 def changes_between(before: Configuration, after: Configuration, profile: Profile) -> list[str]:

@@ -32,6 +32,8 @@ class Expiry:
     """Deadlines of all flows: ``arm``, ``disarm``, and ``expire`` when time has passed."""
 
     def __init__(self) -> None:
+        self.fold: Callable[[Flow], None] = lambda flow: None
+        """What tells when an offloaded flow was last seen."""
         self._buckets: dict[int, Bucket] = {}
         self._heap: list[Bucket] = []
 
@@ -55,6 +57,10 @@ class Expiry:
             flow.bucket.discard(flow)
             flow.bucket = None
 
+    def lag(self, now: float) -> float:
+        """By how many seconds the oldest bucket to look at is overdue."""
+        return max(0.0, now - self._heap[0].due * TICK) if self._heap else 0.0
+
     def expire(self, now: float, end: Callable[[Flow], None], limit: int) -> int:
         """Call ``end`` for each flow whose deadline has passed, looking at ``limit`` at most.
 
@@ -72,6 +78,8 @@ class Expiry:
                 limit -= 1
                 flow = bucket.pop()
                 flow.bucket = None
+                if flow.offloaded:
+                    self.fold(flow)
                 deadline = flow.last_seen + flow.timeout
                 if deadline > now:
                     self.arm(flow, deadline)

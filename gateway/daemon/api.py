@@ -23,6 +23,8 @@ from starlette.routing import Route
 
 from gateway.core.flow import FlowRecord
 from gateway.core.reporting import SecurityRuleRecord
+from gateway.daemon.capture_api import capture_routes
+from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.documents import flow_document, port_document, security_rule_document
 from gateway.daemon.engine_client import (
     Answer,
@@ -34,6 +36,8 @@ from gateway.daemon.engine_client import (
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
 from gateway.daemon.flow_log import FlowLogWriter
+from gateway.daemon.live_api import live_routes
+from gateway.daemon.metrics import metrics_endpoint
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
@@ -43,6 +47,7 @@ from gateway.daemon.queries import (
     suggestion,
     unknown_parameters,
 )
+from gateway.daemon.sampling import Sampler
 from gateway.daemon.security_listing import read_rules
 
 EVENTS_PER_CHUNK = 256
@@ -77,9 +82,16 @@ class NoSuchMachineError(Exception):
 
 
 def application(
-    engine: EngineClient, events: Events, flow_log: FlowLogWriter | None = None
+    engine: EngineClient,
+    events: Events,
+    flow_log: FlowLogWriter | None = None,
+    captures: CaptureStreams | None = None,
+    sampler: Sampler | None = None,
 ) -> Starlette:
-    """The API over an engine's client, an event log and the flow logs' writer."""
+    """The API over an engine's client, an event log, the flow logs' writer, captures, a sampler.
+
+    The sampler is one that the caller has running; without it there is nothing live.
+    """
 
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
@@ -131,8 +143,7 @@ def application(
             raise NoSuchMachineError(values["vm"], answer)
         return _lines(_rule_lines(answer, expand))
 
-    async def status(request: Request) -> Response:
-        _refuse_unknown(dict(request.query_params))
+    async def status_document() -> dict[str, Any]:
         document = await engine.status()
         document["events"] = {
             **document.get("events", {}),
@@ -142,7 +153,11 @@ def application(
         if flow_log is not None:
             logged = document.get("flowLogs", {})
             document["flowLogs"] = {**logged, "unwritten": flow_log.unwritten}
-        return JSONResponse(document)
+        return document
+
+    async def status(request: Request) -> Response:
+        _refuse_unknown(dict(request.query_params))
+        return JSONResponse(await status_document())
 
     async def reload(request: Request) -> Response:
         values = dict(request.query_params)
@@ -158,6 +173,9 @@ def application(
             Route("/v1/nsg", security_rules),
             Route("/v1/status", status),
             Route("/v1/reload", reload, methods=["POST"]),
+            Route("/metrics", metrics_endpoint(engine, status_document)),
+            *([] if captures is None else capture_routes(captures)),
+            *([] if sampler is None else live_routes(sampler)),
         ],
         exception_handlers={
             QueryError: _problems(400),

@@ -19,13 +19,18 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from gateway.daemon.api import Events, application
+from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.flow_log import FlowLogWriter
 from gateway.daemon.http_server import answer, answer_anybody
+from gateway.daemon.sampling import Sampler
 
 Site = Callable[[ASGIApp, str | None], ASGIApp]
 """Makes what anybody gets by TCP of the API, and the token to ask for (None: none)."""
+
+LAST_WORDS = 0.25
+"""Seconds for captures to end well when the engine has."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,10 @@ async def _serve(
 ) -> None:
     def end() -> None:
         flow_log.flush(time.time())
-        os._exit(0)
+        if captures.close_all():  # their readers get the rest
+            asyncio.get_running_loop().call_later(LAST_WORDS, os._exit, 0)
+        else:
+            os._exit(0)
 
     events = Events(log)
     engine = EngineClient(
@@ -67,10 +75,13 @@ async def _serve(
         on_gone=end,
         on_flow_log=lambda message: flow_log.add(message, time.time()),
     )
+    captures = CaptureStreams(engine)
     engine.start()
-    api = application(engine, events, flow_log)
+    sampler = Sampler(engine, log)
+    api = application(engine, events, flow_log, captures, sampler)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_look_at(flow_log))
+        tasks.create_task(sampler.run())
         tasks.create_task(answer(api, sockets.api))
         if sockets.http is not None:
             tasks.create_task(answer_anybody(site(api), sockets.http))

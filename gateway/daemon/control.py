@@ -13,6 +13,9 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from fcntl import ioctl
+from struct import Struct
+from termios import TIOCOUTQ
 from typing import Any, Protocol
 
 from gateway.core.flow import FlowRecord
@@ -35,6 +38,11 @@ MAXIMUM_PENDING = 64
 MAXIMUM_EVENTS = 10_000
 """Events that wait to be sent; more are counted as lost."""
 REQUESTS_PER_TURN = 8
+CAPTURED_UNREAD = 512 << 10
+"""Bytes that the other end has not read yet beyond which captured packets wait, and may be lost:
+a full socket would hold up the answers to everybody else."""
+
+_integer = Struct("i")
 
 Answers = Callable[[Mapping[str, str]], Iterator[tuple[Kind, Any] | None]]
 """Answers a question with these parameters: messages, the last END or FAILED; None where packets
@@ -73,6 +81,9 @@ class ControlChannel:
         self._questions = questions
         self._flow_log = flow_log
         self._flow_log_goes_on = False
+        self.captured: Callable[[], Any] | None = None
+        """While there are captures: gives the next message with packets, or None."""
+        self._captured_goes_on = False
         self._connection: socket.socket | None = None
         self._waiting: deque[Request] = deque()
         self._current: Iterator[bytes] | None = None
@@ -116,7 +127,13 @@ class ControlChannel:
         if self._connection is None or self._blocked:
             return False
         answering = self._waiting or self._current
-        return bool(self._unsent or self._events or answering or self._flow_log_goes_on)
+        return bool(
+            self._unsent
+            or self._events
+            or answering
+            or self._flow_log_goes_on
+            or (self._captured_goes_on and self.captured is not None)
+        )
 
     def post(self, event: dict[str, Any]) -> None:
         """Keep an event until the API process takes it."""
@@ -171,6 +188,8 @@ class ControlChannel:
         if not self._unsent:
             self._slice()
             self._take_flow_log()
+            if self.captured is not None:
+                self._take_captured(self.captured)
         while self._unsent:
             sent = self._send(self._unsent[0])
             if not sent:
@@ -194,6 +213,18 @@ class ControlChannel:
         self._flow_log_goes_on = payload is not None
         if payload is not None:
             self._unsent.append(encode(0, Kind.FLOW_LOG, payload))
+
+    def _take_captured(self, captured: Callable[[], Any]) -> None:
+        self._captured_goes_on = False
+        assert self._connection is not None
+        try:
+            unread = _integer.unpack(ioctl(self._connection, TIOCOUTQ, bytes(_integer.size)))[0]
+        except OSError:
+            return  # the other end is gone: sending will say so
+        payload = captured() if unread < CAPTURED_UNREAD else None
+        if payload is not None:
+            self._captured_goes_on = True
+            self._unsent.append(encode(0, Kind.CAPTURED, payload))
 
     def _send(self, message: bytes) -> bool | None:
         """True: sent. False: no room now. None: the other end is gone."""

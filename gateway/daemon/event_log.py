@@ -135,10 +135,12 @@ def prepare_directory(state_directory: Path, user: int, group: int) -> Path:
     state_directory.mkdir(parents=True, exist_ok=True)
     directory = state_directory / DIRECTORY
     directory.mkdir(mode=0o750, exist_ok=True)
+    # as a service it may change owners, but not write where it owns nothing (no CAP_DAC_OVERRIDE)
+    os.chown(directory, os.geteuid(), -1, follow_symlinks=False)
+    (directory / FLOW_LOGS).mkdir(mode=0o750, exist_ok=True)
     # the user may have changed since the last run; links are not followed, their owner may be him
     for path in (directory, *directory.glob(f"{FILE}*")):
         os.chown(path, user, group, follow_symlinks=False)
-    (directory / FLOW_LOGS).mkdir(mode=0o750, exist_ok=True)
     for _, directories, files, inner in os.fwalk(directory / FLOW_LOGS):
         for name in (".", *directories, *files):
             os.chown(name, user, group, dir_fd=inner, follow_symlinks=False)

@@ -14,8 +14,9 @@ from typing import Protocol
 from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
 from gateway.datapath.interfaces import find_link
-from gateway.datapath.queue import PacketQueue, QueueStatistics, Ways
+from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan
 from gateway.model.configuration import Configuration
@@ -30,6 +31,8 @@ class Queue(Protocol):
     def fileno(self) -> int: ...
 
     def drain(self, limit: int, now: float) -> int: ...
+
+    def change_ways(self, ways: Ways) -> None: ...
 
     def statistics(self) -> QueueStatistics: ...
 
@@ -75,18 +78,28 @@ class LinuxHost:
         return Claims([*configuration.gateway.inside, configuration.gateway.outside])
 
     @contextmanager
-    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[Queue]:
-        """An open queue that calls ``ways`` for each packet."""
+    def queue(self, configuration: Configuration, ways: Ways, uncut: Uncut) -> Iterator[Queue]:
+        """An open queue that calls ``ways`` for each packet, ``uncut`` for several in one."""
         outside = configuration.gateway.outside
         link = find_link(outside)
         if link is None:
             raise DatapathError([f"gateway.outside: {outside}: there is no such interface"])
-        queue = PacketQueue(ways, link.index)
+        queue = PacketQueue(ways, link.index, uncut)
         try:
             queue.open()
             yield queue
         finally:
             queue.close()
+
+    @contextmanager
+    def fast_path(self, configuration: Configuration) -> Iterator[FastPath]:
+        """The fast path, loaded and not yet attached."""
+        gateway = configuration.gateway
+        path = FastPath(gateway.inside, gateway.outside, gateway.maximum_flows)
+        try:
+            yield path
+        finally:
+            path.close()
 
     @contextmanager
     def diversion(self, configuration: Configuration, queue: Queue) -> Iterator[Diverted]:

@@ -31,6 +31,9 @@ REQUESTS = {
     "reload": frozenset({"enforce"}),
     "explain": frozenset({"vm", "to", "fromPort", "inbound", "from"}),
     "nsg": frozenset({"vm", "expand"}),
+    "metrics": frozenset[str](),
+    "capture": frozenset({"vm", "side", "snaplen", "remote", "protocol"}),
+    "endCapture": frozenset({"capture"}),
 }
 """What may be asked for, and with which parameters; who answers checks their text."""
 
@@ -50,6 +53,8 @@ class Kind(IntEnum):
     """A list of events as JSON-ready objects; answers no request."""
     FLOW_LOG = 4
     """Entries for the flow logs (``flow_log.message``); answers no request."""
+    CAPTURED = 5
+    """Packets of a capture (``capture.message``); answers no request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,17 +19,22 @@ from typing import Any
 
 from gateway import __version__
 from gateway.core.engine import Engine
+from gateway.core.established import Way
 from gateway.core.events import Event
 from gateway.daemon import notify
+from gateway.daemon.capture import Captures
 from gateway.daemon.control import ControlChannel
 from gateway.daemon.event_log import event_document, gateway_event, iso
 from gateway.daemon.flow_log import message
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
+from gateway.daemon.metrics_answers import MetricsAnswers
+from gateway.daemon.offloading import Offloading
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
+from gateway.datapath.fastpath import FastPath
 from gateway.model.configuration import Configuration
 
 API_RESTARTS = 5
@@ -63,34 +68,50 @@ class Gateway:
         file: Path | None,
         signals: Signals,
         *,
+        fast_path: FastPath | str,
         diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
         read_configuration: Callable[[], int],
     ) -> None:
         self.configuration = configuration
-        self.engine = Engine(configuration)
+        self._scale = configuration.gateway.time_scale
+        self._start = time.monotonic()
+        self._fast_path = fast_path
+        self._offloading: Offloading | None = None
+        if not isinstance(fast_path, str):
+            self._offloading = Offloading(fast_path, self._azure_time)
+        self.engine = Engine(configuration, offload=self._offloading)
         self._file = file
         self._diverted = diverted
         self._unrestored: list[str] = []
         self._start_api = start_api
-        self._scale = configuration.gateway.time_scale
-        self._start = time.monotonic()
         self._started_at = time.time()
         self._queue: Queue | None = None
         self._losses: dict[str, int] = {}
         self._losses_due = 0.0
         self._handler_errors = 0
         self._restarts: deque[float] = deque(maxlen=API_RESTARTS)
+        self._restart_count = 0
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
         self._flow_log_due = False
         self._flow_log_lost = 0
+        self._captures = Captures(
+            self.engine,
+            use_ways=self._use_ways,
+            on_event=lambda name, about: self._own_event(name, "Informational", about),
+            in_slices=lambda work: self.turns.in_slices(work),
+        )
         self.control = ControlChannel(
             self.engine,
             status=self.status,
             reload=self._reload,
-            questions=SecurityAnswers(self.engine).questions,
+            questions={
+                **SecurityAnswers(self.engine).questions,
+                **MetricsAnswers(self.engine, lambda: self.turns.now).questions,
+                **self._captures.questions,
+            },
             flow_log=self._next_flow_log,
         )
         self.turns = Turns(
@@ -104,6 +125,8 @@ class Gateway:
             on_api_gone=self._on_api_gone,
             housekeeping=self._housekeeping,
         )
+        if self._offloading is not None:
+            self.turns.each_turn(self._look_at_fast_path)
         self._reloader = Reloader(
             read=read_configuration,
             watch=self.turns.watch,
@@ -151,10 +174,27 @@ class Gateway:
             **self.engine.status(self.turns.now),
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
+            "fastPath": self._fast_path_status(),
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
-            "apiRestarts": len(self._restarts),
+            "captures": self._captures.running,
+            "apiRestarts": self._restart_count,
         }
+
+    def _fast_path_status(self) -> dict[str, Any]:
+        if self._offloading is None:
+            return {"active": False, "reason": self._fast_path}
+        path = self._offloading.path
+        return {
+            "active": True,
+            "flows": self._offloading.flows,
+            "capacity": path.capacity,
+            "refused": path.refused,
+        }
+
+    def _look_at_fast_path(self) -> None:
+        assert self._offloading is not None
+        self._offloading.report(self.engine.translation)
 
     def _azure_time(self, real: float) -> float:
         return (real - self._start) * self._scale
@@ -171,12 +211,19 @@ class Gateway:
             notify.notify("STOPPING=1")
             self._own_event("Stopped", "Informational", {"pid": os.getpid()})
             self._flow_log_due = True
+            self._captures.hurry()
             for _ in range(FLOW_LOG_MESSAGES_AT_STOP):
                 if not self.control.work(self.turns.now) or not self.control.has_work:
                     break
             self.turns.stop()
         elif number == RELOAD:
             self._reload(lambda kind, payload: None, enforce=False)
+
+    def _use_ways(self, ways: tuple[Way, ...]) -> None:
+        """The captures have packets watched, or no longer watched."""
+        assert self._queue is not None
+        self._queue.change_ways(ways)
+        self.control.captured = self._captures.next_message if self._captures.running else None
 
     # -- flow logs
 
@@ -255,6 +302,7 @@ class Gateway:
 
     def _on_api_gone(self) -> None:
         self.control.disconnect()
+        self._captures.end_all()
         self._api_running = False
 
     def _housekeeping(self, real: float) -> None:
@@ -316,6 +364,7 @@ class Gateway:
             )
             return
         self._restarts.append(real)
+        self._restart_count += 1
         say("the API process ended: starting it again; packets are not affected")
         try:
             self.start_api()

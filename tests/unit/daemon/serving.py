@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import threading
@@ -14,15 +15,21 @@ from typing import Any
 import uvicorn
 
 from gateway.core.engine import Engine
+from gateway.core.established import Way
 from gateway.core.flow import FlowRecord
 from gateway.core.ports import PortRecord
 from gateway.daemon.api import Events, application
+from gateway.daemon.capture import Captures
+from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.control import ControlChannel
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.messages import Kind
+from gateway.daemon.metrics_answers import MetricsAnswers
+from gateway.daemon.sampling import Sampler
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.model.loading import load_text
+from tests.unit.daemon.scraping import status_of
 
 
 def flow(number: int, **changes: Any) -> FlowRecord:
@@ -48,6 +55,7 @@ def flow(number: int, **changes: Any) -> FlowRecord:
         idle=1.0,
         expires_in=239.0,
         awaiting_removal=False,
+        offloaded=False,
     )
     return record._replace(**changes)
 
@@ -138,12 +146,23 @@ class Served:
         self.engine = FakeEngine()
         self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, NOTHING_DONE)
         self.enforced: list[bool] = []
+        self._judging = judging = judging_engine()
+        self.ways = judging.ways
+        self.captures = Captures(
+            judging, use_ways=self._use_ways, on_event=self._tell, in_slices=lambda work: None
+        )
+        self.told: list[tuple[str, dict[str, Any]]] = []
         self.control = ControlChannel(
             self.engine,
             status=self._status,
             reload=self._reload,
-            questions=SecurityAnswers(judging_engine()).questions,
+            questions={
+                **SecurityAnswers(judging).questions,
+                **MetricsAnswers(judging, lambda: 0.0).questions,
+                **self.captures.questions,
+            },
         )
+        self._packets: list[tuple[bytes, int]] = []
         self._posted: list[dict[str, Any]] = []
         self.log: EventLog | None = None
 
@@ -152,7 +171,22 @@ class Served:
         self.on_reload(answer)
 
     def _status(self) -> dict[str, Any]:
-        return {"flows": len(self.engine.flows), "uptimeSeconds": 61.5, "drops": {"Malformed": 2}}
+        return status_of(self._judging) | {
+            "flows": len(self.engine.flows),
+            "pid": os.getpid(),
+            "drops": {"Malformed": 2},
+        }
+
+    def _use_ways(self, ways: tuple[Way, ...]) -> None:
+        self.ways = ways
+        self.control.captured = self.captures.next_message if self.captures.running else None
+
+    def _tell(self, operation: str, properties: dict[str, Any]) -> None:
+        self.told.append((operation, properties))
+
+    def handle(self, packet: bytes, arrival: int) -> None:
+        """Have the judging engine handle a packet, soon."""
+        self._packets.append((packet, arrival))
 
     def post(self, event: dict[str, Any]) -> None:
         """Have the engine's side tell of an event."""
@@ -163,6 +197,9 @@ class Served:
         while not ended.is_set():
             while self._posted:
                 self.control.post(self._posted.pop(0))
+            while self._packets:
+                packet, arrival = self._packets.pop(0)
+                self.ways[arrival](packet, 0.0)
             assert self.control.read()
             assert self.control.work(0.0)
             if not self.control.has_work:
@@ -187,8 +224,10 @@ def served(directory: Path) -> Iterator[Served]:
         events = Events(daemon.log)
         engine = EngineClient(theirs, on_events=events.add, on_gone=lambda: None)
         engine.start()
+        sampler = Sampler(engine, daemon.log)
+        sampling = asyncio.create_task(sampler.run())
         configuration = uvicorn.Config(
-            application(engine, events),
+            application(engine, events, captures=CaptureStreams(engine), sampler=sampler),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -197,6 +236,7 @@ def served(directory: Path) -> Iterator[Served]:
         server.append(uvicorn.Server(configuration))
         ready.set()
         await server[0].serve(sockets=[listener])
+        sampling.cancel()
 
     threads = [
         threading.Thread(target=daemon.pump, args=(ended,)),
