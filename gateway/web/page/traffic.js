@@ -96,7 +96,8 @@ export class Figures {
     this.#fill(0, fullest === null ? ["–", ""] : [String(Math.floor(share(fullest) * 100)), "%"],
       fullest === null ? "no pool" : `${fullest.vm} ${fullest.protocol}, ${count(fullest.used)} of ${count(fullest.allocated)}`, exhausted);
     this.#fill(1, [count(gateway.flows), ""], `of ${count(gateway.maximumFlows)} at most`, gateway.flows >= gateway.maximumFlows);
-    this.#fill(2, [perSecond(gateway.newFlowsPerSecond), "/s"], "opened");
+    const refused = pools.reduce((sum, { pool }) => sum + pool.failed, 0);
+    this.#fill(2, [perSecond(gateway.newFlowsPerSecond), "/s"], `${count(refused)} packets got no port`);
     this.#fill(3, out, `${perSecond(gateway.packetsOutPerSecond)} packets/s`);
     this.#fill(4, inward, `${perSecond(gateway.packetsInPerSecond)} packets/s`);
     const dropped = Object.values(gateway.drops ?? {}).reduce((sum, value) => sum + value, 0);
