@@ -11,7 +11,7 @@ name that has a row of its own keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.tcp import Side
@@ -49,6 +49,8 @@ class Traffic:
     def __init__(self, series: int = SERIES) -> None:
         self.syns: dict[TrafficKey, list[int]] = {}
         """[outbound, inbound] SYNs without ACK that went on, repeated ones among them."""
+        self.fold: Callable[[Flow], None] = lambda flow: None
+        """What brings an offloaded flow's counters up to date."""
         self._series = series
         self._publics: set[bytes] = set()
         self._ended: dict[TrafficKey, list[int]] = {}
@@ -75,6 +77,8 @@ class Traffic:
             passed = start + count
             flows, start = table.slice(start, count)
             for flow in flows:
+                if flow.offloaded:
+                    self.fold(flow)
                 _add(rows, self._key(flow), _counters(flow))
                 kind = (flow.method, flow.protocol, flow.state_name)
                 flows_of[kind] = flows_of.get(kind, 0) + 1
@@ -120,21 +124,26 @@ class Connections:
         """A packet that would have opened a flow found no free port on a public IP."""
         self._row(vm, public, protocol)[1] += 1
 
-    def pair(self, vm: str, public: bytes) -> Pair:
-        """The pair's own name if it has a row, or can still get one; else ``OTHER_PAIR``."""
+    def expect(self, vm: str, public: bytes, protocol: int) -> Pair:
+        """Begin the row at zero, and say whose it is: the pair's own, or that of the others."""
+        pair = self._pair(vm, public)
+        self.rows.setdefault((pair, protocol), [0, 0])
+        return pair
+
+    def _row(self, vm: str, public: bytes, protocol: int) -> list[int]:
+        key = self._pair(vm, public), protocol
+        row = self.rows.get(key)
+        if row is None:
+            row = self.rows[key] = [0, 0]
+        return row
+
+    def _pair(self, vm: str, public: bytes) -> Pair:
         pair = vm, public
         if pair not in self._pairs:
             if len(self._pairs) >= self._series:
                 return OTHER_PAIR
             self._pairs.add(pair)
         return pair
-
-    def _row(self, vm: str, public: bytes, protocol: int) -> list[int]:
-        key = self.pair(vm, public), protocol
-        row = self.rows.get(key)
-        if row is None:
-            row = self.rows[key] = [0, 0]
-        return row
 
 
 def _counters(flow: Flow) -> tuple[int, int, int, int]:

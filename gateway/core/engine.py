@@ -31,6 +31,7 @@ from gateway.core.events import (
 from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
 from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement, Policy
+from gateway.core.offload import BUSY, NEVER, Offload
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
@@ -76,7 +77,12 @@ class Engine:
     """A gateway without its wires. ``seed`` fixes the choice among frontends."""
 
     def __init__(
-        self, configuration: Configuration, *, seed: int | None = None, now: float = 0.0
+        self,
+        configuration: Configuration,
+        *,
+        seed: int | None = None,
+        now: float = 0.0,
+        offload: Offload | None = None,
     ) -> None:
         self.configuration = configuration
         self.profile = PROFILES[configuration.gateway.profile]
@@ -88,6 +94,7 @@ class Engine:
             seed,
             self._exhausted,
         )
+        self.translation.offload = offload
         self.flows = self.translation.table
         self.ways = self._build_ways()
         self.admission = self._admission(configuration)
@@ -124,11 +131,12 @@ class Engine:
         }
         ways = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
+        busy = NEVER if self.translation.offload is None else BUSY
         for arrival, established in (
             (Arrival.OUTBOUND, established_outbound),
             (Arrival.INBOUND, established_inbound),
         ):
-            ways[arrival] = established(self.flows, ways[arrival])
+            ways[arrival] = established(self.flows, ways[arrival], self.translation.hand_over, busy)
         return tuple(ways)
 
     def _checked(self, stages: Callable[[PacketView, float], bytes | None]) -> Way:
@@ -304,6 +312,9 @@ class Engine:
     ) -> tuple[list[FlowRecord], int | None]:
         """A slice of the flow table and where the next one starts (None: this was the last)."""
         flows, following = self.flows.slice(start, count)
+        for flow in flows:
+            if flow.offloaded:
+                self.translation.fold(flow)
         return [record(flow, now) for flow in flows], following
 
     def port_records(self, now: float) -> Iterator[PortRecord | None]:
@@ -386,6 +397,20 @@ class Engine:
             yield None
         yield Review(refused, ended)
 
+    def watch_every_packet(self, watched: bool) -> Iterator[None]:
+        """See every flow's packets here, or let them pass elsewhere again; a slice at a time."""
+        translation = self.translation
+        translation.watched = watched
+        start: int | None = 0
+        while start is not None and translation.offload is not None:
+            flows, start = self.flows.slice(start, REVIEW_SLICE)
+            for flow in flows:
+                if watched:
+                    translation.take_back(flow)
+                elif not flow.awaiting_removal and flow.state not in ENDED:
+                    translation.hand_over(flow)
+            yield None
+
     def security_records(self) -> list[SecurityRuleRecord]:
         """Every rule of every network security group, with its hits."""
         return security_records(self.admission.policy, self.configuration)
@@ -418,7 +443,9 @@ class Engine:
         subnets, everything = self.admission.scope.subnets, mode != "nsg"
         log = self.translation.log
         if log is None:
-            return FlowLog(subnets, everything=everything)
+            log = FlowLog(subnets, everything=everything)
+            log.fold = self.translation.fold
+            return log
         log.subnets, log.everything = subnets, everything
         return log
 

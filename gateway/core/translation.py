@@ -16,6 +16,7 @@ from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement
+from gateway.core.offload import Offload
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
 from gateway.core.tcp import (
@@ -60,8 +61,11 @@ class Translation:
         self.outbound = outbound
         self.table = FlowTable(maximum)
         self.expiry = Expiry()
+        self.expiry.fold = self.table.traffic.fold = self.fold
         self.connections = Connections()
         self.log: FlowLog | None = None
+        self.offload: Offload | None = None
+        self.watched = False  # somebody wants to see every packet here: nothing is handed over
         self._random = Random(seed)
         self._exhausted = exhausted
         self._endpoints: dict[bytes, _Endpoint] = {}
@@ -173,6 +177,8 @@ class Translation:
     def _enter(self, flow: Flow) -> Flow:
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
+        if flow.protocol == TCP and self.offload is not None:
+            self.hand_over(flow)  # already: the answer to a SYN need not come here
         flow.machine.flows += 1
         if flow.pool is not None:
             self.connections.opened(flow.machine.name, flow.public, flow.protocol)
@@ -185,6 +191,7 @@ class Translation:
         if flow.pool is None:
             self.end(flow)
         else:
+            self.take_back(flow)
             self.table.detach_original(flow)
 
     def destination(self, protocol: int, original: bytes) -> bytes:
@@ -256,6 +263,40 @@ class Translation:
             if self.log is not None:
                 self.log.closed(flow, now)
 
+    # -- flows whose packets pass elsewhere
+
+    def hand_over(self, flow: Flow) -> None:
+        """Let a flow's packets pass without the engine from now on, if somebody can take them.
+
+        A hairpin is two flows for each packet: both stay here.
+        """
+        offload = self.offload
+        if offload is None or flow.offloaded or self.watched or flow.protocol not in (TCP, UDP):
+            return
+        if flow.original[4:8] not in self.outbound.addresses:
+            flow.offloaded = offload.install(flow)
+
+    def take_back(self, flow: Flow) -> None:
+        """See a flow's packets again; its counters are up to date after this."""
+        if flow.offloaded and self.offload is not None:
+            self.fold(flow)
+            self.offload.remove(flow)
+            flow.offloaded = False
+
+    def fold(self, flow: Flow) -> None:
+        """Bring an offloaded flow's counters and times up to date."""
+        if self.offload is not None:
+            self.offload.fold(flow)
+
+    def advance_elsewhere(
+        self, slot: int, flow_id: int, side: Side, flags: int, now: float
+    ) -> None:
+        """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
+        flow = self.table.at(slot)
+        if flow is not None and flow.id == flow_id and flow.offloaded:
+            self.fold(flow)
+            self.advance(flow, side, flags, now)
+
     def reopens(self, flow: Flow, side: Side, flags: int) -> bool:
         """Whether a SYN begins another connection between the endpoints of a flow that ended.
 
@@ -280,6 +321,7 @@ class Translation:
 
     def end(self, flow: Flow) -> None:
         """Forget a flow and release its port."""
+        self.take_back(flow)
         self.expiry.disarm(flow)
         self.table.remove(flow)
         flow.machine.flows -= 1
@@ -350,6 +392,7 @@ class Translation:
         return public.instance_of is flow.machine
 
     def _break(self, flow: Flow, pool: PortPool) -> None:
+        self.take_back(flow)
         self._forget_port(flow, pool, flow.snat_port)
         flow.pool = None
         if flow.state in ENDED:

@@ -67,12 +67,17 @@ class MetricsAnswers:
             yield (_address(public), method.value, protocol_name(protocol), *carried, *opened)
 
     def _ports(self) -> Steps:
-        """Pools of pairs without a row are added up; the largest usage among them is kept."""
-        pair_of = self._engine.translation.connections.pair
+        """Pools of pairs without a row are added up; the largest usage among them is kept.
+
+        Each gets its counters, too, before it needs them: what grows from nothing is no growth to
+        Prometheus.
+        """
+        connections = self._engine.translation.connections
         rows: dict[tuple[Pair, int, str, bool], list[Any]] = {}
         for number, live in enumerate(live_pools(self._engine.outbound), 1):
             pool = live.pool
-            key = pair_of(live.vm, live.address), live.protocol, live.method.value, live.retired
+            pair = connections.expect(live.vm, live.address, live.protocol)
+            key = pair, live.protocol, live.method.value, live.retired
             row = rows.get(key)
             if row is None:
                 row = rows[key] = [0, 0, 0, 0, 0, 0.0]

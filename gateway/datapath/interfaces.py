@@ -16,6 +16,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from gateway.datapath import devconf
 from gateway.datapath.errors import DatapathError
 
 ROUTE_PROTOCOL = 217  # tags our routes; iproute2 names no other program for it
@@ -196,15 +197,33 @@ def wanted_sysctls(inside: Iterable[str], outside: str) -> list[tuple[str, str, 
 
 
 def write_sysctl(interface: str, name: str, value: str) -> None:
-    """Raises DatapathError with what the user can do where /proc/sys is read-only."""
-    path = sysctl_path(interface, name)
+    """By netlink where /proc/sys is read-only, as in containers. Raises DatapathError."""
     try:
-        path.write_text(value)
+        sysctl_path(interface, name).write_text(value)
+        return
     except OSError as error:
+        reason = error
+    try:
+        devconf.write(interface, name, int(value))
+    except OSError:
         if name in OPTIONAL_SYSCTLS:
             return
         problem = (
             f"net.ipv4.conf.{interface}.{name} must be {value} and cannot be written "
-            f"({error.strerror}); in a container set it from outside (sysctls:)"
+            f"({reason.strerror}); in a container set it from outside (sysctls:)"
         )
         raise DatapathError([problem]) from None
+
+
+def sysctl_is_writable(interface: str, name: str) -> bool:
+    """Whether ``write_sysctl`` would succeed. Changes nothing."""
+    try:
+        with sysctl_path(interface, name).open("r+"):
+            return True
+    except OSError:
+        pass
+    try:
+        devconf.write(interface, name, int(read_sysctl(interface, name)))
+    except OSError:
+        return False
+    return True

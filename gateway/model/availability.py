@@ -49,9 +49,6 @@ def _gateway(configuration: Configuration) -> Iterator[Mistake]:
         hint = "" if gateway.profile in known else did_you_mean(gateway.profile, PROFILES)
         message = f"{what}; allowed: {', '.join(PROFILES)}{hint}"
         yield Mistake(("gateway", "profile"), message, gateway.profile)
-    if gateway.fast_path == "on":
-        message = "no fast path in this version; allowed: auto, off"
-        yield Mistake(("gateway", "fastPath"), message, gateway.fast_path)
     listener = gateway.http_endpoint
     if listener is not None and not listener.is_loopback:
         message = (

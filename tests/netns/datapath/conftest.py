@@ -20,6 +20,13 @@ PLAN = {
     "pairs": {PUBLIC: VM},
     "prefixes": ["10.0.0.0/16"],
 }
+READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+"""A shell command, for ``before``: as containers have it."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def mode() -> None:
+    """Once is enough here: no flow is carried by anything else."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.netns.datapath.conftest import (
     PUBLIC,
+    READ_ONLY,
     REMOTE,
     VM,
     Capture,
@@ -86,22 +87,27 @@ def test_a_dead_gateways_packets_do_not_go_to_another(net: Namespaces) -> None:
     assert host_state(net)["iptables-save"] == closed
 
 
-READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
-
-
 def test_a_start_that_fails_halfway_is_undone(net: Namespaces) -> None:
+    net.ip("gw", "link set lan0 down")  # it takes no route then
     before = host_state(net)
-    gateway = Gateway(net, before=READ_ONLY)
-    assert gateway.greeting[0].startswith("net.ipv4.conf.lan0.forwarding must be 1")
+    gateway = Gateway(net)
+    assert gateway.greeting[0].startswith(f"{PUBLIC}: cannot be answered for")
     assert host_state(net) == before
 
 
-def test_sysctls_that_are_right_need_not_be_writable(net: Namespaces) -> None:
-    for interface in ("lan0", "wan0"):
-        net.sysctl("gw", f"net/ipv4/conf/{interface}/forwarding", "1")
+def test_a_read_only_proc_sys_is_set_and_restored_by_netlink(net: Namespaces) -> None:
+    """In a container nothing needs to forward before the rules stand."""
+    net.sysctl("gw", "net/ipv4/conf/lan0/rp_filter", "1")
     before = host_state(net)
     gateway = Gateway(net, before=READ_ONLY)
     assert gateway.greeting == "ready"
+    for path, value in (
+        ("conf/lan0/forwarding", "1"),
+        ("conf/wan0/forwarding", "1"),
+        ("conf/lan0/rp_filter", "2"),
+        ("neigh/wan0/proxy_delay", "0"),
+    ):
+        assert net.run("gw", "cat", f"/proc/sys/net/ipv4/{path}").strip() == value, path
     udp_echo(net, "remote")
     assert udp_ask(net, "vm", REMOTE) == "whole"
     gateway.remove()

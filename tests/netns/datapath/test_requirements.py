@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 
-from tests.netns.datapath.conftest import Gateway, host_state
+from tests.netns.datapath.conftest import READ_ONLY, Gateway, host_state
 from tests.netns.datapath.topology import Namespaces
 
 PROBE = """
@@ -76,14 +77,39 @@ def test_an_outside_network_in_the_virtual_network(net: Namespaces) -> None:
     ]
 
 
-def test_sysctls_that_cannot_be_written(net: Namespaces) -> None:
-    read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
-    assert probe(net, prelude=read_only)["stops"] == [
-        f"net.ipv4.conf.{name}.forwarding must be 1 and /proc/sys is read-only: set it from outside"
-        for name in ("lan0", "wan0")
-    ]
+def test_a_read_only_proc_sys_stops_nobody_who_may_administer_the_network(net: Namespaces) -> None:
+    """As in a container: the same settings go by netlink."""
+    before = host_state(net)
+    said = probe(net, prelude=READ_ONLY)
+    assert said["stops"] == []
+    for name in ("lan0", "wan0"):
+        sentence = f"net.ipv4.conf.{name}.forwarding will be set to 1 while the gateway runs"
+        assert sentence in said["good"]
+    assert host_state(net) == before
 
 
 def test_a_running_gateway_is_mentioned(net: Namespaces) -> None:
     Gateway(net)
     assert "wan0 belongs to a gateway that runs now" in probe(net)["told"]
+
+
+def test_what_a_killed_probe_left_is_removed_and_nobody_elses(net: Namespaces) -> None:
+    """A gateway's chains are named after its outside interface, which may be called ``probe4000000``."""
+    chains = {
+        "snatgw-probe4000000-fwd": True,  # a gateway's
+        "snatgw-probe-0123456789ab-ok": False,  # a killed probe's
+        "snatgw-probe-ba9876543210-ok": True,  # of a probe that is at it
+    }
+    for chain in chains:
+        net.run("gw", "iptables", "-t", "mangle", "-N", chain)
+    hold = (
+        "from gateway.datapath.claims import Claims\n"
+        "c = Claims(['probe-ba9876543210']); print('held', flush=True); input()"
+    )
+    holder = net.start("gw", sys.executable, "-c", hold)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert probe(net)["stops"] == []
+    left = net.run("gw", "iptables", "-t", "mangle", "-S")
+    assert {chain: chain in left for chain in chains} == chains
+    assert left.count("snatgw-probe") == 2

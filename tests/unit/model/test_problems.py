@@ -87,6 +87,16 @@ WITHIN_FIELDS = {
         ("gateway.outside = an-interface-with-a-name: not an interface name; "
         "allowed: 1 to 15 characters, no space, '/', ':', '%'"),
     ),
+    "wildcard interface": (
+        "outside: wan0", "outside: wan+",
+        ("gateway.outside = wan+: netfilter's rules cannot name this interface; allowed: no '+' at the end, which would "
+        "stand for all that begin so, no '-' or '!' at the beginning, no quotes or backslash"),
+    ),
+    "interface that is a negation": (
+        "[lan0]", "['!lan0']",
+        ("gateway.inside[0] = !lan0: netfilter's rules cannot name this interface; allowed: no '+' at the end, which would "
+        "stand for all that begin so, no '-' or '!' at the beginning, no quotes or backslash"),
+    ),
     "relative directory": (
         "outside: wan0", "outside: wan0\n  stateDirectory: state",
         "gateway.stateDirectory = state: must be an absolute path, as in /var/lib/snatgw",
@@ -235,10 +245,6 @@ NOT_AVAILABLE = {
         "outside: wan0", "outside: wan0\n  profile: azure-2016",
         ("gateway.profile = azure-2016: no such profile; allowed: azure-2017; "
         "did you mean azure-2017?"),
-    ),
-    "fast path": (
-        "outside: wan0", "outside: wan0\n  fastPath: on",
-        "gateway.fastPath = on: no fast path in this version; allowed: auto, off",
     ),
     "Standard": (
         "name: lb\n", "name: lb\n    sku: Standard\n",

@@ -1,0 +1,66 @@
+"""Per-interface IPv4 settings over netlink, for where ``/proc/sys`` is read-only.
+
+Docker mounts ``/proc/sys`` read-only unless a container is privileged. The kernel takes the same
+settings over rtnetlink from whoever has CAP_NET_ADMIN in the network namespace (``IFLA_INET_CONF``,
+``RTM_SETNEIGHTBL``), so a gateway in a container needs nobody to open ``forwarding`` before its
+rules stand. Through ``/proc`` the kernel also turns off large receive offload of a forwarding
+interface; here it does not, so ``/proc`` comes first (``interfaces.write_sysctl``). The messages
+are packed by hand: pyroute2 reads these attributes and does not write them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+_RTM_SETLINK, _RTM_SETNEIGHTBL = 19, 67  # linux/rtnetlink.h
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_REPLACE = 0x1, 0x4, 0x100
+_NLMSG_ERROR = 2
+_NESTED = 0x8000
+_IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1  # linux/if_link.h
+_CONF = {"forwarding": 1, "rp_filter": 8}  # IPV4_DEVCONF_… of linux/ip.h
+_NDTA_NAME, _NDTA_PARMS = 1, 6  # linux/neighbour.h
+_NDTPA_IFINDEX, _NDTPA_PROXY_DELAY = 1, 13
+_USER_HZ = os.sysconf("SC_CLK_TCK")
+
+
+def write(interface: str, name: str, value: int) -> None:
+    """Set ``forwarding``, ``rp_filter`` or ``proxy_delay``, in the units of ``/proc/sys``.
+
+    Raises OSError as the kernel refuses, ``ENODEV`` without such an interface.
+    """
+    index = socket.if_nametoindex(interface)
+    if name == "proxy_delay":
+        milliseconds = value * 1000 // _USER_HZ
+        parameters = _attribute(_NDTPA_IFINDEX, struct.pack("=I", index)) + _attribute(
+            _NDTPA_PROXY_DELAY, struct.pack("=Q", milliseconds)
+        )
+        table = _attribute(_NDTA_NAME, b"arp_cache\0")
+        header = struct.pack("=BBH", socket.AF_INET, 0, 0)
+        body = header + table + _attribute(_NDTA_PARMS | _NESTED, parameters)
+        _ask(_RTM_SETNEIGHTBL, _NLM_F_REPLACE, body)
+        return
+    setting = _attribute(_CONF[name], struct.pack("=I", value))
+    family = _attribute(socket.AF_INET | _NESTED, _attribute(_IFLA_INET_CONF | _NESTED, setting))
+    header = struct.pack("=BBHiII", socket.AF_UNSPEC, 0, 0, index, 0, 0)
+    _ask(_RTM_SETLINK, 0, header + _attribute(_IFLA_AF_SPEC | _NESTED, family))
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    padding = b"\0" * (-len(payload) % 4)
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + padding
+
+
+def _ask(kind: int, flags: int, body: bytes) -> None:
+    """Send one request and wait for its acknowledgement; raises OSError."""
+    flags |= _NLM_F_REQUEST | _NLM_F_ACK
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.bind((0, 0))
+        kernel.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+        answer = kernel.recv(4096)
+    _, answered, _, _, _, error = struct.unpack_from("=IHHIIi", answer)
+    if answered != _NLMSG_ERROR:
+        raise OSError(f"netlink: an answer of type {answered} instead of an acknowledgement")
+    if error:
+        raise OSError(-error, os.strerror(-error))
