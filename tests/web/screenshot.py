@@ -21,7 +21,7 @@ from tests.netns.topology import SERVER, SERVER2, SERVER3, Topology
 from tests.web.browser import Visit, chromium
 from tests.web.conftest import HTTP, URL, guarded
 
-SECONDS = 280
+SECONDS = 290
 SCALE = 5
 NAMES = {"vm1": "batch-1", "vm2": "web-1", "vm3": "web-2"}
 
@@ -32,8 +32,18 @@ def configured(net: Topology) -> Gateway:
     for machine in document["virtualMachines"]:
         machine["name"] = NAMES[machine["name"]]
         machine.pop("publicIPAddress", None)
-    document["publicIPAddresses"] = [p for p in document["publicIPAddresses"] if p["name"] != "pip-vm3"]
-    document["loadBalancers"][0]["backendAddressPools"][0]["virtualMachines"] = ["web-1", "web-2"]
+    document["publicIPAddresses"] = [
+        p for p in document["publicIPAddresses"] if p["name"] != "pip-vm3"
+    ]
+    balancer = document["loadBalancers"][0]
+    for part in ("frontendIPConfigurations", "loadBalancingRules"):
+        del balancer[part][1]
+    # a pool of more than 50 VMs: 512 ports for each
+    others = {f"web-{n}": f"10.0.1.{n + 20}" for n in range(3, 61)}
+    document["virtualMachines"] += [
+        {"name": name, "privateIPAddress": address} for name, address in others.items()
+    ]
+    balancer["backendAddressPools"][0]["virtualMachines"] = ["web-1", "web-2", *others]
     return gateway
 
 
@@ -44,16 +54,16 @@ def work(net: Topology, seconds: float) -> None:
     begun = time.monotonic()
     while (now := time.monotonic() - begun) < seconds:
         held = batch.connections()["connected"]
-        wanted = int(560 - 640 * math.cos(now / 20))
+        wanted = int(600 - 700 * math.cos(now / 22))
         if wanted > held:
-            batch.open(min(wanted - held, 60), SERVER if held % 5 else SERVER2)
+            batch.open(min(wanted - held, 60), SERVER)
         elif held - wanted > 30:
             batch.reset(min(held - wanted, 120))
         for number, web in enumerate(webs):
             kept = web.connections()["connected"]
-            level = int(230 + 60 * number + 90 * math.sin(now / (19 + 7 * number) + number))
+            level = int(170 + 150 * number + 60 * math.sin(now / (19 + 7 * number) + number))
             if level > kept:
-                web.open(min(level - kept, 25), (SERVER, SERVER2, SERVER3)[int(now) % 3])
+                web.open(min(level - kept, 25), SERVER3)
             elif kept > level:
                 web.reset(min(kept - level, 25))
             web.download(SERVER3, int(1.5e6 + 1e6 * math.sin(now / 11 + number)))
@@ -71,7 +81,11 @@ def main(file: Path) -> None:
         gateway.start()
         with chromium(playwright, net) as browser:
             visit = Visit(
-                browser, URL, viewport={"width": 1440, "height": 1150}, color_scheme="light", device_scale_factor=1
+                browser,
+                URL,
+                viewport={"width": 1440, "height": 1150},
+                color_scheme="light",
+                device_scale_factor=1,
             )
             visit.open()
             page = visit.page
@@ -84,7 +98,7 @@ def main(file: Path) -> None:
             page.screenshot(path=file.with_stem(f"{file.stem}-dark"))
             page.set_viewport_size({"width": 1440, "height": 2300})
             page.wait_for_timeout(1500)
-            page.screenshot(path=f"/tmp/websim/real-full.png")
+            page.screenshot(path=file.with_stem(f"{file.stem}-whole"))
             visit.close()
             working.join()
         print(f"{DEFAULT}, {', '.join(FRONTENDS)}: {visit.complaints or 'no complaint'}")

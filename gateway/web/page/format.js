@@ -20,7 +20,7 @@ export const perSecond = (value) =>
   value == null ? "–" : value > 0 && value < 9.95 ? value.toFixed(1) : grouped.format(value);
 
 /** [number, unit] of a rate given in bytes a second. */
-export const bitRate = (bytes) => scaled((bytes ?? 0) * 8, 1000, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]);
+export const bitRate = (bytes) => scaled(bytes * 8, 1000, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]);
 
 export const bits = (bytes) => (bytes == null ? "–" : bitRate(bytes).join(" "));
 
