@@ -46,6 +46,11 @@ def town() -> Iterator[Gateway]:
     """The usual gateway, with a dashboard and a security group, and flows of each VM."""
     with Topology() as net:
         gateway = guarded(Gateway(net, http=HTTP))
+        gateway.configuration["virtualMachines"].append(
+            {"name": "idle", "privateIPAddress": "10.0.1.20"}
+        )
+        pool = gateway.configuration["loadBalancers"][0]["backendAddressPools"][0]
+        pool["virtualMachines"] = ["vm2", "idle"]
         gateway.start()
         vm1, vm2, vm3 = (net.client(vm) for vm in ("vm1", "vm2", "vm3"))
         for client, count, server in ((vm1, 30, SERVER), (vm2, 12, SERVER2), (vm3, 3, SERVER)):

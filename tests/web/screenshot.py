@@ -21,7 +21,7 @@ from tests.netns.topology import SERVER, SERVER2, SERVER3, Topology
 from tests.web.browser import Visit, chromium
 from tests.web.conftest import HTTP, URL, guarded
 
-SECONDS = 290
+SECONDS = 225
 SCALE = 5
 NAMES = {"vm1": "batch-1", "vm2": "web-1", "vm3": "web-2"}
 

@@ -98,7 +98,6 @@ def test_ports_destinations_rules_and_drops(town: Gateway, visit: Begin) -> None
             if (record["publicIp"], record["protocol"]) == (public, "Tcp")
         )
         seen.shows(f"{card} .use", f"{record['used']}of {record['allocated']:,} in use")
-    page.get_by_role("button", name=re.compile("Show .* more")).click()
     seen.has(".pool[data-vm='vm1'][data-protocol='Udp']", "data-level", re.compile("unused|ok"))
     seen.shows("#busiest-rows", f"{SERVER2}:7")
     seen.shows("#rule-rows", "web-nsg / no-smtpDeny out")
@@ -113,6 +112,20 @@ def test_ports_destinations_rules_and_drops(town: Gateway, visit: Begin) -> None
     eventually(lambda: set(column(seen, 3)), lambda vms: vms == {"vm1"})
     page.get_by_role("button", name=f"Flows toward {SERVER2}:7").click()
     eventually(lambda: set(column(seen, 6)), lambda remotes: remotes == {f"{SERVER2}:7"})
+
+
+def test_pools_beyond_the_first_are_shown_when_asked_for(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    every = len(town._list("ports"))
+    expect(seen.find(".pool")).to_have_count(6, timeout=PATIENCE)
+    more = page.get_by_role("button", name=f"Show {every - 6} more")
+    assert more.get_attribute("aria-expanded") == "false"
+    more.click()
+    expect(seen.find(".pool")).to_have_count(every, timeout=PATIENCE)
+    seen.has(".pool[data-vm='idle'] >> nth=0", "data-level", "unused")
+    page.get_by_role("button", name="Show fewer").click()
+    expect(seen.find(".pool")).to_have_count(6, timeout=PATIENCE)
 
 
 def explained(town: Gateway, *arguments: str) -> dict[str, Any]:

@@ -62,7 +62,6 @@ def test_nothing_sticks_out(visit: Begin, width: int) -> None:
     seen = visit(viewport={"width": width, "height": 740})
     page = seen.open()
     expect(seen.find("#flow-rows tr").first).to_be_visible(timeout=PATIENCE)
-    page.get_by_role("button", name=re.compile("Show .* more")).click()
     page.locator("#explain-form [name=vm]").fill("vm1")
     page.locator("#explain-form [name=to]").fill(SERVER)
     page.locator("#explain-form button").click()

@@ -48,10 +48,8 @@ export class Pools {
       found.push({ key, pool, track, bands, level, word });
     }
     found.sort((a, b) => RANK[a.level] - RANK[b.level] || compare(a.pool, b.pool));
-    const used = found.filter(({ level }) => level !== "unused");
-    const some = (used.length > 0 ? used : found).slice(0, SHOWN);
-    const shown = this.everything ? found : some;
-    this.#buttons(found.length, some.length);
+    const shown = this.everything ? found : found.slice(0, SHOWN);
+    this.#button(found.length - SHOWN);
     setText(byId("pools-empty"), found.length === 0 ? "No VM has SNAT ports." : "");
     byId("pools-empty").hidden = found.length > 0;
     this.#arrange(shown, view);
@@ -59,10 +57,10 @@ export class Pools {
     return found;
   }
 
-  #buttons(all, some) {
-    this.more.hidden = all <= some;
+  #button(others) {
+    this.more.hidden = others <= 0;
     this.more.setAttribute("aria-expanded", String(this.everything));
-    setText(this.more, this.everything ? "Show fewer" : `Show ${all - some} more`);
+    setText(this.more, this.everything ? "Show fewer" : `Show ${count(others)} more`);
   }
 
   #arrange(shown, view) {
