@@ -32,6 +32,7 @@ STANDARD_OUTPUT = "-"
 PROGRESS_SECONDS = 0.25
 LAST_SECONDS = 5.0
 """How long the end of a capture may take once it was asked for."""
+_PIPE = "pipe it, as in -w - | wireshark -k -i -"
 _REASONS = {
     "size": "the bound of --size is reached",
     "count": "the bound of --count is reached",
@@ -129,22 +130,27 @@ class _Output:
         self.descriptor = -1
         self.pipe = False
         self._path = path
+        self._special = path == STANDARD_OUTPUT  # what is there is written to, not made
         self._replace = False
         if path == STANDARD_OUTPUT:
             if os.isatty(1):
-                raise Failure(
-                    ["-w -: standard output is a terminal; pipe it, as in | wireshark -k -i -"]
-                )
+                raise Failure([f"-w -: standard output is a terminal; {_PIPE}"])
             return
         try:
-            mode = os.lstat(path).st_mode
+            link = stat.S_ISLNK(os.lstat(path).st_mode)
+            mode = os.stat(path).st_mode
         except FileNotFoundError:
-            return
+            if not os.path.lexists(path):
+                return
+            link, mode = True, stat.S_IFREG
         except OSError as error:
             raise Failure([f"{path}: {error.strerror}"]) from None
         if stat.S_ISDIR(mode):
             raise Failure([f"{path}: is a directory; name a file"])
-        self._replace = stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+        self._special = not stat.S_ISREG(mode)
+        if link and not self._special:  # it may be /dev/stdout, or lead to another's file
+            raise Failure([f"{path}: is a link; name the file that it leads to"])
+        self._replace = not self._special
         if self._replace and not force:
             raise Failure([f"{path}: exists; --force replaces it"])
 
@@ -153,6 +159,9 @@ class _Output:
             self._open()
         except OSError as error:
             raise Failure([f"{self.name}: {error.strerror}"]) from None
+        if os.isatty(self.descriptor):
+            os.close(self.descriptor)
+            raise Failure([f"{self.name}: is a terminal; {_PIPE}"])
         self.pipe = not stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         return self
 
@@ -160,12 +169,13 @@ class _Output:
         if self._path == STANDARD_OUTPUT:
             self.descriptor = os.dup(1)
             return
+        flags = os.O_WRONLY | os.O_CLOEXEC
+        if self._special:
+            self.descriptor = os.open(self._path, flags)
+            return
         if self._replace:
             os.unlink(self._path)
-        special = os.path.lexists(self._path)  # a named pipe, a device: as it is
-        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        new = 0 if special else os.O_CREAT | os.O_EXCL
-        self.descriptor = os.open(self._path, flags | new, 0o600)
+        self.descriptor = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o600)
 
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
@@ -179,7 +189,7 @@ class _Output:
 
     def keep_whole(self) -> None:
         """Cut off a block that was not written whole."""
-        if not self.pipe and self._path != STANDARD_OUTPUT:
+        if not self._special:
             os.ftruncate(self.descriptor, self.size)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from gateway import __version__
-from gateway.cli.options import ApiPath
+from gateway.cli.options import INTERRUPTED, ApiPath
 
 # name: (where the command is, its line in the list). The lab is a face of its own, mounted here.
 COMMANDS = {
@@ -42,6 +43,13 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C ends any command without a word, with the status that a shell expects."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -54,7 +62,9 @@ class LazyGroup(click.Group):
         "\b\nExamples:\n"
         "  snatgw run --inside lan0 --outside wan0 --public-ip 203.0.113.10\n"
         "  snatgw flows --vm vm1 --sort -bytes --limit 20\n"
-        "  snatgw lab up"
+        "  snatgw lab up\n\n"
+        "\b\nExit status:\n"
+        "  0 done, 1 refused or failed (why is on standard error), 2 wrong usage, 130 Ctrl-C"
     ),
 )
 @click.option(

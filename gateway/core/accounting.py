@@ -11,7 +11,7 @@ name that has a row of its own keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.tcp import Side
@@ -49,6 +49,8 @@ class Traffic:
     def __init__(self, series: int = SERIES) -> None:
         self.syns: dict[TrafficKey, list[int]] = {}
         """[outbound, inbound] SYNs without ACK that went on, repeated ones among them."""
+        self.fold: Callable[[Flow], None] = lambda flow: None
+        """What brings an offloaded flow's counters up to date."""
         self._series = series
         self._publics: set[bytes] = set()
         self._ended: dict[TrafficKey, list[int]] = {}
@@ -75,6 +77,8 @@ class Traffic:
             passed = start + count
             flows, start = table.slice(start, count)
             for flow in flows:
+                if flow.offloaded:
+                    self.fold(flow)
                 _add(rows, self._key(flow), _counters(flow))
                 kind = (flow.method, flow.protocol, flow.state_name)
                 flows_of[kind] = flows_of.get(kind, 0) + 1

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
-from gateway.core.flow import TCP, UDP, FlowTable
+from gateway.core.flow import TCP, UDP, Flow, FlowTable
 from gateway.core.packet import tcp_destination, tcp_source, udp_destination, udp_source
 from gateway.core.tcp import State
 
 Way = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the packet as it goes on, or None: dropped."""
+HandOver = Callable[[Flow], None]
 
 # Offsets as in a packet without IP options: version/IHL, total length, fragment field; then
 # TCP's data offset and flags, or UDP's length.
@@ -25,8 +26,11 @@ _TCP_HEAD = Struct("!BxHxxH24xBB")
 _UDP_HEAD = Struct("!BxHxxH16xH")
 
 
-def established_outbound(table: FlowTable, otherwise: Way) -> Way:
-    """For packets in the original direction: the source becomes the flow's public side."""
+def established_outbound(table: FlowTable, otherwise: Way, hand_over: HandOver, busy: int) -> Way:
+    """For packets in the original direction: the source becomes the flow's public side.
+
+    A UDP flow is handed over with its packet number ``busy`` (``offload.NEVER``: never).
+    """
     tcp_flow, udp_flow = table.tcp_original.get, table.udp_original.get
     tcp_head, udp_head = _TCP_HEAD.unpack_from, _UDP_HEAD.unpack_from
     alive = State.ESTABLISHED
@@ -70,12 +74,14 @@ def established_outbound(table: FlowTable, otherwise: Way) -> Way:
         flow.packets_out += 1
         flow.bytes_out += size
         flow.last_seen = now
+        if flow.packets_out == busy:
+            hand_over(flow)
         return udp_source(packet, flow)
 
     return outbound
 
 
-def established_inbound(table: FlowTable, otherwise: Way) -> Way:
+def established_inbound(table: FlowTable, otherwise: Way, hand_over: HandOver, busy: int) -> Way:
     """For replies: the destination becomes the flow's private side."""
     tcp_flow, udp_flow = table.tcp_reply.get, table.udp_reply.get
     tcp_head, udp_head = _TCP_HEAD.unpack_from, _UDP_HEAD.unpack_from
@@ -120,6 +126,8 @@ def established_inbound(table: FlowTable, otherwise: Way) -> Way:
         flow.packets_in += 1
         flow.bytes_in += size
         flow.last_seen = now
+        if flow.packets_in == busy:
+            hand_over(flow)
         return udp_destination(packet, flow)
 
     return inbound

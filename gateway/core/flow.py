@@ -15,7 +15,6 @@ protocol, so that one pair of dicts holds them all.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.accounting import Traffic
@@ -35,6 +34,10 @@ PORTS = tuple(number.to_bytes(2, "big") for number in range(1 << 16))
 NUMBERS = tuple(range(1 << 16))
 """The numbers of 16 bits, likewise: an object of its own for each would be memory, and a miss."""
 
+# A listing writes three addresses for every flow, between packets: an IPv4Address takes four times
+# as long.
+_dotted = "{}.{}.{}.{}".format
+
 
 class Flow:
     """One translated conversation. Counters are of IP packets and their whole length in bytes."""
@@ -53,6 +56,7 @@ class Flow:
         "last_seen",
         "machine",
         "method",
+        "offloaded",
         "original",
         "packets_in",
         "packets_out",
@@ -106,6 +110,7 @@ class Flow:
         self.public = public
         self.public_port = PORTS[reply[10] << 8 | reply[11]]
         self.awaiting_removal = False
+        self.offloaded = False  # packets pass elsewhere (``offload.py``): fold before reading
         self.inbound = inbound  # the remote sent first
         self.judgements = judgements  # what the security groups said when the flow opened
         # RFC 1624 eqn. 3 in arithmetic modulo 65535: what the source's rewriting adds to the
@@ -122,13 +127,21 @@ class Flow:
         return self.public_port[0] << 8 | self.public_port[1]
 
     @property
+    def keeps_port(self) -> bool:
+        """Whether it has one port (or ICMP identifier) on both sides: addresses change alone."""
+        return self.public_port == self.private_port
+
+    @property
     def state_name(self) -> str:
         """The listing's state: a flow that ended cools down while it holds a SNAT port."""
         if self.state in ENDED:
             return "Closed" if self.pool is None else "CoolDown"
         if self.state in CLOSING:
             return "Closing"
-        return "Opening" if self.state is State.OPENING else "Established"
+        if self.state is State.OPENING:
+            answered = self.protocol != TCP and self.packets_in and self.packets_out
+            return "Established" if answered else "Opening"
+        return "Established"
 
 
 class FlowRecord(NamedTuple):
@@ -154,6 +167,7 @@ class FlowRecord(NamedTuple):
     idle: float
     expires_in: float
     awaiting_removal: bool
+    offloaded: bool
 
 
 class FlowTable:
@@ -252,6 +266,10 @@ class FlowTable:
         self._free_slots.append(flow.slot)
         flow.slot = -1
 
+    def at(self, slot: int) -> Flow | None:
+        """The flow in a slot."""
+        return self._slots[slot] if slot < len(self._slots) else None
+
     def slice(self, start: int, count: int) -> tuple[list[Flow], int | None]:
         """The flows in slots ``start`` to ``start + count``, and where to go on (None: done)."""
         following = start + count
@@ -273,11 +291,11 @@ def record(flow: Flow, now: float) -> FlowRecord:
         direction="Inbound" if flow.inbound else "Outbound",
         method=flow.method.value,
         vm=flow.machine.name,
-        private_ip=str(IPv4Address(original[0:4])),
+        private_ip=_dotted(*original[0:4]),
         private_port=word(original[8:10], "big"),
-        public_ip=None if untranslated else str(IPv4Address(reply[4:8])),
+        public_ip=None if untranslated else _dotted(*reply[4:8]),
         public_port=word(reply[10:12], "big"),
-        remote_ip=str(IPv4Address(original[4:8])),
+        remote_ip=_dotted(*original[4:8]),
         remote_port=word(original[10:12], "big"),
         packets_out=flow.packets_out,
         bytes_out=flow.bytes_out,
@@ -287,4 +305,5 @@ def record(flow: Flow, now: float) -> FlowRecord:
         idle=now - flow.last_seen,
         expires_in=max(0.0, flow.last_seen + flow.timeout - now),
         awaiting_removal=flow.awaiting_removal,
+        offloaded=flow.offloaded,
     )

@@ -12,6 +12,7 @@ What is over the bound is counted (``lost``, ``denials_not_logged``).
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.core.flow import TCP, UDP, Flow
@@ -88,6 +89,8 @@ class FlowLog:
         self.lost = 0
         self.denials_not_logged = 0
         self.now = 0.0
+        self.fold: Callable[[Flow], None] = lambda flow: None
+        """What brings an offloaded flow's counters up to date."""
         self._maximum = waiting
         self._entries: deque[FlowLogEntry] = deque()
         self._live: OrderedDict[Flow, _Watch] = OrderedDict()
@@ -132,14 +135,20 @@ class FlowLog:
             self._tell(flow, watch, END, max(self.now, flow.last_seen))
 
     def denied(
-        self, view: PacketView, destination: bytes, judgement: Judgement, now: float
+        self,
+        view: PacketView,
+        destination: bytes,
+        port: bytes | None,
+        judgement: Judgement,
+        now: float,
     ) -> None:
         """A rule denied a packet that would have opened a flow to ``destination``, a private one
-        where the packet came from outside."""
+        where the packet came from outside, and to ``port`` there (None: the packet's own)."""
         ported = view.protocol in (TCP, UDP)
         if not self.everything and not ported:
             return
-        ports = int.from_bytes(view.ports, "big") if ported else 0
+        own = view.ports if port is None else view.ports[0:2] + port
+        ports = int.from_bytes(own, "big") if ported else 0
         inbound = judgement.rule.direction == "Inbound"
         key: _Seen = (view.protocol, inbound, view.source, ports >> 16, destination, ports & 0xFFFF)
         if now >= self._denied_until:
@@ -178,6 +187,8 @@ class FlowLog:
             if watch.due <= now:  # the clock jumped
                 watch.due = now + CONTINUE_INTERVAL
             self._live.move_to_end(flow)
+            if flow.offloaded:
+                self.fold(flow)
             if flow.last_seen + flow.timeout > now:  # else it is about to end
                 self._tell(flow, watch, CONTINUE, now)
             limit -= 1
@@ -189,6 +200,8 @@ class FlowLog:
         if len(self._entries) + 2 > self._maximum:
             self.lost += 1  # its counters go into the next entry
             return
+        if flow.offloaded:
+            self.fold(flow)
         sent = (flow.packets_out - watch.packets_out, flow.bytes_out - watch.bytes_out)
         received = (flow.packets_in - watch.packets_in, flow.bytes_in - watch.bytes_in)
         watch.packets_out, watch.bytes_out = flow.packets_out, flow.bytes_out

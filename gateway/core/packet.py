@@ -194,7 +194,7 @@ def sent(view: PacketView, flow: Flow) -> bytes:
             return tcp_source(view.packet, flow)
         if view.protocol == UDP:
             return udp_source(view.packet, flow)
-    port = None if flow.pool is None else flow.public_port
+    port = None if flow.keeps_port else flow.public_port
     return rewrite(view, source=True, address=flow.public, port=port)
 
 
@@ -205,7 +205,7 @@ def delivered(view: PacketView, flow: Flow) -> bytes:
             return tcp_destination(view.packet, flow)
         if view.protocol == UDP:
             return udp_destination(view.packet, flow)
-    port = None if flow.pool is None else flow.private_port
+    port = None if flow.keeps_port else flow.private_port
     return rewrite(view, source=False, address=flow.private, port=port)
 
 

@@ -19,7 +19,7 @@ from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
 from gateway.core.engine import Engine
 from gateway.core.established import Way
-from gateway.core.flow import ICMP, Flow
+from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.packet import ICMP_ERRORS, PORTED, PacketView, sent
 
 INSIDE, OUTSIDE = 0, 1
@@ -42,6 +42,7 @@ _SIDES: dict[Arrival, tuple[int | None, int]] = {
     Arrival.LOCAL_ERROR: (None, OUTSIDE),
     Arrival.LATERAL: (INSIDE, INSIDE),
 }
+_PLAIN = (bytes((TCP,)), bytes((UDP,)))
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Wanted:
     protocol: int | None = None
     snap_length: int = 0xFFFF
 
+    @property
+    def everything(self) -> bool:
+        """Whether every packet matches."""
+        return self.protocol is None and self.vm_address is None and self.remote is None
+
     def matches(self, packet: bytes, verdict: bytes | None, refused_vm: str | None) -> bool:
         """Whether a packet, with what became of it, is one of those asked for."""
         if self.protocol is not None and (len(packet) < 20 or packet[9] != self.protocol):
@@ -74,6 +80,25 @@ class Wanted:
         ):
             return False
         return self.remote is None or self._involves_remote(packet)
+
+    def covers(self, flow: Flow) -> bool:
+        """Whether packets of a flow could match."""
+        if self.protocol is not None and flow.protocol != self.protocol:
+            return False
+        original, reply = flow.original, flow.reply
+        if self.vm_address is not None and self.vm_address not in (original[0:4], original[4:8]):
+            return False
+        if self.remote is not None and self.remote not in (
+            original[0:4],
+            original[4:8],
+            reply[4:8],
+        ):
+            return False
+        return self.remote_port is None or self.remote_port in (
+            original[8:10],
+            original[10:12],
+            reply[10:12],
+        )
 
     def _involves_remote(self, packet: bytes) -> bool:
         if len(packet) < 20:
@@ -102,12 +127,29 @@ class Wanted:
 class Recorder:
     """One capture: what it wants, and the sightings that wait to be taken, within bounds.
 
-    ``matched`` and ``lost`` count sightings by side; lost ones are among the matched.
+    ``matched`` and ``lost`` count sightings by side; lost ones are among the matched. A packet is
+    kept or lost with all of its sightings.
     """
 
+    __slots__ = (
+        "_maximum_bytes",
+        "_maximum_count",
+        "_waiting",
+        "covers",
+        "lost",
+        "matched",
+        "matches",
+        "sides",
+        "size",
+        "snap_length",
+    )
+
     def __init__(self, wanted: Wanted, maximum_bytes: int, maximum_count: int) -> None:
-        """``maximum_bytes`` (of packets) and ``maximum_count``: of what waits."""
-        self.wanted = wanted
+        """Nothing is kept while ``maximum_bytes`` (of packets) or ``maximum_count`` wait."""
+        self.matches = None if wanted.everything else wanted.matches
+        self.covers = wanted.covers
+        self.sides = wanted.side in (None, INSIDE), wanted.side in (None, OUTSIDE)
+        self.snap_length = wanted.snap_length
         self.matched = [0, 0]
         self.lost = [0, 0]
         self.size = 0
@@ -118,21 +160,23 @@ class Recorder:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wants_side(self, side: int | None) -> bool:
-        """Whether what shows on ``side`` is asked for (None: it shows nowhere)."""
-        return side is not None and (self.wanted.side is None or self.wanted.side == side)
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another packet."""
+        return self.size >= self._maximum_bytes or len(self._waiting) >= self._maximum_count
+
+    def lose(self, side: int) -> None:
+        """Count a sighting for which there is no room."""
+        self.matched[side] += 1
+        self.lost[side] += 1
 
     def keep(
         self, number: int, side: int, direction: int, time: int, packet: bytes, account: Account
     ) -> None:
-        """Add a sighting, if there is room for it."""
+        """Add a sighting."""
         self.matched[side] += 1
-        kept = packet[: self.wanted.snap_length]  # the same object, if it is no shorter
-        size = len(kept)
-        if len(self._waiting) >= self._maximum_count or self.size + size > self._maximum_bytes:
-            self.lost[side] += 1
-            return
-        self.size += size
+        kept = packet[: self.snap_length]  # the same object, if it is no longer
+        self.size += len(kept)
         self._waiting.append((number, side, direction, time, len(packet), kept, account))
 
     def take(self, maximum_bytes: int, maximum_count: int) -> list[Sighting]:
@@ -176,6 +220,10 @@ class Tap:
         if not self._recorders:
             self._engine.tell_refusals(None)
 
+    def wants(self, flow: Flow) -> bool:
+        """Whether a flow's packets must pass the engine."""
+        return any(recorder.covers(flow) for recorder in self._recorders)
+
     def ways(self) -> tuple[Way, ...]:
         """The engine's ways, watched."""
         return tuple(
@@ -200,23 +248,32 @@ class Tap:
 
     def _see(self, arrival: Arrival, packet: bytes, verdict: bytes | None, came: int) -> None:
         refused_vm = None if self._refusal is None else self._refusal[1]
-        came_in, leaves = _SIDES[arrival]
-        number = left = 0
         account: Account | None = None
+        number = left = 0
         for recorder in self._recorders:
-            if not recorder.wanted.matches(packet, verdict, refused_vm):
+            matches = recorder.matches
+            if matches is not None and not matches(packet, verdict, refused_vm):
+                continue
+            came_in, leaves = _SIDES[arrival]
+            direction = RECEIVED
+            if came_in is None:  # shows where it leaves, or would have
+                came_in = leaves if verdict is None else None
+                direction = UNKNOWN
+            first = came_in if came_in is not None and recorder.sides[came_in] else None
+            second = leaves if verdict is not None and recorder.sides[leaves] else None
+            if recorder.is_full:
+                for side in (first, second):
+                    if side is not None:
+                        recorder.lose(side)
                 continue
             if account is None:
                 left = self._clock()
                 number = self._number = self._number + 1
                 account = self._account(arrival, packet, verdict)
-            if came_in is not None:
-                if recorder.wants_side(came_in):
-                    recorder.keep(number, came_in, RECEIVED, came, packet, account)
-            elif verdict is None and recorder.wants_side(leaves):
-                recorder.keep(number, leaves, UNKNOWN, came, packet, account)
-            if verdict is not None and recorder.wants_side(leaves):
-                recorder.keep(number, leaves, SENT, left, verdict, account)
+            if first is not None:
+                recorder.keep(number, first, direction, came, packet, account)
+            if second is not None and verdict is not None:
+                recorder.keep(number, second, SENT, left, verdict, account)
 
     def _account(self, arrival: Arrival, packet: bytes, verdict: bytes | None) -> Account:
         reason, vm, rule = self._refusal or (None, None, None)
@@ -259,12 +316,19 @@ class Tap:
         """The flow that a packet belongs to, and a hairpin's second one."""
         if reason is DropReason.MALFORMED or reason is DropReason.FRAGMENT:
             return None, None
+        table = self._engine.flows
+        # Nearly every packet that passes, without a view of it.
+        if reason is None and packet[:1] == b"\x45" and packet[9:10] in _PLAIN:
+            if arrival is Arrival.OUTBOUND:
+                return table.originals(packet[9]).get(packet[12:24]), None
+            if arrival is Arrival.INBOUND:
+                return table.replies(packet[9]).get(packet[12:24]), None
         view = PacketView.parse(packet)
         if view is None:
             return None, None
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._flow_of_error(arrival, view), None
-        table, protocol, key = self._engine.flows, view.protocol, view.key
+        protocol, key = view.protocol, view.key
         if arrival is Arrival.INBOUND:
             return table.replies(protocol).get(key), None
         flow = table.originals(protocol).get(key)

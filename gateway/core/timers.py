@@ -32,6 +32,8 @@ class Expiry:
     """Deadlines of all flows: ``arm``, ``disarm``, and ``expire`` when time has passed."""
 
     def __init__(self) -> None:
+        self.fold: Callable[[Flow], None] = lambda flow: None
+        """What tells when an offloaded flow was last seen."""
         self._buckets: dict[int, Bucket] = {}
         self._heap: list[Bucket] = []
 
@@ -76,6 +78,8 @@ class Expiry:
                 limit -= 1
                 flow = bucket.pop()
                 flow.bucket = None
+                if flow.offloaded:
+                    self.fold(flow)
                 deadline = flow.last_seen + flow.timeout
                 if deadline > now:
                     self.arm(flow, deadline)

@@ -8,14 +8,16 @@ flags and times. What it refuses it answers with a ``DropReason``.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 
 from gateway.core.accounting import Connections
+from gateway.core.balancer import INBOUND_RULES, Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement
+from gateway.core.offload import Offload
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
 from gateway.core.tcp import (
@@ -60,8 +62,12 @@ class Translation:
         self.outbound = outbound
         self.table = FlowTable(maximum)
         self.expiry = Expiry()
+        self.expiry.fold = self.table.traffic.fold = self.fold
         self.connections = Connections()
         self.log: FlowLog | None = None
+        self.offload: Offload | None = None
+        self.watched: Callable[[Flow], bool] | None = None
+        """Of which flows somebody wants to see every packet: they are not handed over."""
         self._random = Random(seed)
         self._exhausted = exhausted
         self._endpoints: dict[bytes, _Endpoint] = {}
@@ -121,12 +127,24 @@ class Translation:
         reply: bytes,
         machine: Machine,
         judgements: tuple[Judgement, ...],
+        listener: Listener | None,
         now: float,
     ) -> Flow | DropReason:
-        """A flow for a packet from outside to a VM's own public IP, one to one."""
-        if self.table.is_full:
+        """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
+        table = self.table
+        if table.is_full:
             return DropReason.FLOW_TABLE_FULL
-        original = machine.address + reply[0:4] + reply[10:12] + reply[8:10] + reply[12:]
+        port = reply[10:12] if listener is None else listener.backend_port
+        original = machine.address + reply[0:4] + port + reply[8:10] + reply[12:]
+        other = table.originals(protocol).get(original)
+        if other is not None:
+            if other.state not in ENDED:
+                return DropReason.PRIVATE_ENDPOINT_IN_USE
+            self.replace(other)
+        if listener is None:
+            method, timeout = Method.INSTANCE_LEVEL_PUBLIC_IP, machine.idle_timeout
+        else:
+            method, timeout = listener.method, listener.idle_timeout
         return self._enter(
             Flow(
                 protocol,
@@ -134,9 +152,9 @@ class Translation:
                 reply,
                 machine,
                 reply[4:8],
-                Method.INSTANCE_LEVEL_PUBLIC_IP,
+                method,
                 None,
-                machine.idle_timeout,
+                timeout,
                 now,
                 inbound=True,
                 judgements=judgements,
@@ -173,6 +191,8 @@ class Translation:
     def _enter(self, flow: Flow) -> Flow:
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
+        if flow.protocol == TCP and self.offload is not None:
+            self.hand_over(flow)  # already: the answer to a SYN need not come here
         flow.machine.flows += 1
         if flow.pool is not None:
             self.connections.opened(flow.machine.name, flow.public, flow.protocol)
@@ -185,6 +205,7 @@ class Translation:
         if flow.pool is None:
             self.end(flow)
         else:
+            self.take_back(flow)
             self.table.detach_original(flow)
 
     def destination(self, protocol: int, original: bytes) -> bytes:
@@ -232,7 +253,9 @@ class Translation:
         if state is not State.RESET:
             flow.last_seen = now
         if flow.protocol != TCP:
-            if (side is Side.REPLY) is not flow.inbound:
+            # A reply to an inbound datagram takes the short way, and is seen with the next one.
+            answered = flow.inbound and flow.packets_out and flow.packets_in
+            if (side is Side.REPLY) is not flow.inbound or answered:
                 flow.state = State.ESTABLISHED
             return
         if is_opening(flags):
@@ -255,6 +278,42 @@ class Translation:
                 flow.pool.cooling += 1
             if self.log is not None:
                 self.log.closed(flow, now)
+
+    # -- flows whose packets pass elsewhere
+
+    def hand_over(self, flow: Flow) -> None:
+        """Let a flow's packets pass without the engine from now on, if somebody can take them.
+
+        A hairpin is two flows for each packet: both stay here.
+        """
+        offload = self.offload
+        if offload is None or flow.offloaded or flow.protocol not in (TCP, UDP):
+            return
+        if self.watched is not None and self.watched(flow):
+            return
+        if flow.original[4:8] not in self.outbound.addresses:
+            flow.offloaded = offload.install(flow)
+
+    def take_back(self, flow: Flow) -> None:
+        """See a flow's packets again; its counters are up to date after this."""
+        if flow.offloaded and self.offload is not None:
+            self.fold(flow)
+            self.offload.remove(flow)
+            flow.offloaded = False
+
+    def fold(self, flow: Flow) -> None:
+        """Bring an offloaded flow's counters and times up to date."""
+        if self.offload is not None:
+            self.offload.fold(flow)
+
+    def advance_elsewhere(
+        self, slot: int, flow_id: int, side: Side, flags: int, now: float
+    ) -> None:
+        """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
+        flow = self.table.at(slot)
+        if flow is not None and flow.id == flow_id and flow.offloaded:
+            self.fold(flow)
+            self.advance(flow, side, flags, now)
 
     def reopens(self, flow: Flow, side: Side, flags: int) -> bool:
         """Whether a SYN begins another connection between the endpoints of a flow that ended.
@@ -280,6 +339,7 @@ class Translation:
 
     def end(self, flow: Flow) -> None:
         """Forget a flow and release its port."""
+        self.take_back(flow)
         self.expiry.disarm(flow)
         self.table.remove(flow)
         flow.machine.flows -= 1
@@ -329,19 +389,24 @@ class Translation:
                     self._break(flow, pool)
         return broken
 
-    def end_misplaced(self) -> int:
-        """End the flows whose instance-level public IP is no longer their VM's; returns how many.
+    def end_misplaced(self, gone: Collection[tuple[int, bytes]]) -> int:
+        """End the flows whose instance-level public IP is no longer their VM's, or whose inbound
+        rule is ``gone`` (keys of listeners), or the VM behind it; returns how many.
 
-        Another VM may have the address now: two flows must not share a public tuple.
+        Another VM may have the address now, or the port: two flows must not share a public tuple.
         """
-        misplaced = [flow for flow in self.table if not self._in_place(flow)]
+        misplaced = [flow for flow in self.table if not self._in_place(flow, gone)]
         for flow in misplaced:
             self.end(flow)
         return len(misplaced)
 
-    def _in_place(self, flow: Flow) -> bool:
+    def _in_place(self, flow: Flow, gone: Collection[tuple[int, bytes]]) -> bool:
         if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
             return True
+        if flow.method in INBOUND_RULES:
+            if (flow.protocol, flow.reply[4:8] + flow.reply[10:12]) in gone:
+                return False
+            return self.outbound.machines.get(flow.machine.address) is flow.machine
         public = self.outbound.addresses.get(flow.reply[4:8])
         if public is None:
             return False
@@ -350,6 +415,7 @@ class Translation:
         return public.instance_of is flow.machine
 
     def _break(self, flow: Flow, pool: PortPool) -> None:
+        self.take_back(flow)
         self._forget_port(flow, pool, flow.snat_port)
         flow.pool = None
         if flow.state in ENDED:

@@ -37,6 +37,7 @@ from gateway.daemon.engine_client import (
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
 from gateway.daemon.flow_log import FlowLogWriter
+from gateway.daemon.live_api import live_routes
 from gateway.daemon.metrics import metrics_endpoint
 from gateway.daemon.queries import (
     FlowQuery,
@@ -47,6 +48,7 @@ from gateway.daemon.queries import (
     suggestion,
     unknown_parameters,
 )
+from gateway.daemon.sampling import Sampler
 from gateway.daemon.security_listing import read_rules
 
 EVENTS_PER_CHUNK = 256
@@ -85,8 +87,12 @@ def application(
     events: Events,
     flow_log: FlowLogWriter | None = None,
     captures: CaptureStreams | None = None,
+    sampler: Sampler | None = None,
 ) -> Starlette:
-    """The API over an engine's client, an event log, the flow logs' writer, and captures."""
+    """The API over an engine's client, an event log, the flow logs' writer, captures, a sampler.
+
+    The sampler is one that the caller has running; without it there is nothing live.
+    """
 
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
@@ -183,6 +189,7 @@ def application(
             Route("/v1/reload", reload, methods=["POST"]),
             Route("/metrics", metrics_endpoint(engine, status_document)),
             *([] if captures is None else capture_routes(captures)),
+            *([] if sampler is None else live_routes(sampler)),
         ],
         exception_handlers={
             QueryError: _problems(400),

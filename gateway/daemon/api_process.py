@@ -24,6 +24,7 @@ from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.flow_log import FlowLogWriter
 from gateway.daemon.http_server import answer, answer_anybody
+from gateway.daemon.sampling import Sampler
 
 Site = Callable[[ASGIApp, str | None], ASGIApp]
 """Makes what anybody gets by TCP of the API, and the token to ask for (None: none)."""
@@ -76,9 +77,11 @@ async def _serve(
     )
     captures = CaptureStreams(engine)
     engine.start()
-    api = application(engine, events, flow_log, captures)
+    sampler = Sampler(engine, log)
+    api = application(engine, events, flow_log, captures, sampler)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_look_at(flow_log))
+        tasks.create_task(sampler.run())
         tasks.create_task(answer(api, sockets.api))
         if sockets.http is not None:
             tasks.create_task(answer_anybody(site(api), sockets.http))

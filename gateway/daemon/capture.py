@@ -49,13 +49,18 @@ class Captures:
         *,
         use_ways: Callable[[tuple[Way, ...]], None],
         on_event: Callable[[str, dict[str, Any]], None],
+        in_slices: Callable[[Iterator[object]], None],
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``on_event`` is told of captures that begin and end: operation and properties."""
+        """``on_event`` is told of captures that begin and end: operation and properties.
+
+        ``in_slices`` does what takes long, a step at a time.
+        """
         self._engine = engine
         self._use_ways = use_ways
         self._on_event = on_event
+        self._in_slices = in_slices
         self._monotonic = monotonic
         self._patience = PATIENCE
         self._tap = Tap(engine, clock)
@@ -122,6 +127,8 @@ class Captures:
         self._tap.attach(recorder)
         if len(self._running) == 1:
             self._use_ways(self._tap.ways())
+        for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries nobody sees
+            yield None
         self._on_event("CaptureStarted", {"capture": number, "of": described(values)})
         gateway = self._engine.configuration.gateway
         yield (
@@ -155,6 +162,8 @@ class Captures:
         self._tap.detach(recorder)
         if not self._running:
             self._use_ways(self._engine.ways)
+        wanted = self._tap.wants if self._running else None
+        self._in_slices(self._engine.watch_flows(wanted))
         properties = {"capture": number, "packets": sum(recorder.matched)}
         self._on_event("CaptureEnded", properties | {"lost": sum(recorder.lost)})
         return recorder

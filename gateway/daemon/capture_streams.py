@@ -9,7 +9,7 @@ the engine lost; never memory beyond a bound, and never time of anybody else.
 from __future__ import annotations
 
 import asyncio
-import platform
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -81,11 +81,11 @@ class CaptureStream:
         self._counted: list[int] = [0, 0]
         self._counters_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        system = platform.uname()
+        host = os.uname()
         self._put(
             pcapng.section_header(
-                system.machine,
-                f"{system.system} {system.release}",
+                host.machine,
+                f"{host.sysname} {host.release}",
                 f"snatgw {__version__}",
                 f"snatgw capture {number} of {of}: both sides of the translation. Packets of one "
                 "flow have the same flow=, the two sides of one packet the same packet ID.",
@@ -107,6 +107,9 @@ class CaptureStream:
         made: list[bytes] = []
         size = 0
         for number, side, direction, moment, length, data, account in packets:
+            if self._pending + size + len(data) > PENDING:
+                self._late[side] += 1
+                continue
             block = pcapng.packet(
                 side, direction, moment, length, data, number, self._comment(account)
             )
@@ -114,9 +117,6 @@ class CaptureStream:
                 self._put(b"".join(made))
                 self.end("size")
                 return
-            if self._pending + size + len(block) > PENDING:
-                self._late[side] += 1
-                continue
             size += len(block)
             made.append(block)
             self._delivered[side] += 1

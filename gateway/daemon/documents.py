@@ -45,7 +45,7 @@ def flow_document(record: FlowRecord) -> dict[str, Any]:
         "ageSeconds": round(record.age, 3),
         "idleSeconds": round(record.idle, 3),
         "expiresInSeconds": round(record.expires_in, 3),
-        "offloaded": False,
+        "offloaded": record.offloaded,
         "awaitingRemoval": record.awaiting_removal,
     }
 
@@ -77,13 +77,12 @@ def security_rule_document(
 
     Source: "List effective network security groups" (REST; az network nic list-effective-nsg).
     """
-    prefix = "defaultSecurityRules" if record.default else "securityRules"
     protocol = "All" if record.protocol == "*" else record.protocol
     document: dict[str, Any] = {
         "networkSecurityGroup": record.group,
         "level": level,
         "associations": [{"level": place, "name": name} for place, name in record.associations],
-        "name": f"{prefix}/{record.name}",
+        "name": security_rule_name(record),
         "priority": record.priority,
         "direction": record.direction,
         "access": record.access,
@@ -98,6 +97,12 @@ def security_rule_document(
         document["expandedDestinationAddressPrefix"] = record.expanded_destinations
     document["hits"] = record.hits
     return document
+
+
+def security_rule_name(record: SecurityRuleRecord) -> str:
+    """``securityRules/no-smtp``, as Azure's effective rules are named."""
+    prefix = "defaultSecurityRules" if record.default else "securityRules"
+    return f"{prefix}/{record.name}"
 
 
 def _forms(name: str, plural: str, values: tuple[str, ...], every: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
 from gateway.datapath.interfaces import find_link
 from gateway.datapath.queue import PacketQueue, QueueStatistics, Ways
 from gateway.datapath.requirements import Finding, probe
@@ -89,6 +90,16 @@ class LinuxHost:
             yield queue
         finally:
             queue.close()
+
+    @contextmanager
+    def fast_path(self, configuration: Configuration) -> Iterator[FastPath]:
+        """The fast path, loaded and not yet attached."""
+        gateway = configuration.gateway
+        path = FastPath(gateway.inside, gateway.outside, gateway.maximum_flows)
+        try:
+            yield path
+        finally:
+            path.close()
 
     @contextmanager
     def diversion(self, configuration: Configuration, queue: Queue) -> Iterator[Diverted]:

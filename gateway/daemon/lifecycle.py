@@ -33,6 +33,7 @@ from gateway.daemon.running import Gateway, say
 from gateway.daemon.signals import STOP, Signals
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
@@ -57,6 +58,8 @@ class Host(Protocol):
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
 
     def queue(self, configuration: Configuration, ways: Ways) -> AbstractContextManager[Queue]: ...
+
+    def fast_path(self, configuration: Configuration) -> AbstractContextManager[FastPath]: ...
 
     def diversion(
         self, configuration: Configuration, queue: Queue
@@ -135,10 +138,12 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
 
     # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
     diverted: list[Diverted] = []
+    fast_path = _fast_path(configuration, host, undo)
     gateway = Gateway(
         configuration,
         start.file,
         signals,
+        fast_path=fast_path,
         diverted=lambda: diverted[0],
         start_api=lambda control: warden.start_api(
             Sockets(listener, control, None if http is None else http.socket, directory)
@@ -147,11 +152,19 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     )
     queue = undo.enter_context(host.queue(configuration, gateway.engine.ways))
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
+    if isinstance(fast_path, FastPath):  # after the diversion, which removes what a crash left
+        fast_path.attach()
     _stop_if_asked(signals)
 
-    privileges.keep_only(privileges.ENGINE)
-    gateway.start_api()
+    privileges.keep_only(privileges.engine(maps=isinstance(fast_path, FastPath)))
+    try:
+        gateway.start_api()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StartError([f"the API process cannot be started: {reason}"]) from error
     undo.callback(gateway.control.disconnect)
+    if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
+        say(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:
         if finding.name == "IPv6":
             say(finding.sentence)
@@ -162,6 +175,19 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         say(f"dashboard: {http.url}")
     _ready(start, configuration)
     gateway.run(queue)
+
+
+def _fast_path(configuration: Configuration, host: Host, undo: ExitStack) -> FastPath | str:
+    """The fast path, or why there is none. Raises DatapathError where there must be one."""
+    wanted = configuration.gateway.fast_path
+    if wanted == "off":
+        return "gateway.fastPath is off"
+    try:
+        return undo.enter_context(host.fast_path(configuration))
+    except DatapathError as error:
+        if wanted == "on":
+            raise DatapathError([f"gateway.fastPath = on: {p}" for p in error.problems]) from None
+        return "; ".join(error.problems)
 
 
 def _load(start: Start) -> Configuration:

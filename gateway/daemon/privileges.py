@@ -15,8 +15,8 @@ from collections.abc import Iterable
 import pyprctl
 from pyprctl import Cap
 
-ENGINE = frozenset({Cap.NET_ADMIN, Cap.NET_RAW})
-"""Rules, addresses and the packet queue."""
+_ENGINE = frozenset({Cap.NET_ADMIN, Cap.NET_RAW})
+_MAPS = frozenset({Cap.BPF})
 WARDEN = frozenset({Cap.KILL, Cap.SETUID, Cap.SETGID, Cap.SETPCAP, Cap.DAC_READ_SEARCH})
 """To start the API process as another user, to end it, and to read the configuration again."""
 _CHANGE_USER = frozenset({Cap.SETUID, Cap.SETGID, Cap.CHOWN})
@@ -38,6 +38,14 @@ def api_user() -> tuple[int, int]:
             continue
         return entry.pw_uid, entry.pw_gid
     return 65534, 65534
+
+
+def engine(*, maps: bool) -> frozenset[Cap]:
+    """Rules, addresses and the packet queue; with a fast path, its maps.
+
+    Kernels before 6.5 ask for CAP_BPF at every change of a map.
+    """
+    return _ENGINE | _MAPS if maps else _ENGINE
 
 
 def keep_only(capabilities: Iterable[Cap]) -> None:

@@ -157,14 +157,14 @@ def parse_state(text: str) -> str:
     raise QueryError([f"state: {text!r} is not one of {', '.join(STATES)}"])
 
 
-def parse_sort(text: str) -> dict[str, Any]:
+def parse_sort(text: str, fields: tuple[str, ...] = SORT_FIELDS) -> dict[str, Any]:
     """``field``, or ``-field`` for the largest first."""
     name = text.removeprefix("-")
-    folded = {field.casefold(): field for field in SORT_FIELDS}
+    folded = {field.casefold(): field for field in fields}
     field = folded.get(name.casefold())
     if field is None:
-        fields = ", ".join(SORT_FIELDS)
-        line = f"sort: {name!r} is no field{suggestion(name, SORT_FIELDS)}; there are {fields}"
+        there_are = ", ".join(fields)
+        line = f"sort: {name!r} is no field{suggestion(name, fields)}; there are {there_are}"
         raise QueryError([line])
     return {"sort": _ALIASES.get(field, field), "descending": text.startswith("-")}
 

@@ -36,6 +36,7 @@ _FIXED = (
     ("outside", "outside"),
     ("stateDirectory", "state_directory"),
     ("timeScale", "time_scale"),
+    ("fastPath", "fast_path"),
     ("http", "http"),
 )
 

@@ -30,9 +30,11 @@ from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
 from gateway.daemon.metrics_answers import MetricsAnswers
+from gateway.daemon.offloading import Offloading
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
+from gateway.datapath.fastpath import FastPath
 from gateway.model.configuration import Configuration
 
 API_RESTARTS = 5
@@ -66,18 +68,23 @@ class Gateway:
         file: Path | None,
         signals: Signals,
         *,
+        fast_path: FastPath | str,
         diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
         read_configuration: Callable[[], int],
     ) -> None:
         self.configuration = configuration
-        self.engine = Engine(configuration)
+        self._scale = configuration.gateway.time_scale
+        self._start = time.monotonic()
+        self._fast_path = fast_path
+        self._offloading: Offloading | None = None
+        if not isinstance(fast_path, str):
+            self._offloading = Offloading(fast_path, self._azure_time)
+        self.engine = Engine(configuration, offload=self._offloading)
         self._file = file
         self._diverted = diverted
         self._unrestored: list[str] = []
         self._start_api = start_api
-        self._scale = configuration.gateway.time_scale
-        self._start = time.monotonic()
         self._started_at = time.time()
         self._queue: Queue | None = None
         self._losses: dict[str, int] = {}
@@ -94,6 +101,7 @@ class Gateway:
             self.engine,
             use_ways=self._use_ways,
             on_event=lambda name, about: self._own_event(name, "Informational", about),
+            in_slices=lambda work: self.turns.in_slices(work),
         )
         self.control = ControlChannel(
             self.engine,
@@ -117,6 +125,8 @@ class Gateway:
             on_api_gone=self._on_api_gone,
             housekeeping=self._housekeeping,
         )
+        if self._offloading is not None:
+            self.turns.each_turn(self._look_at_fast_path)
         self._reloader = Reloader(
             read=read_configuration,
             watch=self.turns.watch,
@@ -164,11 +174,27 @@ class Gateway:
             **self.engine.status(self.turns.now),
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
+            "fastPath": self._fast_path_status(),
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
             "captures": self._captures.running,
             "apiRestarts": self._restart_count,
         }
+
+    def _fast_path_status(self) -> dict[str, Any]:
+        if self._offloading is None:
+            return {"active": False, "reason": self._fast_path}
+        path = self._offloading.path
+        return {
+            "active": True,
+            "flows": self._offloading.flows,
+            "capacity": path.capacity,
+            "refused": path.refused,
+        }
+
+    def _look_at_fast_path(self) -> None:
+        assert self._offloading is not None
+        self._offloading.report(self.engine.translation)
 
     def _azure_time(self, real: float) -> float:
         return (real - self._start) * self._scale

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.interfaces import (
     LinkChanges,
     PublicAddresses,
@@ -241,6 +242,7 @@ def _take_over(left: Journal, journal: Journal, plan: DiversionPlan) -> None:
     The originals of sysctls are what the dead gateway found, not what it made of them.
     """
     interfaces = {*plan.inside, plan.outside}
+    detach([*left.inside, left.outside])
     for interface, name, old in left.sysctls:
         if interface in interfaces:
             journal.sysctls.append((interface, name, old))
@@ -253,6 +255,7 @@ def _take_over(left: Journal, journal: Journal, plan: DiversionPlan) -> None:
 def _take_down(journal: Journal) -> None:
     """Forwarding off, then addresses, and the rules last: nothing is ever open on the way."""
     problems: list[str] = []
+    detach([*journal.inside, journal.outside])
     for interface, name, old in sorted(journal.sysctls, key=lambda item: item[1] != "forwarding"):
         if find_link(interface) is not None:
             with _Collecting(problems):

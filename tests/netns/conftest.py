@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.netns import gateway
 from tests.netns.gateway import Gateway
 from tests.netns.topology import Topology
 
@@ -16,6 +17,12 @@ def pytest_configure() -> None:
         raise pytest.UsageError("tests/netns needs root: sudo scripts/test")
 
 
+@pytest.fixture(autouse=True, scope="module", params=["fast path", "slow path"])
+def mode(request: pytest.FixtureRequest) -> None:
+    """Every test of this folder runs twice: live flows carried by eBPF, and by the engine."""
+    gateway.fast_path = "on" if request.param == "fast path" else "off"
+
+
 @pytest.fixture
 def fresh() -> Iterator[Topology]:
     """A topology without a gateway, for tests of starting and ending."""
@@ -23,12 +30,12 @@ def fresh() -> Iterator[Topology]:
         yield net
 
 
-@pytest.fixture(scope="package")
-def town() -> Iterator[Gateway]:
+@pytest.fixture(scope="module")
+def town(mode: None) -> Iterator[Gateway]:
     """A topology with the usual gateway running, for tests that leave it as it is."""
     with Topology() as net:
-        gateway = Gateway(net)
-        gateway.start()
-        yield gateway
-        assert gateway.losses() == {}
-        assert gateway.stop() == 0
+        usual = Gateway(net)
+        usual.start()
+        yield usual
+        assert usual.losses() == {}
+        assert usual.stop() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import select
 import signal
 import subprocess
@@ -19,6 +20,9 @@ from tests.netns.topology import Topology, eventually
 _serial = itertools.count()
 
 DEFAULT, FRONTENDS, INSTANCE = "203.0.113.40", ("203.0.113.10", "203.0.113.11"), "203.0.113.30"
+
+fast_path = "auto"
+"""``gateway.fastPath`` of every configuration; ``conftest.py`` sets it."""
 
 # vm1 stands alone, vm2 is behind a load balancer with two frontends, vm3 has an address of its own.
 CONFIGURATION: dict[str, Any] = {
@@ -54,7 +58,7 @@ CONFIGURATION: dict[str, Any] = {
                     "backendAddressPool": "pool",
                     "protocol": "Tcp",
                     "frontendPort": 80,
-                    "backendPort": 80,
+                    "backendPort": (80, 8080)[number - 1],
                 }
                 for number in (1, 2)
             ],
@@ -66,7 +70,7 @@ CONFIGURATION: dict[str, Any] = {
 def configuration(**settings: Any) -> dict[str, Any]:
     """The configuration above, the caller's own, with other settings of ``gateway``."""
     document = copy.deepcopy(CONFIGURATION)
-    document["gateway"] |= settings
+    document["gateway"] |= {"fastPath": fast_path} | settings
     return document
 
 
@@ -83,6 +87,7 @@ class Gateway:
         self.configuration = configuration(**({"stateDirectory": str(self.state)} | settings))
         self.process: subprocess.Popen[str] | None = None
         self.python = sys.executable
+        self.root = Path(__file__).parents[2]
 
     def write(self, document: Any = None) -> None:
         """The file: a document, as it is if it is text; without one the configuration."""
@@ -114,7 +119,8 @@ class Gateway:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                cwd=Path(__file__).parents[2],
+                cwd=self.root,
+                env={**os.environ, "PYTHONPATH": str(self.root)},
                 start_new_session=True,  # a process group, as a terminal makes one
             )
 

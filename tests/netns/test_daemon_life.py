@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from tests.netns.gateway import DEFAULT, Gateway
@@ -54,7 +55,7 @@ def test_packets_do_not_depend_on_the_api_process(fresh: Topology) -> None:
     assert gateway.stop() == 0
 
 
-def test_the_engine_keeps_two_capabilities_and_the_api_none(fresh: Topology) -> None:
+def test_the_engine_keeps_few_capabilities_and_the_api_none(fresh: Topology) -> None:
     gateway = Gateway(fresh)
     gateway.start()
     gateway.status()
@@ -65,7 +66,10 @@ def test_the_engine_keeps_two_capabilities_and_the_api_none(fresh: Topology) -> 
     assert gateway.process is not None
     (warden,) = children(gateway.process.pid)
     (api,) = children(warden)
-    assert effective(gateway.process.pid) == 1 << 12 | 1 << 13  # CAP_NET_ADMIN, CAP_NET_RAW
+    wanted = 1 << 12 | 1 << 13  # CAP_NET_ADMIN, CAP_NET_RAW
+    if gateway.status()["fastPath"]["active"]:
+        wanted |= 1 << 39  # CAP_BPF
+    assert effective(gateway.process.pid) == wanted
     assert effective(api) == 0
 
 
@@ -79,6 +83,21 @@ def test_no_process_outlives_a_killed_engine(fresh: Topology) -> None:
     assert len(everyone) == 2
     gateway.kill()
     eventually(lambda: not [pid for pid in everyone if _alive(pid)])
+
+
+def test_however_often_ctrl_c_is_pressed_the_end_is_clean(fresh: Topology) -> None:
+    gateway = Gateway(fresh)
+    gateway.start()
+    process = gateway.process
+    assert process is not None
+    while process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.002)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.returncode == 0
+    assert "Traceback" not in gateway.errors.read_text()
+    assert "snatgw" not in fresh.run("gw", "iptables-save")
 
 
 def _alive(pid: int) -> bool:

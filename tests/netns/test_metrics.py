@@ -37,7 +37,8 @@ class Wire:
 
     def __init__(self, net: Topology, *addresses: str) -> None:
         self._net = net
-        net.run("internet", "ethtool", "-K", "eth0", "gro", "off")
+        for host in ("vm1", "vm3", "internet"):  # one segment, one packet, whoever forwards
+            net.run(host, *["ethtool", "-K", "eth0", "gro", "off", "tso", "off", "gso", "off"])
         for address in addresses:
             rule = f"iptables -t raw -A {{}} -p tcp {{}} {address}".format
             net.run("internet", *rule("PREROUTING", "-s").split())

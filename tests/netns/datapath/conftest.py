@@ -24,6 +24,11 @@ READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/
 """A shell command, for ``before``: as containers have it."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def mode() -> None:
+    """Once is enough here: no flow is carried by anything else."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() != 0:
         raise pytest.UsageError("tests/netns needs root: sudo scripts/test")

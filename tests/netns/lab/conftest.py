@@ -14,6 +14,11 @@ import pytest
 from gateway.lab.topology import Lab
 
 
+@pytest.fixture(autouse=True, scope="module")
+def mode() -> None:
+    """Once is enough here: no flow is carried by anything else."""
+
+
 @dataclass(frozen=True)
 class Commands:
     """`snatgw lab …` for one lab."""

@@ -216,7 +216,23 @@ def test_filters(wanted: dict[str, object], numbers: list[int]) -> None:
     """Numbers are given to what somebody wants."""
     scenario = Tapped(NETWORK, **wanted)
     scenario.play(TALK)
-    assert [sighting[0] for sighting in scenario.taken()] == numbers
+    taken = scenario.taken()
+    assert [sighting[0] for sighting in taken] == numbers
+    # What is captured of a flow must not pass elsewhere.
+    flows = {flow.id: flow for flow in scenario.engine.flows}
+    for sighting in taken:
+        if sighting[6][0] is not None and sighting[5][9] in (6, 17):
+            assert scenario.tap.wants(flows[sighting[6][0]])
+
+
+def test_flows_that_no_recorder_wants_may_pass_elsewhere() -> None:
+    scenario = Tapped(NETWORK, vm="vm3", vm_address=address("10.0.1.6"))
+    scenario.play(TALK)
+    assert [f.machine.name for f in scenario.engine.flows if not scenario.tap.wants(f)] == ["vm1"]
+    scenario.recorder = scenario.capture(remote=address("198.51.100.1"), remote_port=b"\x00\x50")
+    assert [f.machine.name for f in scenario.engine.flows if not scenario.tap.wants(f)] == ["vm1"]
+    scenario.capture(protocol=6)
+    assert all(map(scenario.tap.wants, scenario.engine.flows))
 
 
 def test_a_snap_length_cuts_and_tells_the_whole_length() -> None:
@@ -233,10 +249,11 @@ def test_what_does_not_fit_is_counted_by_side_and_packets_go_on() -> None:
             vm1 sends     udp 10.0.1.4:40000 > 198.51.100.1:53 len=10
             outside sees  udp 203.0.113.10:1024 > 198.51.100.1:53 len=10
         """)
-    assert (by_bytes.matched, by_bytes.lost, by_bytes.size) == ([3, 3], [2, 2], 76)
-    assert (by_count.matched, by_count.lost, len(by_count)) == ([3, 3], [1, 2], 3)
+    # Both sides of a packet or none; what goes over the bound is the last that is kept.
+    assert (by_bytes.matched, by_bytes.lost, by_bytes.size) == ([3, 3], [1, 1], 152)
+    assert (by_count.matched, by_count.lost, len(by_count)) == ([3, 3], [1, 1], 4)
     assert len(by_bytes.take(1, 10)) == 1  # one at least
-    assert (len(by_bytes.take(1000, 10)), by_bytes.size) == (1, 0)
+    assert (len(by_bytes.take(1000, 10)), by_bytes.size) == (3, 0)
     assert [len(scenario.recorder.take(76, 10)), len(scenario.recorder.take(1000, 3))] == [2, 3]
     assert (len(scenario.recorder), scenario.recorder.size) == (1, 38)
 

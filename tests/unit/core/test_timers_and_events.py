@@ -18,7 +18,7 @@ class Clockwork:
         class Fake(SimpleNamespace):
             __hash__ = object.__hash__  # as flows have it
 
-        flow = Fake(name=name, last_seen=last_seen, timeout=timeout, bucket=None)
+        flow = Fake(name=name, last_seen=last_seen, timeout=timeout, bucket=None, offloaded=False)
         self.expiry.arm(flow, last_seen + timeout)  # type: ignore[arg-type]
         return flow
 

@@ -7,6 +7,8 @@ step that fails, ``lose`` is how many packets the queue says that it lost.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from gateway.daemon.lifecycle import Start, run
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import QueueStatistics, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
@@ -97,12 +100,27 @@ class PretendedHost:
             self._step("queue-closed")
 
     @contextmanager
+    def fast_path(self, configuration: Configuration) -> Iterator[FastPath]:
+        raise DatapathError(["this host only pretends"])
+        yield
+
+    @contextmanager
     def diversion(self, configuration: Configuration, queue: object) -> Iterator[PretendedDiverted]:
         self._step("diversion")
+        if self._fail == "warden":
+            (warden,) = children()
+            os.kill(warden, signal.SIGKILL)
+            os.waitpid(warden, 0)
         try:
             yield PretendedDiverted(configuration, refuses=self._fail == "divert")
         finally:
             self._step("diversion-removed")
+
+
+def children() -> list[int]:
+    """This process's."""
+    pid = os.getpid()
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
 from gateway.daemon.messages import Kind
 from gateway.daemon.metrics_answers import MetricsAnswers
+from gateway.daemon.sampling import Sampler
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.model.loading import load_text
 from tests.unit.daemon.scraping import status_of
@@ -54,6 +55,7 @@ def flow(number: int, **changes: Any) -> FlowRecord:
         idle=1.0,
         expires_in=239.0,
         awaiting_removal=False,
+        offloaded=False,
     )
     return record._replace(**changes)
 
@@ -146,7 +148,9 @@ class Served:
         self.enforced: list[bool] = []
         self._judging = judging = judging_engine()
         self.ways = judging.ways
-        self.captures = Captures(judging, use_ways=self._use_ways, on_event=self._tell)
+        self.captures = Captures(
+            judging, use_ways=self._use_ways, on_event=self._tell, in_slices=lambda work: None
+        )
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.control = ControlChannel(
             self.engine,
@@ -220,8 +224,10 @@ def served(directory: Path) -> Iterator[Served]:
         events = Events(daemon.log)
         engine = EngineClient(theirs, on_events=events.add, on_gone=lambda: None)
         engine.start()
+        sampler = Sampler(engine, daemon.log)
+        sampling = asyncio.create_task(sampler.run())
         configuration = uvicorn.Config(
-            application(engine, events, captures=CaptureStreams(engine)),
+            application(engine, events, captures=CaptureStreams(engine), sampler=sampler),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -230,6 +236,7 @@ def served(directory: Path) -> Iterator[Served]:
         server.append(uvicorn.Server(configuration))
         ready.set()
         await server[0].serve(sockets=[listener])
+        sampling.cancel()
 
     threads = [
         threading.Thread(target=daemon.pump, args=(ended,)),

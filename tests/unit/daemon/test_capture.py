@@ -227,7 +227,11 @@ class Far:
         self.engine = judging_engine()
         self.ways = self.engine.ways
         self.captures = Captures(
-            self.engine, use_ways=self._use, on_event=lambda name, about: None, monotonic=self._now
+            self.engine,
+            use_ways=self._use,
+            on_event=lambda name, about: None,
+            in_slices=lambda work: None,
+            monotonic=self._now,
         )
         self.channel = ControlChannel(
             FakeEngine(),

@@ -1,0 +1,37 @@
+"""What carries live flows out in the engine's place, as the engine sees it.
+
+Something below (the fast path) may take a flow over: its packets then no longer come here. The
+engine keeps deciding: it says which flows may be taken over and takes them back before it changes
+anything about them, and it asks for what it has missed wherever counters or times matter. What
+does it, and how, is none of the core's business; with nothing there, nothing here is called.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.core.flow import TCP, Flow
+
+BUSY = 3
+"""Packets in one direction after which a UDP flow is worth taking over: questions and answers of
+one packet each (DNS) never are."""
+NEVER = -1
+"""``BUSY`` where nothing takes flows over: no counter is ever that."""
+
+
+def is_busy(flow: Flow) -> bool:
+    """Whether a flow is worth taking over."""
+    return flow.protocol == TCP or max(flow.packets_out, flow.packets_in) >= BUSY
+
+
+class Offload(Protocol):
+    """Takes flows over and gives them back. All of it is quick and never raises."""
+
+    def install(self, flow: Flow) -> bool:
+        """Take a flow over, both directions; False: it cannot (no room), and nothing changed."""
+
+    def remove(self, flow: Flow) -> None:
+        """Give a flow back: its next packet comes to the engine. ``fold`` was called."""
+
+    def fold(self, flow: Flow) -> None:
+        """Add to the flow's counters, and to its times, what happened since the last call."""

@@ -1,0 +1,100 @@
+"""Between the engine and the fast path: flows become map entries, counters and times come back.
+
+It turns the kernel's clock into Azure's and remembers, for each slot, what it has already added to
+a flow: the kernel's counters only ever grow, and nobody but the kernel writes to them.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from struct import Struct
+
+from gateway.core.flow import UDP, Flow
+from gateway.core.tcp import ACK_FLAG, SYN_FLAG, Side, State
+from gateway.core.translation import Translation
+from gateway.datapath.fastpath import Direction, FastPath
+from gateway.datapath.fastpath.records import FROM_INSIDE, FROM_OUTSIDE
+from gateway.model.profile import Method
+
+_seen = Struct("=QQQQ")  # packets and bytes of the original direction, then of the reply's
+
+
+class Offloading:
+    """The engine's ``Offload``. ``azure_time`` turns CLOCK_MONOTONIC seconds into the engine's."""
+
+    def __init__(self, path: FastPath, azure_time: Callable[[float], float]) -> None:
+        self.path = path
+        self.flows = 0  # offloaded now
+        self._azure_time = azure_time
+        # Anonymous memory costs nothing until a slot is used.
+        self._seen = mmap.mmap(-1, path.capacity * _seen.size)
+
+    def install(self, flow: Flow) -> bool:
+        """Take a flow over, if there is room."""
+        if flow.slot >= self.path.capacity:
+            self.path.refused += 1
+            return False
+        out = self.path.totals(flow.slot, reverse=False)
+        back = self.path.totals(flow.slot, reverse=True)
+        _seen.pack_into(
+            self._seen, flow.slot * _seen.size, out.packets, out.bytes, back.packets, back.bytes
+        )
+        if not self.path.install(flow.id, flow.slot, *_directions(flow)):
+            return False
+        self.flows += 1
+        return True
+
+    def remove(self, flow: Flow) -> None:
+        """Give a flow back."""
+        self.path.remove(*_directions(flow))
+        self.flows -= 1
+
+    def fold(self, flow: Flow) -> None:
+        """Add what the kernel has counted since the last call."""
+        at = flow.slot * _seen.size
+        packets_out, bytes_out, packets_in, bytes_in = _seen.unpack_from(self._seen, at)
+        out = self.path.totals(flow.slot, reverse=False)
+        back = self.path.totals(flow.slot, reverse=True)
+        if out.packets == packets_out and back.packets == packets_in:
+            return
+        _seen.pack_into(self._seen, at, out.packets, out.bytes, back.packets, back.bytes)
+        flow.packets_out += out.packets - packets_out
+        flow.bytes_out += out.bytes - bytes_out
+        flow.packets_in += back.packets - packets_in
+        flow.bytes_in += back.bytes - bytes_in
+        answered = out.packets > packets_out if flow.inbound else back.packets > packets_in
+        if flow.protocol == UDP and answered:
+            flow.state = State.ESTABLISHED
+        if flow.state is not State.RESET:  # what follows an RST extends nothing
+            used = self._azure_time(max(out.used, back.used) * 1e-9)
+            flow.last_seen = max(flow.last_seen, used)
+
+    def report(self, translation: Translation) -> None:
+        """Tell the engine of the SYN-ACKs, FINs and RSTs that passed."""
+        for report in self.path.reports():
+            side = Side.REPLY if report.reverse else Side.ORIGINAL
+            when = self._azure_time(report.when * 1e-9)
+            slot, flags = report.counter // 2, report.flags
+            if flags & SYN_FLAG:
+                flags |= ACK_FLAG  # one that opens never passes there
+            translation.advance_elsewhere(slot, report.flow, side, flags, when)
+
+    def close(self) -> None:
+        """Forget what was counted. The path is its owner's to close."""
+        self._seen.close()
+
+
+def _directions(flow: Flow) -> tuple[Direction, Direction]:
+    """The packets of a flow in both directions, and what replaces what."""
+    original, reply = flow.original[:12], flow.reply[:12]
+    if flow.method is Method.VIRTUAL_NETWORK:  # between VMs: nothing is replaced
+        there = Direction(
+            original, flow.protocol, FROM_INSIDE, original[0:4], original[8:10], False
+        )
+        back = Direction(reply, flow.protocol, FROM_INSIDE, reply[0:4], reply[8:10], False)
+        return there, back
+    return (
+        Direction(original, flow.protocol, FROM_INSIDE, flow.public, flow.public_port, True),
+        Direction(reply, flow.protocol, FROM_OUTSIDE, flow.private, flow.private_port, False),
+    )

@@ -1,0 +1,106 @@
+"""Loads the fast path and keeps its map.
+
+A flow is installed in both directions or not at all, never over another one's key, and its counters
+are read from shared memory without a system call. Two counters belong to a flow: ``2 * slot`` and
+the next. They are never reset: who reads them keeps what he has already seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from struct import Struct
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath.filters import attach, detach
+from gateway.datapath.fastpath.libbpf import BpfObject
+from gateway.datapath.fastpath.records import COUNTER, Direction, Report, Totals
+from gateway.datapath.fastpath.reports import ReportReader
+
+OBJECT = Path(__file__).parent / "fastpath.o"
+_constants = Struct("=I")
+REPORTS_PER_LOOK = 1024
+
+
+class FastPath:
+    """The map and the programs, for flows whose slot is below ``capacity``."""
+
+    def __init__(
+        self, inside: Sequence[str], outside: str, capacity: int, *, program: Path = OBJECT
+    ) -> None:
+        """Load. Raises DatapathError with a line that says why not."""
+        self.capacity = capacity
+        self.refused = 0  # flows that found no room, or another one's key
+        self._interfaces = [*((name, "from_inside") for name in inside), (outside, "from_outside")]
+        if not program.exists():
+            raise DatapathError([f"{program.name} is not compiled (clang and libbpf-dev make it)"])
+        try:
+            index = socket.if_nametoindex(outside)
+            self._object = BpfObject(
+                str(program),
+                entries={"entries": 2 * capacity, "counters": 2 * capacity},
+                constants=_constants.pack(index),
+            )
+        except OSError as error:
+            raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
+        self._entries = self._object.map("entries")
+        size = 2 * capacity * COUNTER.size
+        pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._counters = mmap.mmap(self._object.map("counters"), pages, prot=mmap.PROT_READ)
+        self._reports = ReportReader(self._object.map("reports"))
+
+    def attach(self) -> None:
+        """Let the programs see packets. Raises DatapathError, with none attached."""
+        try:
+            for name, program in self._interfaces:
+                attach(name, self._object.program(program))
+        except (OSError, NetlinkError) as error:
+            detach(name for name, _ in self._interfaces)
+            raise DatapathError([f"eBPF cannot be attached: {error}"]) from None
+
+    def install(self, flow: int, slot: int, original: Direction, reply: Direction) -> bool:
+        """Take a flow over. False: no room, or a key that is taken; nothing changed."""
+        if slot >= self.capacity:
+            self.refused += 1
+            return False
+        library, entries = self._object, self._entries
+        key = original.key()
+        if library.insert(entries, key, original.entry(flow, 2 * slot, reverse=False)):
+            self.refused += 1
+            return False
+        if library.insert(entries, reply.key(), reply.entry(flow, 2 * slot + 1, reverse=True)):
+            library.delete(entries, key)
+            self.refused += 1
+            return False
+        return True
+
+    def remove(self, original: Direction, reply: Direction) -> None:
+        """Give a flow back: when this returns, its next packet goes up."""
+        for direction in (original, reply):
+            result = self._object.delete(self._entries, direction.key())
+            if result not in (0, errno.ENOENT):
+                raise OSError(result, "fast path: an entry cannot be removed")
+
+    def totals(self, slot: int, *, reverse: bool) -> Totals:
+        """The counters of a flow's direction."""
+        return Totals._make(
+            COUNTER.unpack_from(self._counters, (2 * slot + reverse) * COUNTER.size)
+        )
+
+    def reports(self) -> list[Report]:
+        """What passed of TCP's SYN-ACKs, FINs and RSTs since the last call."""
+        return self._reports.read(REPORTS_PER_LOOK)
+
+    def close(self) -> None:
+        """Detach, and forget everything."""
+        with contextlib.suppress(AttributeError, BufferError):
+            self._reports.close()
+            self._counters.close()
+        detach(name for name, _ in self._interfaces)
+        self._object.close()

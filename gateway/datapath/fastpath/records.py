@@ -1,0 +1,55 @@
+"""What is said to the fast path, and what it says: plain data in the layouts of ``fastpath.c``."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+FROM_INSIDE, FROM_OUTSIDE = 0, 1
+
+_key = Struct("=12sBB2x")
+_entry = Struct("=QI4s2sBB4x")
+COUNTER = Struct("=QQQ8x")
+"""packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
+
+
+class Direction(NamedTuple):
+    """One direction of a flow: which packets, and what becomes of them.
+
+    ``tuple12``: source, destination, source port, destination port, in network order. ``address``
+    and ``port`` replace the source's from inside and the destination's from outside; they are the
+    packet's own where nothing is translated.
+    """
+
+    tuple12: bytes
+    protocol: int
+    side: int
+    address: bytes
+    port: bytes
+    to_outside: bool
+
+    def key(self) -> bytes:
+        """The map's key."""
+        return _key.pack(self.tuple12, self.protocol, self.side)
+
+    def entry(self, flow: int, counter: int, *, reverse: bool) -> bytes:
+        """The map's value."""
+        return _entry.pack(flow, counter, self.address, self.port, reverse, self.to_outside)
+
+
+class Totals(NamedTuple):
+    """What one direction's counter says; all of it only ever grows."""
+
+    packets: int
+    bytes: int
+    used: int  # CLOCK_MONOTONIC, nanoseconds; 0: never
+
+
+class Report(NamedTuple):
+    """A FIN (1), SYN-ACK (2) or RST (4) that passed: of which flow, when (ns), which way."""
+
+    flow: int
+    when: int
+    counter: int
+    flags: int
+    reverse: bool

@@ -1,0 +1,150 @@
+"""What is true of the fast path alone: who carries what, what stays, what goes with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.netns.gateway import Gateway
+from tests.netns.topology import SERVER, SERVER2, Topology, eventually
+
+
+@pytest.fixture(autouse=True, scope="module")
+def mode() -> None:
+    """These name their mode."""
+
+
+def filters(gateway: Gateway) -> str:
+    return "".join(
+        gateway.net.run(gateway.namespace, "tc", "filter", "show", "dev", name, "ingress")
+        for name in ("lan0", "wan0")
+    )
+
+
+def packets_in_python(gateway: Gateway) -> int:
+    return int(gateway.status()["queue"]["handled"])
+
+
+def test_of_a_connection_only_the_syn_comes_to_the_engine(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on")
+    gateway.start()
+    vm = fresh.client("vm1")
+    assert vm.peer("Tcp", SERVER2)  # neighbours are known after this
+    before = packets_in_python(gateway)
+    for _ in range(20):
+        assert vm.peer("Tcp", SERVER)
+    assert packets_in_python(gateway) - before <= 2 * 20
+    states = eventually(
+        lambda: {flow["state"] for flow in gateway.flows("--remote", SERVER)},
+        lambda seen: seen == {"CoolDown"},
+    )
+    assert states == {"CoolDown"}
+    status = gateway.status()["fastPath"]
+    assert (status["active"], status["refused"]) == (True, 0)
+    assert status["flows"] == len(gateway.flows())
+    assert gateway.stop() == 0
+
+
+def test_what_passes_in_the_kernel_is_counted_to_the_byte(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on")
+    gateway.start()
+    vm = fresh.client("vm1")
+    wire = fresh.capture("vm1", "eth0", f"host {SERVER}")
+    assert vm.upload(SERVER, 300_000)
+    (flow,) = gateway.flows("--remote", SERVER)
+    assert flow["offloaded"]
+    seen = wire.packets()
+    sent = [packet for packet in seen if packet["IP"].dst == SERVER]
+    assert flow["bytesOut"] >= 300_000
+    # Segments are counted, as they would be on a wire; headers of each with them.
+    segments = sum(max(1, -(-len(packet["TCP"].payload) // 1448)) for packet in sent)
+    assert flow["packetsOut"] == segments
+    assert gateway.stop() == 0
+
+
+def test_an_enforced_rule_stops_what_the_kernel_carries(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on")
+    gateway.start()
+    vm = fresh.client("vm1")
+    vm.open(5, SERVER)
+    eventually(vm.connections, lambda count: count["connected"] == 5)
+    assert vm.talk() == 5
+    assert {flow["offloaded"] for flow in gateway.flows()} == {True}
+    deny = {
+        "name": "no",
+        "priority": 100,
+        "direction": "Outbound",
+        "access": "Deny",
+        "protocol": "*",
+        "sourceAddressPrefix": "*",
+        "sourcePortRange": "*",
+        "destinationAddressPrefix": "Internet",
+        "destinationPortRange": "*",
+    }
+    gateway.configuration["networkSecurityGroups"] = [{"name": "shut", "securityRules": [deny]}]
+    gateway.configuration["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "shut"
+    gateway.write()
+    said = json.loads(gateway.cli("reload", "--enforce", "--json").stdout)
+    assert said["endedFlows"] == 5
+    assert vm.talk(patience=0.5) == 0
+    assert gateway.status()["fastPath"]["flows"] == 0
+    assert gateway.stop() == 0
+
+
+def test_a_full_map_leaves_flows_to_the_engine(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on", maximumFlows=3)
+    gateway.start()
+    gateway.configuration["gateway"]["maximumFlows"] = 10
+    gateway.write()
+    gateway.reload()
+    vm = fresh.client("vm1")
+    vm.open(6, SERVER)
+    eventually(vm.connections, lambda count: count["connected"] == 6)
+    assert vm.talk() == 6
+    assert sorted(flow["offloaded"] for flow in gateway.flows()) == [False] * 3 + [True] * 3
+    status = gateway.status()["fastPath"]
+    assert (status["flows"], status["capacity"], status["refused"]) == (3, 3, 3)
+    assert gateway.stop() == 0
+
+
+def test_the_filters_go_with_the_gateway_and_a_crash_leaves_flows_going(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on")
+    gateway.start()
+    assert filters(gateway).count("snatgw") == 2
+    vm = fresh.client("vm1")
+    vm.open(3, SERVER)
+    eventually(vm.connections, lambda count: count["connected"] == 3)
+    assert vm.talk() == 3
+    gateway.kill()
+    assert vm.talk() == 3  # with nobody there
+    assert vm.peer("Tcp", SERVER, patience=0.5) == "TimeoutError"  # what is new waits
+    off = Gateway(fresh, fastPath="off")
+    off.start()
+    assert "snatgw" not in filters(off)
+    assert off.status()["fastPath"] == {"active": False, "reason": "gateway.fastPath is off"}
+    assert off.stop() == 0
+    assert "snatgw" not in filters(off)
+
+
+def test_without_the_program_auto_goes_on_and_on_does_not_start(
+    fresh: Topology, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(Path(__file__).parents[2] / "gateway", root / "gateway")
+    (root / "gateway/datapath/fastpath/fastpath.o").unlink()
+    gateway = Gateway(fresh, fastPath="on")
+    gateway.root = root
+    gateway.write()
+    assert gateway.refused() == [
+        "snatgw: gateway.fastPath = on: fastpath.o is not compiled (clang and libbpf-dev make it)"
+    ]
+    gateway = Gateway(fresh, fastPath="auto")
+    gateway.root = root
+    gateway.start()
+    said = gateway.errors.read_text()
+    assert "no fast path, every packet passes the engine: fastpath.o is not compiled" in said
+    assert fresh.client("vm1").peer("Tcp", SERVER)
+    assert gateway.stop() == 0
