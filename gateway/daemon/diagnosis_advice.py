@@ -112,9 +112,14 @@ def _churn(at: Destination, facts: Facts) -> str:
     most = at.most_at_once
     if not most:
         return f"{text}Not one of them had a packet in the last {duration(BUSY)}."
+    at_once = (
+        f"{most:,} {'was' if most == 1 else 'were'} open at the same time in the last "
+        f"{duration(BUSY)}"
+    )
+    if most * 4 > at.held * 3:
+        return f"{text}But {at_once}: a pool that serves as many at once needs as many ports."
     return (
-        f"{text}At most {most:,} {'was' if most == 1 else 'were'} open at the same time in the "
-        f"last {duration(BUSY)}: a pool of {most:,} that stays open would hold "
+        f"{text}At most {at_once}: a pool of {most:,} that stays open would hold "
         f"{count(most, 'port')} instead of {at.held:,}."
     )
 
@@ -174,8 +179,8 @@ def _another_frontend(vm: VirtualMachine, supply: Supply, at: Destination, facts
     after = supply.allocated + each
     text = (
         f"Another frontend IP on load balancer {balancer}, with a load balancing rule to the same "
-        f"pool, gives {vm.name} {each:,} ports more (its pool has {count(size, 'member')}): "
-        f"{after:,}, of which {at.held:,} are held now."
+        f"pool (and a backend port of its own), gives {vm.name} {each:,} ports more (its pool has "
+        f"{count(size, 'member')}): {after:,}, of which {at.held:,} are held now."
     )
     demand = opening_rate(at, facts) * hold_time(at, facts.profile)
     if at.over > len(at.idle) + at.busy and demand > after:
