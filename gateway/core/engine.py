@@ -33,7 +33,7 @@ from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
 from gateway.core.flow_log import FlowLog
 from gateway.core.health import HealthKeeper
 from gateway.core.nsg import Judgement, Policy
-from gateway.core.offload import BUSY, NEVER, Offload
+from gateway.core.offload import BUSY, NEVER, Offload, is_busy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
@@ -274,6 +274,32 @@ class Engine:
                 return view.packet
         return self._refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
 
+    def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
+        """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.
+
+        The kernel cuts it when it leaves; listings and logs are of what is on a wire.
+        """
+        view = PacketView.parse(packet)
+        if view is None or view.protocol != TCP:
+            return
+        key = view.key
+        flow, out = self.flows.tcp_original.get(key), True
+        if flow is None or arrival == Arrival.INBOUND:
+            flow, out = self.flows.tcp_reply.get(key), False
+        headers = view.transport + (packet[view.transport + 12] >> 4 << 2)
+        room = mtu - headers
+        if flow is None or room <= 0:
+            return
+        more = -(-(len(packet) - headers) // room) - 1
+        if more <= 0:
+            return
+        if out:
+            flow.packets_out += more
+            flow.bytes_out += more * headers
+        else:
+            flow.packets_in += more
+            flow.bytes_in += more * headers
+
     # -- ICMP errors
 
     def _error_to_outside(self, view: PacketView, *, keep_source: bool) -> bytes | None:
@@ -416,17 +442,26 @@ class Engine:
             yield None
         yield Review(refused, ended)
 
-    def watch_every_packet(self, watched: bool) -> Iterator[None]:
-        """See every flow's packets here, or let them pass elsewhere again; a slice at a time."""
+    def watch_flows(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
+        """See the packets of ``wanted`` flows here, and let all others' pass elsewhere.
+
+        Of flows that open after this at once, of those that live a slice at a time, until the next
+        call. None: nobody wants to see any.
+        """
+        self.translation.watched = wanted
+        return self._share_out(wanted)
+
+    def _share_out(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
         translation = self.translation
-        translation.watched = watched
         start: int | None = 0
         while start is not None and translation.offload is not None:
+            if translation.watched is not wanted:
+                return  # somebody has come or gone meanwhile
             flows, start = self.flows.slice(start, REVIEW_SLICE)
             for flow in flows:
-                if watched:
+                if wanted is not None and wanted(flow):
                     translation.take_back(flow)
-                elif not flow.awaiting_removal and flow.state not in ENDED:
+                elif not flow.awaiting_removal and flow.state not in ENDED and is_busy(flow):
                     translation.hand_over(flow)
             yield None
 

@@ -66,7 +66,8 @@ class Translation:
         self.connections = Connections()
         self.log: FlowLog | None = None
         self.offload: Offload | None = None
-        self.watched = False  # somebody wants to see every packet here: nothing is handed over
+        self.watched: Callable[[Flow], bool] | None = None
+        """Of which flows somebody wants to see every packet: they are not handed over."""
         self._random = Random(seed)
         self._exhausted = exhausted
         self._endpoints: dict[bytes, _Endpoint] = {}
@@ -286,7 +287,9 @@ class Translation:
         A hairpin is two flows for each packet: both stay here.
         """
         offload = self.offload
-        if offload is None or flow.offloaded or self.watched or flow.protocol not in (TCP, UDP):
+        if offload is None or flow.offloaded or flow.protocol not in (TCP, UDP):
+            return
+        if self.watched is not None and self.watched(flow):
             return
         if flow.original[4:8] not in self.outbound.addresses:
             flow.offloaded = offload.install(flow)

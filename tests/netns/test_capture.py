@@ -47,7 +47,7 @@ CHECKED = [
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[Gateway]:
+def guarded(mode: None) -> Iterator[Gateway]:
     """The usual gateway, with a group on the subnet that denies the way to a second server."""
     with Topology() as net:
         gateway = Gateway(net)
@@ -254,6 +254,33 @@ def test_errors_from_the_way_belong_to_the_flow(guarded: Gateway) -> None:
     for packet in errors:
         assert (comment(packet)["flow"], comment(packet)["vm"]) == (str(flow), "vm2")
         assert packet["icmp.checksum.status"] == "1"
+
+
+def test_flows_of_others_stay_where_they_are(guarded: Gateway) -> None:
+    """A capture sees live flows from their next packet on, wherever those pass, and disturbs no
+    others."""
+    carried = guarded.status()["fastPath"]["active"]
+
+    def offloaded() -> dict[str, bool]:
+        live = (f for f in guarded.flows("--state", "Established") if f["remote"]["port"] == 7)
+        return {f["vm"]: f["offloaded"] for f in live if f["protocol"] == "Tcp"}
+
+    clients = [guarded.net.client(vm) for vm in ("vm1", "vm2")]
+    for client in clients:
+        client.open(1, SERVER)
+        eventually(client.connections, lambda count: count["connected"] == 1)
+        assert client.talk() == 1
+    assert offloaded() == {"vm1": carried, "vm2": carried}
+    capture = Capturing(guarded, "--vm", "vm1")
+    assert offloaded() == {"vm1": False, "vm2": carried}
+    assert [client.talk() for client in clients] == [1, 1]
+    capture.end()
+    talk = [(way(p), comment(p)["vm"]) for p in capture.packets() if "tcp.payload" in p]
+    there, back = ("inside in", "outside out"), ("outside in", "inside out")
+    assert talk == [(where, "vm1") for where in there + back]
+    assert eventually(offloaded, lambda seen: seen["vm1"] == carried)["vm2"] == carried
+    for client in clients:
+        client.close()
 
 
 def test_bounds_hold(guarded: Gateway) -> None:
