@@ -17,6 +17,8 @@ Lines:
                        with scapy's own computation.
 ``dropped REASON``     the packet just sent was refused for this reason.
 ``after N s|min``      the clock moves, and expired flows are reclaimed.
+``probe LB/PROBE VM up|down``  a backend's health is this from now on; flows that may not outlive a
+                       backend's going down end.
 ``ports VM IP PROTO KEY=VALUE...``    of the port record.
 ``flows VM [REMOTE] KEY=VALUE...|none``  of the one flow that matches, or of none.
 ``event NAME KEY=VALUE...``           one such event came since the last ``event`` or ``events``.
@@ -37,6 +39,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_NOP, TCPerro
 from scapy.packet import Packet, Raw
 
 from gateway.core.arrival import Arrival
+from gateway.core.balancer import Target
 from gateway.core.engine import Engine
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load_text
@@ -171,9 +174,16 @@ def wrong_checksums(packet: bytes) -> list[str]:
 class Scenario:
     """An engine with a clock, played with the language above."""
 
-    def __init__(self, yaml: str, *, seed: int = 1, loaded: Configuration | None = None) -> None:
+    def __init__(
+        self,
+        yaml: str,
+        *,
+        seed: int = 1,
+        loaded: Configuration | None = None,
+        probed: bool = False,
+    ) -> None:
         self.configuration = loaded or configuration(yaml)
-        self.engine = Engine(self.configuration, seed=seed)
+        self.engine = Engine(self.configuration, seed=seed, probed=probed)
         self.now = 0.0
         self.sent = b""
         self.verdict: bytes | None = None
@@ -184,6 +194,11 @@ class Scenario:
     @property
     def public_ips(self) -> set[str]:
         return {str(p.ip_address) for p in self.engine.configuration.public_ip_addresses}
+
+    @property
+    def events(self) -> list[Any]:
+        """What happened since a script asked for it."""
+        return list(self._events)
 
     def play(self, script: str) -> None:
         """Play a script; AssertionError with the trace at the first line that does not hold."""
@@ -222,6 +237,14 @@ class Scenario:
         self._events += self.engine.take_events()
         self._trace.append("   (reconfigured) " + "; ".join(changes))
         return changes
+
+    def _probe(self, probe: str, vm: str, health: str) -> None:
+        target = Target(*probe.split("/"), vm)
+        assert target in self.engine.balancer.targets(), f"nothing probes {vm} by {probe}"
+        if self.engine.health.report(target, health == "up", self.now):
+            for _ in self.engine.health.settle():
+                pass
+        self._events += self.engine.take_events()
 
     def wait(self, seconds: float) -> None:
         """Move the clock and reclaim what expired."""
@@ -262,6 +285,9 @@ class Scenario:
         if first == "after":
             number, unit = rest.split()
             self.wait(float(number) * {"s": 1, "min": 60}[unit])
+            return None
+        if first == "probe":
+            self._probe(*rest.split())
             return None
         asked = {
             "ports": self._ports,

@@ -31,8 +31,10 @@ _PLAIN_MARKS = {True: "yes", False: "NO ", None: "-  "}
 def check(file: str, host: bool, as_json: bool) -> None:
     """Validate a configuration.
 
-    Prints every problem with file, field, value and what is allowed, and "ok" when there is none
-    that matters (warnings do not). Nothing is changed, no daemon is needed; --host wants root.
+    Prints every problem with file, field, value and what is allowed on standard error, and "ok"
+    when there is none that matters (warnings do not). With --json, standard output has all of them
+    as objects, and standard error those that matter. Nothing is changed, no daemon is needed;
+    --host wants root.
     """
     from gateway.model.loading import load
 
@@ -40,7 +42,7 @@ def check(file: str, host: bool, as_json: bool) -> None:
     for problem in loaded.problems:
         if as_json:
             click.echo(json.dumps(asdict(problem), ensure_ascii=False))
-        else:
+        if not as_json or problem.severity == "error":
             click.echo(str(problem), err=True)
     configuration = loaded.configuration
     if configuration is None:
@@ -71,6 +73,10 @@ def _probe(configuration: Configuration, as_json: bool) -> bool:
     for finding in findings:
         if as_json:
             click.echo(json.dumps(asdict(finding), ensure_ascii=False))
-        else:
+        elif not finding.stops:
             click.echo(f"{marks[finding.ok]} {finding.sentence}")
+    for finding in findings:
+        if finding.stops:
+            mark = "" if as_json else f"{marks[False]} "
+            click.echo(f"{mark}{finding.sentence}", err=True)
     return not any(finding.stops for finding in findings)

@@ -17,7 +17,10 @@ from urllib.parse import urlencode
 from gateway.cli.options import Failure
 
 CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 20.0
+"""Of silence; the API process itself gives up on an engine that is silent for less."""
+RELOAD_SECONDS = 90.0
+"""Reading the file and changing the rules may take this long."""
 PIECE = 256 << 10
 """Bytes of a stream that are read at once, at most."""
 
@@ -67,7 +70,8 @@ class Daemon:
 
     def one(self, method: str, target: str) -> dict[str, Any]:
         """A single thing: one JSON object."""
-        with closing(self._open(method, target, ANSWER_SECONDS)) as response:
+        timeout = ANSWER_SECONDS if method == "GET" else RELOAD_SECONDS
+        with closing(self._open(method, target, timeout)) as response:
             document = json.loads(self._read(response, None))
         assert isinstance(document, dict)
         return document
@@ -78,8 +82,13 @@ class Daemon:
         """A list: an object a line, as they come. ``follow``: wait for more without end."""
         timeout = None if follow else ANSWER_SECONDS
         with closing(self._open("GET", _full(target, query), timeout)) as response:
-            while line := self._read(response, b"\n"):
-                yield json.loads(line)
+            rest = b""
+            # not readline(), which takes a connection that breaks off for the end
+            while piece := self._read(response, PIECE):
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from map(json.loads, lines)
+            if rest:
+                raise Failure([self._reason(http.client.IncompleteRead(rest))])
 
     @contextmanager
     def stream(self, target: str, query: Mapping[str, str]) -> Iterator[Stream]:
@@ -105,9 +114,10 @@ class Daemon:
                 raise Failure(problems_in(response.status, self._read(response, None)))
         return response
 
-    def _read(self, response: http.client.HTTPResponse, until: bytes | None) -> bytes:
+    def _read(self, response: http.client.HTTPResponse, piece: int | None) -> bytes:
+        """All of it, or what has come, up to ``piece`` bytes."""
         try:
-            return response.read() if until is None else response.readline()
+            return response.read() if piece is None else response.read1(piece)
         except (OSError, http.client.HTTPException) as error:
             raise Failure([reason(self._path, error)]) from error
 
@@ -115,7 +125,10 @@ class Daemon:
 def reason(path: str, error: OSError | http.client.HTTPException) -> str:
     """Why the daemon on ``path`` does not answer, and what to do."""
     if isinstance(error, TimeoutError):
-        return f"the daemon on {path} does not answer in time"
+        return (
+            f"the daemon on {path} takes the request and does not answer: it is stopped, "
+            "or overloaded"
+        )
     if isinstance(error, PermissionError):
         return f"{path}: permission denied; use sudo, or join the group snatgw"
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gateway.cli.client import Daemon
-from gateway.cli.options import INTERRUPTED, api_option, examples, json_option
+from gateway.cli.options import api_option, examples, json_option
 from gateway.cli.tables import endpoint, flows_sentence
 from gateway.daemon.queries import QueryError, parse_limit, parse_since
 
@@ -43,13 +43,10 @@ def events(follow: bool, since: str | None, limit: str | None, as_json: bool, ap
         raise click.UsageError("\n".join(error.problems)) from None
     if follow:
         query["follow"] = "1"
-    try:
-        for event in Daemon(api).lines("/v1/events", query, follow=follow):
-            click.echo(json.dumps(event, ensure_ascii=False) if as_json else sentence(event))
-            if follow:
-                sys.stdout.flush()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    for event in Daemon(api).lines("/v1/events", query, follow=follow):
+        click.echo(json.dumps(event, ensure_ascii=False) if as_json else sentence(event))
+        if follow:
+            sys.stdout.flush()
 
 
 def sentence(event: dict[str, Any]) -> str:

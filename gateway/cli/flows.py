@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli.client import Daemon
-from gateway.cli.options import INTERRUPTED, Failure, api_option, examples, json_option
+from gateway.cli.options import Failure, api_option, examples, json_option
 from gateway.cli.tables import Column, endpoint, plain_lines, print_table, seconds, size
 from gateway.daemon.queries import SORT_FIELDS, STATES, FlowQuery, QueryError
 
@@ -82,22 +82,19 @@ def _print_json(daemon: Daemon, query: dict[str, str]) -> None:
 
 
 def _watch(daemon: Daemon, query: dict[str, str], as_json: bool) -> None:
-    try:
-        if as_json:
-            while True:
-                _print_json(daemon, query)
-                time.sleep(REDRAW_SECONDS)
-        elif sys.stdout.isatty():
-            _watch_terminal(daemon, query)
-        else:
-            while True:
-                rows = [_row(flow) for flow in daemon.lines("/v1/flows", query)]
-                for line in plain_lines(COLUMNS, rows):
-                    click.echo(line)
-                click.echo()
-                time.sleep(REDRAW_SECONDS)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    if as_json:
+        while True:
+            _print_json(daemon, query)
+            time.sleep(REDRAW_SECONDS)
+    elif sys.stdout.isatty():
+        _watch_terminal(daemon, query)
+    else:
+        while True:
+            rows = [_row(flow) for flow in daemon.lines("/v1/flows", query)]
+            for line in plain_lines(COLUMNS, rows):
+                click.echo(line)
+            click.echo()
+            time.sleep(REDRAW_SECONDS)
 
 
 def _watch_terminal(daemon: Daemon, query: dict[str, str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from gateway import __version__
-from gateway.cli.options import ApiPath
+from gateway.cli.options import INTERRUPTED, ApiPath
 
 # name: (where the command is, its line in the list). The lab and the terminal view are faces of
 # their own, mounted here.
@@ -18,6 +19,7 @@ COMMANDS = {
     "flows": ("gateway.cli.flows:flows", "The live flow table."),
     "ports": ("gateway.cli.ports:ports", "SNAT port inventory per VM, public IP and protocol."),
     "explain": ("gateway.cli.explain:explain", "What would happen to a packet, and why."),
+    "diagnose": ("gateway.cli.diagnose:diagnose", "What is wrong, and what to do about it."),
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
     "top": ("gateway.tui.command:top", "Flows, SNAT ports and events on a whole screen, live."),
@@ -43,6 +45,13 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C ends any command without a word, with the status that a shell expects."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -55,7 +64,9 @@ class LazyGroup(click.Group):
         "\b\nExamples:\n"
         "  snatgw run --inside lan0 --outside wan0 --public-ip 203.0.113.10\n"
         "  snatgw flows --vm vm1 --sort -bytes --limit 20\n"
-        "  snatgw lab up"
+        "  snatgw lab up\n\n"
+        "\b\nExit status:\n"
+        "  0 done, 1 refused or failed (why is on standard error), 2 wrong usage, 130 Ctrl-C"
     ),
 )
 @click.option(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +104,22 @@ def run(
         return _from_flags(inside, outside, public_ips, internet_prefixes, given)
 
     start = Start(read, None if file is None else Path(file), Path(api), Site.load())
-    sys.exit(run_gateway(start, LinuxHost()))
+    sys.exit(_undisturbed(lambda: run_gateway(start, LinuxHost())))
+
+
+def _undisturbed(daemon: Callable[[], int]) -> int:
+    """The daemon's exit status. It takes the signals while it runs, and after a good end nobody
+    does: a second Ctrl-C would make an interrupted one of it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+    status = 1
+    try:
+        status = daemon()
+    finally:
+        if status:
+            for number, handler in before:
+                signal.signal(number, handler)
+    return status
 
 
 def _from_flags(

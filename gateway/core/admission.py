@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gateway.core.balancer import Balancer, Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
 from gateway.core.nsg import Decision, FiveTuple, Judgement, Policy
@@ -20,7 +21,7 @@ from gateway.core.outbound import Machine, Outbound
 from gateway.core.packet import ECHO_REPLY, ECHO_REQUEST, ICMP_QUERIES, PacketView
 from gateway.core.scope import AddressScope
 from gateway.core.tcp import is_opening
-from gateway.model.profile import Method
+from gateway.model.profile import HairpinToItself, Method
 
 
 class Admitted(NamedTuple):
@@ -28,6 +29,7 @@ class Admitted(NamedTuple):
 
     machine: Machine
     judgements: tuple[Judgement, ...]
+    listener: Listener | None = None  # the inbound rule that it came by
 
 
 class Refused(NamedTuple):
@@ -36,6 +38,8 @@ class Refused(NamedTuple):
     reason: DropReason
     vm: str | None
     judgements: tuple[Judgement, ...] = ()
+    listener: Listener | None = None
+    machine: Machine | None = None  # that it would have gone to, from outside
 
 
 class Admission:
@@ -47,14 +51,18 @@ class Admission:
         policy: Policy,
         outbound: Outbound,
         table: FlowTable,
+        balancer: Balancer,
         *,
         translate_echo: bool,
+        hairpin_to_itself: HairpinToItself,
     ) -> None:
         self.scope = scope
         self.policy = policy
         self._outbound = outbound
         self._table = table
+        self._balancer = balancer
         self._translate_echo = translate_echo
+        self._to_itself = hairpin_to_itself is HairpinToItself.DELIVERED
 
     def outbound(
         self, view: PacketView, *, count: bool = True, keep: bool = True
@@ -83,25 +91,41 @@ class Admission:
         return Admitted(machine, decision.judgements)
 
     def inbound(
-        self, view: PacketView, *, hairpin: bool = False, count: bool = True
+        self, view: PacketView, *, hairpin_of: bytes | None = None, count: bool = True
     ) -> Admitted | Refused:
-        """From outside to a public IP, and no packet of a live flow."""
+        """From outside to a public IP, and no packet of a live flow.
+
+        ``hairpin_of``: the private address of the VM that sent it, if it was one.
+        """
         public = self._outbound.addresses.get(view.destination)
         if public is None:
             return Refused(DropReason.PUBLIC_ADDRESS_UNKNOWN, None)
-        machine = public.instance_of
+        machine, listener = public.instance_of, None
         if machine is None:
-            return Refused(_refusal_of_snat_address(view, hairpin), None)
+            listener = self._balancer.match(view.protocol, view.key)
+            if listener is None:
+                return Refused(_refusal_of_snat_address(view, hairpin_of is not None), None)
         if view.protocol == TCP and not is_opening(view.kind):
-            return Refused(DropReason.TCP_WITHOUT_FLOW, machine.name)
-        if view.protocol == ICMP and view.kind not in ICMP_QUERIES:
+            name = None if machine is None else machine.name
+            return Refused(DropReason.TCP_WITHOUT_FLOW, name, (), listener)
+        if view.protocol == ICMP and machine is not None and view.kind not in ICMP_QUERIES:
             return Refused(DropReason.ICMP_NOT_SUPPORTED, machine.name)
+        five = _five_tuple(view)
+        if machine is None:
+            assert listener is not None
+            member = self._balancer.choose(listener, view.key)
+            if member is None:
+                return Refused(DropReason.NO_HEALTHY_BACKEND, None, (), listener)
+            machine = member.machine
+            five = five._replace(destination_port=int.from_bytes(listener.backend_port, "big"))
+            if machine.address == hairpin_of and not self._to_itself:
+                return Refused(DropReason.HAIRPIN_TO_ITSELF, machine.name, (), listener, machine)
         # Rules see the private destination: public to private comes first (docs/fidelity.md, N4).
-        five = _five_tuple(view)._replace(destination=int.from_bytes(machine.address, "big"))
+        five = five._replace(destination=int.from_bytes(machine.address, "big"))
         decision = self.policy.inbound(five, count=count)
         if not decision.allowed:
-            return _denied(decision, machine.name)
-        return Admitted(machine, decision.judgements)
+            return _denied(decision, machine.name)._replace(listener=listener, machine=machine)
+        return Admitted(machine, decision.judgements, listener)
 
     def lateral(self, view: PacketView, *, count: bool = True) -> Admitted | Refused:
         """One VM sends to another through the gateway: out of the one, into the other."""

@@ -100,6 +100,27 @@ class DropReason(Enum):
         "DeniedBySecurityRule",
         "A rule of a network security group denies the flow; snatgw nsg shows which ones do.",
     )
+    NO_HEALTHY_BACKEND = (
+        "NoHealthyBackend",
+        (
+            "No VM behind the load balancing rule is up: each fails its health probe, or the pool "
+            "is empty. A load balancer answers nothing itself."
+        ),
+    )
+    PRIVATE_ENDPOINT_IN_USE = (
+        "PrivateEndpointInUse",
+        (
+            "The remote endpoint has a live flow with the same port of the same VM by way of "
+            "another public address or port: the VM could not tell the two apart."
+        ),
+    )
+    HAIRPIN_TO_ITSELF = (
+        "HairpinToItself",
+        (
+            "The load balancer's rule mapped a VM's flow to that VM itself. Azure does not support "
+            "this, and it times out; mapped to another VM it works, so that it fails now and then."
+        ),
+    )
     HAIRPIN_WITHOUT_RULE = (
         "HairpinWithoutRule",
         "A VM sent to a public IP of this gateway, and nothing there takes it.",

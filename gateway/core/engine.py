@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from gateway.core import icmp
 from gateway.core.admission import Admission, Refused
 from gateway.core.arrival import Arrival
+from gateway.core.balancer import Balancer
 from gateway.core.drops import DropReason
 from gateway.core.established import Way, established_inbound, established_outbound
 from gateway.core.events import (
@@ -30,8 +31,9 @@ from gateway.core.events import (
 )
 from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
 from gateway.core.flow_log import FlowLog
+from gateway.core.health import HealthKeeper
 from gateway.core.nsg import Judgement, Policy
-from gateway.core.offload import BUSY, NEVER, Offload
+from gateway.core.offload import BUSY, NEVER, Offload, is_busy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
@@ -74,7 +76,7 @@ class _Refuse(Protocol):
 
 
 class Engine:
-    """A gateway without its wires. ``seed`` fixes the choice among frontends."""
+    """A gateway without its wires. ``seed`` fixes the choice among frontends and backends."""
 
     def __init__(
         self,
@@ -83,7 +85,9 @@ class Engine:
         seed: int | None = None,
         now: float = 0.0,
         offload: Offload | None = None,
+        probed: bool = False,
     ) -> None:
+        """``probed``: somebody will report the health of backends, which are not up until then."""
         self.configuration = configuration
         self.profile = PROFILES[configuration.gateway.profile]
         self.outbound = Outbound(plan(configuration, self.profile), self.profile)
@@ -96,12 +100,15 @@ class Engine:
         )
         self.translation.offload = offload
         self.flows = self.translation.table
+        self.balancer = Balancer(self.outbound, seed, probed=probed)
+        self.balancer.apply(configuration)
         self.ways = self._build_ways()
         self.admission = self._admission(configuration)
         self.translation.log = self._flow_log(configuration)
         self._refuse: _Refuse = self._drop  # who wants to be told of refusals stands before it
         self._now = now
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
+        self.health = HealthKeeper(self.balancer, self.translation, self._events.append)
         self._drops = dict.fromkeys(DropReason, 0)
         interval = self.profile.exhaustion_event_interval
         self._drop_sampler = Sampler[
@@ -166,7 +173,7 @@ class Engine:
         answer = self.admission.outbound(view)
         if isinstance(answer, Refused):
             return self._refused(answer, view)
-        machine, judgements = answer
+        machine, judgements, _ = answer
         opened = self.translation.open(view.protocol, view.key, machine, judgements, now)
         if isinstance(opened, DropReason):
             return self._refuse(opened, view.packet, machine.name)
@@ -180,7 +187,9 @@ class Engine:
         flow.bytes_out += len(packet)
         return sent(view, flow)
 
-    def _inbound(self, view: PacketView, now: float, *, hairpin: bool = False) -> bytes | None:
+    def _inbound(
+        self, view: PacketView, now: float, *, hairpin_of: bytes | None = None
+    ) -> bytes | None:
         """To a public IP: a reply, an error about a flow, or a flow that begins, or unsolicited."""
         flow = self.flows.replies(view.protocol).get(view.key)
         if flow is not None:
@@ -189,11 +198,13 @@ class Engine:
             self.translation.replace(flow)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_inside(view)
-        answer = self.admission.inbound(view, hairpin=hairpin)
+        answer = self.admission.inbound(view, hairpin_of=hairpin_of)
         if isinstance(answer, Refused):
             return self._refused(answer, view)
-        machine, judgements = answer
-        opened = self.translation.open_inbound(view.protocol, view.key, machine, judgements, now)
+        machine, judgements, listener = answer
+        opened = self.translation.open_inbound(
+            view.protocol, view.key, machine, judgements, listener, now
+        )
         if isinstance(opened, DropReason):
             return self._refuse(opened, view.packet, machine.name)
         return self._deliver(view, opened, now)
@@ -213,7 +224,7 @@ class Engine:
             return None
         public = PacketView.parse(outgoing)
         assert public is not None  # rewriting changes no length
-        return self._inbound(public, now, hairpin=True)
+        return self._inbound(public, now, hairpin_of=view.source)
 
     def _lateral(self, view: PacketView, now: float) -> bytes | None:
         """From one inside network to another: judged and watched, not translated."""
@@ -263,6 +274,32 @@ class Engine:
                 return view.packet
         return self._refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
 
+    def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
+        """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.
+
+        The kernel cuts it when it leaves; listings and logs are of what is on a wire.
+        """
+        view = PacketView.parse(packet)
+        if view is None or view.protocol != TCP:
+            return
+        key = view.key
+        flow, out = self.flows.tcp_original.get(key), True
+        if flow is None or arrival == Arrival.INBOUND:
+            flow, out = self.flows.tcp_reply.get(key), False
+        headers = view.transport + (packet[view.transport + 12] >> 4 << 2)
+        room = mtu - headers
+        if flow is None or room <= 0:
+            return
+        more = -(-(len(packet) - headers) // room) - 1
+        if more <= 0:
+            return
+        if out:
+            flow.packets_out += more
+            flow.bytes_out += more * headers
+        else:
+            flow.packets_in += more
+            flow.bytes_in += more * headers
+
     # -- ICMP errors
 
     def _error_to_outside(self, view: PacketView, *, keep_source: bool) -> bytes | None:
@@ -297,6 +334,7 @@ class Engine:
         for (vm, public, protocol), count, (address, port) in self._exhaustion_sampler.due(now):
             self._report_exhaustion(vm, public, protocol, address, port, count, now)
         self._now = now
+        self.health.expire(now)
         return self.translation.expire(now, limit)
 
     # -- what the operator sees
@@ -349,6 +387,7 @@ class Engine:
         self.translation.log = self._flow_log(configuration)
         self.flows.maximum = configuration.gateway.maximum_flows
         owners = self.outbound.owners()
+        machines = list(self.outbound.machines.values())
         resized = self.outbound.apply(plan(configuration, self.profile))
         broken = self.translation.resize(resized, now)
         changes = changes_between(before, configuration, self.profile)
@@ -366,11 +405,17 @@ class Engine:
                         now, allotment.machine.name, address, max(change.before - after, 0), lost
                     )
                 )
-        # A look at every flow: only where an address went, or went to another VM.
+        gone = self.balancer.apply(configuration)
+        self.health.reconfigured()
+        # A look at every flow: only where an address went, or went to another VM, or a rule or VM.
         moved = owners.items() - self.outbound.owners().items()
-        ended = self.translation.end_misplaced() if moved else 0
+        lost = any(m.flows and self.outbound.machines.get(m.address) is not m for m in machines)
+        ended = self.translation.end_misplaced(gone) if moved or gone or lost else 0
         if ended:
-            changes.append(f"{ended} flows ended: their public IP is no longer their VM's")
+            changes.append(
+                f"{ended} flows ended: their public IP is no longer their VM's, or their inbound "
+                "rule or VM is gone"
+            )
         return changes
 
     def review(self, *, enforce: bool) -> Iterator[Review | None]:
@@ -397,17 +442,26 @@ class Engine:
             yield None
         yield Review(refused, ended)
 
-    def watch_every_packet(self, watched: bool) -> Iterator[None]:
-        """See every flow's packets here, or let them pass elsewhere again; a slice at a time."""
+    def watch_flows(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
+        """See the packets of ``wanted`` flows here, and let all others' pass elsewhere.
+
+        Of flows that open after this at once, of those that live a slice at a time, until the next
+        call. None: nobody wants to see any.
+        """
+        self.translation.watched = wanted
+        return self._share_out(wanted)
+
+    def _share_out(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
         translation = self.translation
-        translation.watched = watched
         start: int | None = 0
         while start is not None and translation.offload is not None:
+            if translation.watched is not wanted:
+                return  # somebody has come or gone meanwhile
             flows, start = self.flows.slice(start, REVIEW_SLICE)
             for flow in flows:
-                if watched:
+                if wanted is not None and wanted(flow):
                     translation.take_back(flow)
-                elif not flow.awaiting_removal and flow.state not in ENDED:
+                elif not flow.awaiting_removal and flow.state not in ENDED and is_busy(flow):
                     translation.hand_over(flow)
             yield None
 
@@ -427,7 +481,9 @@ class Engine:
             Policy(configuration),
             self.outbound,
             self.flows,
+            self.balancer,
             translate_echo=configuration.gateway.icmp_echo == "translate",
+            hairpin_to_itself=self.profile.hairpin_to_itself,
         )
 
     @property
@@ -458,7 +514,7 @@ class Engine:
             decisive = answer.judgements[-1]
             rule = f"{decisive.group}/{decisive.rule.name}"
             if self.translation.log is not None:
-                self._log_denial(self.translation.log, view, decisive)
+                self._log_denial(self.translation.log, view, decisive, answer)
         return self._refuse(answer.reason, view.packet, answer.vm, rule)
 
     def tell_refusals(
@@ -491,13 +547,13 @@ class Engine:
             self._report_drop(reason, vm, rule, *detail, 1, self._now)
         return None
 
-    def _log_denial(self, log: FlowLog, view: PacketView, judgement: Judgement) -> None:
-        to = view.destination
-        if judgement.rule.direction == "Inbound":  # flow logs, too, see the private destination
-            public = self.outbound.addresses.get(to)
-            if public is not None and public.instance_of is not None:
-                to = public.instance_of.address
-        log.denied(view, to, judgement, self._now)
+    def _log_denial(
+        self, log: FlowLog, view: PacketView, judgement: Judgement, answer: Refused
+    ) -> None:
+        """Flow logs, too, see the private destination."""
+        to = view.destination if answer.machine is None else answer.machine.address
+        port = None if answer.listener is None else answer.listener.backend_port
+        log.denied(view, to, port, judgement, self._now)
 
     def _report_drop(
         self,

@@ -59,7 +59,42 @@ class FlowTableFull:
     count: int
 
 
-Event = PortsExhausted | PacketsDropped | AllotmentReclaimed | FlowTableFull
+@dataclass(frozen=True, slots=True)
+class ProbeHealthChanged:
+    """A backend went up or down by its probe; one for each rule that it is behind."""
+
+    time: float
+    balancer: str
+    probe: str
+    rule: str
+    vm: str
+    up: bool
+    public_ip: str
+    port: int  # of the rule's frontend
+    total: int  # members of the pool
+    down: int  # of them, this one counted as it is now
+
+
+@dataclass(frozen=True, slots=True)
+class NoHealthyBackends:
+    """A rule of a Standard load balancer has no backend that is up; told again every hour."""
+
+    time: float
+    balancer: str
+    rule: str
+    public_ip: str
+    protocol: str
+    port: int
+
+
+Event = (
+    PortsExhausted
+    | PacketsDropped
+    | AllotmentReclaimed
+    | FlowTableFull
+    | ProbeHealthChanged
+    | NoHealthyBackends
+)
 
 Key = TypeVar("Key", bound=Hashable)
 Detail = TypeVar("Detail")

@@ -205,7 +205,7 @@ def _hairpin(
     if live and second and not engine.translation.reopens(second, Side.REPLY, again.kind):
         judgements = leaving.judgements + second.judgements
         return _document(Admitted(machine, judgements), live.method, candidates, live.id)
-    arriving = engine.admission.inbound(again, hairpin=True, count=False)
+    arriving = engine.admission.inbound(again, hairpin_of=machine.address, count=False)
     judgements = leaving.judgements + arriving.judgements
     answer: Admitted | Refused
     if isinstance(arriving, Refused):

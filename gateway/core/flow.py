@@ -127,13 +127,21 @@ class Flow:
         return self.public_port[0] << 8 | self.public_port[1]
 
     @property
+    def keeps_port(self) -> bool:
+        """Whether it has one port (or ICMP identifier) on both sides: addresses change alone."""
+        return self.public_port == self.private_port
+
+    @property
     def state_name(self) -> str:
         """The listing's state: a flow that ended cools down while it holds a SNAT port."""
         if self.state in ENDED:
             return "Closed" if self.pool is None else "CoolDown"
         if self.state in CLOSING:
             return "Closing"
-        return "Opening" if self.state is State.OPENING else "Established"
+        if self.state is State.OPENING:
+            answered = self.protocol != TCP and self.packets_in and self.packets_out
+            return "Established" if answered else "Opening"
+        return "Established"
 
 
 class FlowRecord(NamedTuple):

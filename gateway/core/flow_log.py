@@ -135,14 +135,20 @@ class FlowLog:
             self._tell(flow, watch, END, max(self.now, flow.last_seen))
 
     def denied(
-        self, view: PacketView, destination: bytes, judgement: Judgement, now: float
+        self,
+        view: PacketView,
+        destination: bytes,
+        port: bytes | None,
+        judgement: Judgement,
+        now: float,
     ) -> None:
         """A rule denied a packet that would have opened a flow to ``destination``, a private one
-        where the packet came from outside."""
+        where the packet came from outside, and to ``port`` there (None: the packet's own)."""
         ported = view.protocol in (TCP, UDP)
         if not self.everything and not ported:
             return
-        ports = int.from_bytes(view.ports, "big") if ported else 0
+        own = view.ports if port is None else view.ports[0:2] + port
+        ports = int.from_bytes(own, "big") if ported else 0
         inbound = judgement.rule.direction == "Inbound"
         key: _Seen = (view.protocol, inbound, view.source, ports >> 16, destination, ports & 0xFFFF)
         if now >= self._denied_until:

@@ -85,7 +85,7 @@ def to_inside(view: PacketView, quote: Quote, flow: Flow) -> bytes:
     """An error from outside about a packet of ``flow``, for the VM that sent that packet."""
     rewriter = Rewriter(view.packet)
     rewriter.put(16, flow.original[0:4], 10)
-    port = None if flow.pool is None else flow.original[8:10]
+    port = None if flow.keeps_port else flow.original[8:10]
     _rewrite_quote(rewriter, view, quote, 12, flow.original[0:4], 0, port)
     return rewriter.packet()
 
@@ -98,7 +98,7 @@ def to_outside(view: PacketView, quote: Quote, flow: Flow, *, keep_source: bool)
     rewriter = Rewriter(view.packet)
     if not keep_source:
         rewriter.put(12, flow.reply[4:8], 10)
-    port = None if flow.pool is None else flow.reply[10:12]
+    port = None if flow.keeps_port else flow.reply[10:12]
     _rewrite_quote(rewriter, view, quote, 16, flow.reply[4:8], 2, port)
     return rewriter.packet()
 

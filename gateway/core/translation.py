@@ -8,10 +8,11 @@ flags and times. What it refuses it answers with a ``DropReason``.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 
 from gateway.core.accounting import Connections
+from gateway.core.balancer import INBOUND_RULES, Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
@@ -65,7 +66,8 @@ class Translation:
         self.connections = Connections()
         self.log: FlowLog | None = None
         self.offload: Offload | None = None
-        self.watched = False  # somebody wants to see every packet here: nothing is handed over
+        self.watched: Callable[[Flow], bool] | None = None
+        """Of which flows somebody wants to see every packet: they are not handed over."""
         self._random = Random(seed)
         self._exhausted = exhausted
         self._endpoints: dict[bytes, _Endpoint] = {}
@@ -125,12 +127,24 @@ class Translation:
         reply: bytes,
         machine: Machine,
         judgements: tuple[Judgement, ...],
+        listener: Listener | None,
         now: float,
     ) -> Flow | DropReason:
-        """A flow for a packet from outside to a VM's own public IP, one to one."""
-        if self.table.is_full:
+        """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
+        table = self.table
+        if table.is_full:
             return DropReason.FLOW_TABLE_FULL
-        original = machine.address + reply[0:4] + reply[10:12] + reply[8:10] + reply[12:]
+        port = reply[10:12] if listener is None else listener.backend_port
+        original = machine.address + reply[0:4] + port + reply[8:10] + reply[12:]
+        other = table.originals(protocol).get(original)
+        if other is not None:
+            if other.state not in ENDED:
+                return DropReason.PRIVATE_ENDPOINT_IN_USE
+            self.replace(other)
+        if listener is None:
+            method, timeout = Method.INSTANCE_LEVEL_PUBLIC_IP, machine.idle_timeout
+        else:
+            method, timeout = listener.method, listener.idle_timeout
         return self._enter(
             Flow(
                 protocol,
@@ -138,9 +152,9 @@ class Translation:
                 reply,
                 machine,
                 reply[4:8],
-                Method.INSTANCE_LEVEL_PUBLIC_IP,
+                method,
                 None,
-                machine.idle_timeout,
+                timeout,
                 now,
                 inbound=True,
                 judgements=judgements,
@@ -239,7 +253,9 @@ class Translation:
         if state is not State.RESET:
             flow.last_seen = now
         if flow.protocol != TCP:
-            if (side is Side.REPLY) is not flow.inbound:
+            # A reply to an inbound datagram takes the short way, and is seen with the next one.
+            answered = flow.inbound and flow.packets_out and flow.packets_in
+            if (side is Side.REPLY) is not flow.inbound or answered:
                 flow.state = State.ESTABLISHED
             return
         if is_opening(flags):
@@ -271,7 +287,9 @@ class Translation:
         A hairpin is two flows for each packet: both stay here.
         """
         offload = self.offload
-        if offload is None or flow.offloaded or self.watched or flow.protocol not in (TCP, UDP):
+        if offload is None or flow.offloaded or flow.protocol not in (TCP, UDP):
+            return
+        if self.watched is not None and self.watched(flow):
             return
         if flow.original[4:8] not in self.outbound.addresses:
             flow.offloaded = offload.install(flow)
@@ -371,19 +389,24 @@ class Translation:
                     self._break(flow, pool)
         return broken
 
-    def end_misplaced(self) -> int:
-        """End the flows whose instance-level public IP is no longer their VM's; returns how many.
+    def end_misplaced(self, gone: Collection[tuple[int, bytes]]) -> int:
+        """End the flows whose instance-level public IP is no longer their VM's, or whose inbound
+        rule is ``gone`` (keys of listeners), or the VM behind it; returns how many.
 
-        Another VM may have the address now: two flows must not share a public tuple.
+        Another VM may have the address now, or the port: two flows must not share a public tuple.
         """
-        misplaced = [flow for flow in self.table if not self._in_place(flow)]
+        misplaced = [flow for flow in self.table if not self._in_place(flow, gone)]
         for flow in misplaced:
             self.end(flow)
         return len(misplaced)
 
-    def _in_place(self, flow: Flow) -> bool:
+    def _in_place(self, flow: Flow, gone: Collection[tuple[int, bytes]]) -> bool:
         if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
             return True
+        if flow.method in INBOUND_RULES:
+            if (flow.protocol, flow.reply[4:8] + flow.reply[10:12]) in gone:
+                return False
+            return self.outbound.machines.get(flow.machine.address) is flow.machine
         public = self.outbound.addresses.get(flow.reply[4:8])
         if public is None:
             return False

@@ -26,6 +26,10 @@ from gateway.daemon.messages import (
 )
 
 MESSAGES_PER_WAKEUP = 64
+PATIENCE = 5.0
+"""Seconds without a word of the engine after which a request is given up."""
+RELOAD_PATIENCE = 75.0
+"""For a reload: the engine waits for the file's reader and for netfilter without a word."""
 
 
 class EngineFailedError(Exception):
@@ -67,6 +71,7 @@ class EngineClient:
         self._on_flow_log = on_flow_log
         self.on_captured: Callable[[Any], None] = lambda message: None
         self._number = 0
+        self._heard = 0.0
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
         self._running: dict[str, asyncio.Future[Answer]] = {}
         self._next: dict[str, asyncio.Future[Answer]] = {}
@@ -87,19 +92,23 @@ class EngineClient:
         """What only a scrape needs; its parts are sections with rows (``metrics_answers``)."""
         return await self._share("metrics")
 
+    async def machines(self, vm: str | None) -> Answer:
+        """How VMs go out: MachineRecord's fields. No result: as for ``explain``."""
+        return await asyncio.shield(self._ask("machines", {} if vm is None else {"vm": vm}))
+
     async def status(self) -> dict[str, Any]:
         """The engine process's status."""
-        answer = await asyncio.shield(self._ask("status"))
+        answer = await self._patiently(self._ask("status"))
         assert isinstance(answer.result, dict)
         return answer.result
 
     async def explain(self, parameters: Mapping[str, str]) -> Answer:
         """What a packet would meet; no result: no such VM, and the parts name those there are."""
-        return await asyncio.shield(self._ask("explain", parameters))
+        return await self._patiently(self._ask("explain", parameters))
 
     async def security_rules(self, parameters: Mapping[str, str]) -> Answer:
         """Security rules, for ``read_rules``; no result: as for ``explain``."""
-        return await asyncio.shield(self._ask("nsg", parameters))
+        return await self._patiently(self._ask("nsg", parameters))
 
     async def capture(self, parameters: Mapping[str, str]) -> Answer:
         """Begin a capture; no result: as for ``explain``. Its packets go to ``on_captured``."""
@@ -121,7 +130,7 @@ class EngineClient:
     async def reload(self, *, enforce: bool = False) -> dict[str, Any]:
         """Have the configuration read again; raises EngineFailedError if it is refused."""
         parameters = {"enforce": "1"} if enforce else {}
-        answer = await asyncio.shield(self._ask("reload", parameters))
+        answer = await self._patiently(self._ask("reload", parameters), RELOAD_PATIENCE)
         changes = [line for part in answer.records() for line in part]
         return {"changes": changes, **(answer.result or {})}
 
@@ -133,8 +142,22 @@ class EngineClient:
             self._run(what, chosen)
         else:
             chosen = self._next.get(what) or self._after(running, what)
-        # a client that leaves must not cancel what others wait for
-        return await asyncio.shield(chosen)
+        return await self._patiently(chosen)
+
+    async def _patiently(self, asked: asyncio.Future[Answer], patience: float = PATIENCE) -> Answer:
+        """The answer; a client that leaves does not cancel what others may wait for.
+
+        Raises EngineFailedError if the engine says nothing at all for ``patience`` seconds.
+        """
+        now = asyncio.get_running_loop().time
+        began = now()
+        while not asked.done():
+            left = max(began, self._heard) + patience - now()
+            if left <= 0:
+                silence = f"the engine has said nothing for {patience:.0f} s"
+                raise EngineFailedError([f"{silence}: its process is stopped, or overloaded"])
+            await asyncio.wait([asked], timeout=left)
+        return asked.result()
 
     def _run(self, what: str, listing: asyncio.Future[Answer]) -> None:
         """Remember a listing while it runs, and no longer: it may be large."""
@@ -184,6 +207,7 @@ class EngineClient:
             if not message:
                 self._gone()
                 return
+            self._heard = asyncio.get_running_loop().time()
             try:
                 self._take(message)
             except GarbageError:

@@ -34,7 +34,7 @@ from gateway.daemon.signals import STOP, Signals
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
-from gateway.datapath.queue import Ways
+from gateway.datapath.queue import Uncut, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import Loaded
@@ -57,7 +57,9 @@ class Host(Protocol):
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
 
-    def queue(self, configuration: Configuration, ways: Ways) -> AbstractContextManager[Queue]: ...
+    def queue(
+        self, configuration: Configuration, ways: Ways, uncut: Uncut
+    ) -> AbstractContextManager[Queue]: ...
 
     def fast_path(self, configuration: Configuration) -> AbstractContextManager[FastPath]: ...
 
@@ -150,14 +152,20 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         ),
         read_configuration=warden.read_configuration,
     )
-    queue = undo.enter_context(host.queue(configuration, gateway.engine.ways))
+    queue = undo.enter_context(
+        host.queue(configuration, gateway.engine.ways, gateway.engine.count_segments)
+    )
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
     if isinstance(fast_path, FastPath):  # after the diversion, which removes what a crash left
         fast_path.attach()
     _stop_if_asked(signals)
 
     privileges.keep_only(privileges.engine(maps=isinstance(fast_path, FastPath)))
-    gateway.start_api()
+    try:
+        gateway.start_api()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StartError([f"the API process cannot be started: {reason}"]) from error
     undo.callback(gateway.control.disconnect)
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         say(f"no fast path, every packet passes the engine: {fast_path}")

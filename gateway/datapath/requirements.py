@@ -7,14 +7,17 @@ its own that nothing jumps to, and removes it.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
+import secrets
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from struct import pack
 
-from gateway.datapath.claims import is_claimed
+from gateway.datapath.claims import Claims, is_claimed
 from gateway.datapath.diversion import IPV4, IPV6
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import (
@@ -28,6 +31,10 @@ from gateway.datapath.interfaces import (
 from gateway.datapath.rules import PREFIX, Chain, Netfilter, ipv6_is_forwarded
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
+_NETLINK_NETFILTER = 12  # linux/netlink.h
+# struct nlmsghdr: NFNL_SUBSYS_QUEUE and NFQNL_MSG_CONFIG, NLM_F_REQUEST; struct nfgenmsg
+_QUEUE_REQUEST = pack("=IHHII BB2s", 20, 3 << 8 | 2, 1, 0, 0, socket.AF_UNSPEC, 0, b"\xff\xff")
+_PROBES = re.compile(r"probe-[0-9a-f]{12}")  # longer than an interface's name may be
 _FEATURES = (
     ("NFQUEUE", "mangle", "-j NFQUEUE --queue-num 65535", "xt_NFQUEUE, nfnetlink_queue"),
     ("notrack", "raw", "-j CT --notrack", "xt_CT"),
@@ -93,15 +100,27 @@ def _netfilter() -> Iterator[Finding]:
         yield Finding("iptables-restore", False, error.problems[0])
         return
     yield Finding("iptables-restore", True, "iptables-restore can load rules")
-    for instance in IPV4.instances():  # of a probe that was killed
-        prober = re.fullmatch(r"probe(\d+)", instance)
-        if prober and not Path("/proc", prober[1]).exists():
-            IPV4.remove(instance)
+    # A probe has a name that no other process and no interface has (these are shorter), and claims
+    # it: process ids mean nothing to a prober in another container of this network namespace.
+    for instance in IPV4.instances():
+        if _PROBES.fullmatch(instance) and not is_claimed(instance):
+            IPV4.remove(instance)  # of one that was killed
+    instance = f"probe-{secrets.token_hex(6)}"
+    with Claims([instance]):
+        yield from _features(instance)
+    yield from _queue_and_ipv6()
+
+
+def _features(instance: str) -> Iterator[Finding]:
     for name, table, rule, modules in _FEATURES:
-        problem = _try_rule(IPV4, table, rule)
+        problem = _try_rule(IPV4, instance, table, rule)
         works = f"netfilter can do {name}"
         fails = f"netfilter cannot do {name} (kernel: {modules}): {problem}"
         yield Finding(name, not problem, fails if problem else works)
+
+
+def _queue_and_ipv6() -> Iterator[Finding]:
+    _speak_to_queue()
     counters = Path("/proc/net/netfilter/nfnetlink_queue")
     if counters.exists():
         yield Finding("nfnetlink_queue", True, "this kernel has nfnetlink_queue")
@@ -120,9 +139,17 @@ def _netfilter() -> Iterator[Finding]:
         )
 
 
-def _try_rule(netfilter: Netfilter, table: str, rule: str) -> str:
+def _speak_to_queue() -> None:
+    """Ask for the settings of no queue: where it is a module, this makes the kernel load it."""
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink,
+    ):
+        netlink.sendto(_QUEUE_REQUEST, (0, 0))
+
+
+def _try_rule(netfilter: Netfilter, instance: str, table: str, rule: str) -> str:
     """What is wrong with a rule in this kernel; empty: nothing."""
-    instance = f"probe{os.getpid()}"
     chain = Chain(table, "", f"{PREFIX}{instance}-ok", (rule,))
     problem = ""
     try:
@@ -185,7 +212,9 @@ def _public_ips(
                 "all of the host's packets; choose an address that no interface has"
             )
             yield Finding(str(address), False, sentence)
-        elif link is not None and not any(address in a.network for a in link.addresses):
+        elif link is None:
+            continue  # said already, and nothing to answer with
+        elif not any(address in a.network for a in link.addresses):
             sentence = (
                 f"{address} is in no network of {outside}: the routers there must have a route "
                 "for it to this host"

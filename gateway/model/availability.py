@@ -1,8 +1,6 @@
 """What a configuration asks for that this version, or its profile, does not carry out.
 
-Refused, never ignored: a test that passes because a rule was silently left out proves nothing. The
-one exception is the inbound half of load balancers, whose other half (linking pools to frontends,
-reserving ports) works: it is accepted with a warning.
+Refused, never ignored: a test that passes because a rule was silently left out proves nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +14,11 @@ from gateway.model.validation import Mistake
 
 LATER_PROFILE = "needs profile azure-current, which this version does not have"
 
+FLOATING_IP = (
+    "floating IP is not available in this version: the backend gets packets for its own address; "
+    "allowed: false"
+)
+
 
 def check(configuration: Configuration) -> Iterator[Mistake]:
     """Everything that is asked for and not available."""
@@ -26,19 +29,11 @@ def check(configuration: Configuration) -> Iterator[Mistake]:
             yield Mistake(place, f"a subnet's switch {LATER_PROFILE}; leave it out")
     if configuration.nat_gateways:
         yield Mistake(("natGateways",), f"a NAT gateway {LATER_PROFILE}")
-    inbound = False
     for index, balancer in enumerate(configuration.load_balancers):
         yield from _later_balancer(balancer, ("loadBalancers", index))
-        inbound |= bool(
-            balancer.load_balancing_rules or balancer.inbound_nat_rules or balancer.probes
-        )
-    if inbound:
-        yield Mistake(
-            ("loadBalancers",),
-            "inbound connections are not delivered in this version: rules link pools to frontends "
-            "for outbound SNAT and reserve their ports, probes are not sent",
-            warning=True,
-        )
+        if balancer.probes:
+            message = "probes are not sent in this version: every backend counts as up"
+            yield Mistake(("loadBalancers",), message, warning=True)
 
 
 def _gateway(configuration: Configuration) -> Iterator[Mistake]:
@@ -78,7 +73,11 @@ def _later_balancer(balancer: LoadBalancer, place: Location) -> Iterator[Mistake
             yield Mistake((*here, "disableOutboundSnat"), LATER_PROFILE, True)
         if rule.enable_tcp_reset:
             yield Mistake((*here, "enableTcpReset"), LATER_PROFILE, True)
+        if rule.enable_floating_ip:
+            yield Mistake((*here, "enableFloatingIP"), FLOATING_IP, True)
     for index, nat_rule in enumerate(balancer.inbound_nat_rules):
+        here = (*place, "inboundNatRules", index)
         if nat_rule.enable_tcp_reset:
-            here = (*place, "inboundNatRules", index, "enableTcpReset")
-            yield Mistake(here, LATER_PROFILE, True)
+            yield Mistake((*here, "enableTcpReset"), LATER_PROFILE, True)
+        if nat_rule.enable_floating_ip:
+            yield Mistake((*here, "enableFloatingIP"), FLOATING_IP, True)

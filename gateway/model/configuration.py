@@ -39,6 +39,7 @@ from gateway.model.values import (
 )
 
 SECONDS = 60.0  # in a minute
+LONGEST_PATH = 2048  # characters of a probe's requestPath
 UNPROBED_PORTS = (19, 21, 25, 70, 110, 119, 143, 220, 993)  # Azure refuses HTTP probes to these
 
 
@@ -145,11 +146,6 @@ class Probe(Resource):
     number_of_probes: Annotated[int, whole(1, 100)] | None = None
     no_healthy_backends_behavior: Literal["AllProbedDown", "AllProbedUp"] = "AllProbedDown"
 
-    @property
-    def threshold(self) -> int:
-        """Results in a row that change a member's health; azure-2017 reads either key (A12)."""
-        return self.probe_threshold or self.number_of_probes or 1
-
     @model_validator(mode="after")
     def _path_goes_with_http(self) -> Self:
         if self.protocol == "Tcp" and self.request_path is not None:
@@ -159,6 +155,12 @@ class Probe(Resource):
         if self.protocol != "Tcp" and self.port in UNPROBED_PORTS:
             ports = ", ".join(map(str, UNPROBED_PORTS))
             raise refused(f"port {self.port}: Azure sends no HTTP probes to ports {ports}")
+        path = self.request_path or ""
+        if not path.isprintable() or not path.isascii() or " " in path or len(path) > LONGEST_PATH:
+            raise refused(
+                f"requestPath goes into a request line: at most {LONGEST_PATH} ASCII characters, "
+                "no space; write others as %20"
+            )
         return self
 
 
@@ -194,11 +196,16 @@ class LoadBalancingRule(Resource):
 
 
 class InboundNatRule(Resource):
+    """A frontend port to one VM's port; or, for a pool, a range of them, one for each member."""
+
     name: Name
     frontend_ip_configuration: Name
     protocol: Literal["Tcp", "Udp"]
-    frontend_port: FrontendPort
-    virtual_machine: Name
+    frontend_port: FrontendPort | None = None
+    virtual_machine: Name | None = None
+    frontend_port_range_start: FrontendPort | None = None
+    frontend_port_range_end: FrontendPort | None = None
+    backend_address_pool: Name | None = None
     backend_port: BackendPort
     idle_timeout_in_minutes: Minutes30 = 4.0
     enable_floating_ip: bool = False
@@ -208,6 +215,34 @@ class InboundNatRule(Resource):
     def idle_timeout(self) -> float:
         """In seconds."""
         return self.idle_timeout_in_minutes * SECONDS
+
+    @property
+    def frontend_ports(self) -> range:
+        """The ports that this rule listens on."""
+        if self.frontend_port is not None:
+            return range(self.frontend_port, self.frontend_port + 1)
+        assert self.frontend_port_range_start is not None
+        assert self.frontend_port_range_end is not None
+        return range(self.frontend_port_range_start, self.frontend_port_range_end + 1)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        single = {"frontendPort": self.frontend_port, "virtualMachine": self.virtual_machine}
+        pool = {
+            "frontendPortRangeStart": self.frontend_port_range_start,
+            "frontendPortRangeEnd": self.frontend_port_range_end,
+            "backendAddressPool": self.backend_address_pool,
+        }
+        present = [
+            {key for key, value in form.items() if value is not None} for form in (single, pool)
+        ]
+        if present not in ([single.keys(), set()], [set(), pool.keys()]):
+            forms = " or ".join(", ".join(form) for form in (single, pool))
+            raise refused(f"a rule for one VM or for a pool has exactly one set of: {forms}")
+        start, end = self.frontend_port_range_start, self.frontend_port_range_end
+        if start is not None and end is not None and start > end:
+            raise refused(f"frontend ports out of order; did you mean {end} to {start}?")
+        return self
 
 
 class OutboundRule(Resource):

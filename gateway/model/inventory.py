@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from gateway.model.configuration import Configuration, InboundNatRule, LoadBalancingRule
+from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES, Profile
 from gateway.model.validation import Cuts, Mistake
 
@@ -39,11 +39,15 @@ def linked_members(configuration: Configuration) -> dict[tuple[int, str], Collec
 def frontend_ports(configuration: Configuration, balancer: int, frontend: str) -> set[int]:
     """The ports that rules of a load balancer listen on at one of its frontends."""
     resource = configuration.load_balancers[balancer]
-    rules: list[LoadBalancingRule | InboundNatRule] = [
-        *resource.load_balancing_rules,
-        *resource.inbound_nat_rules,
-    ]
-    return {rule.frontend_port for rule in rules if rule.frontend_ip_configuration == frontend}
+    ports = {
+        rule.frontend_port
+        for rule in resource.load_balancing_rules
+        if rule.frontend_ip_configuration == frontend
+    }
+    for rule in resource.inbound_nat_rules:
+        if rule.frontend_ip_configuration == frontend:
+            ports |= set(rule.frontend_ports)
+    return ports
 
 
 def standalone_machines(configuration: Configuration) -> list[str]:

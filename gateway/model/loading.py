@@ -11,7 +11,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.model import addressing, availability, inventory, references, security_checks
+from gateway.model import (
+    addressing,
+    availability,
+    inbound,
+    inventory,
+    references,
+    security_checks,
+)
 from gateway.model.configuration import Configuration
 from gateway.model.problems import Problem, dotted, shown
 from gateway.model.service_tags import TagFile, UnusableFileError, with_tags
@@ -82,6 +89,7 @@ def load_text(text: str, name: str) -> Loaded:
             *references.check(draft, cuts),
             *addressing.check(draft, cuts),
             *inventory.check(draft, cuts),
+            *inbound.check(draft, cuts),
             *availability.check(draft),
         ]
         mistakes += [

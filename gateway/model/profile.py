@@ -10,6 +10,7 @@ Sources, as cited below:
   CLASSIC  "Outbound connections (classic)"
   ORULE    "Outbound rules", 2024
   LOG18    "Azure Monitor logs for public Basic Load Balancer", 2016-2018 text
+  NEW      "What's new in Azure Load Balancer", known issues
   inferred not published by Azure: the reading that docs/fidelity.md explains
 """
 
@@ -48,6 +49,15 @@ class FrontendChoice(Enum):
     """At random among those that have a free port for the destination."""
     FILL_FIRST = "fill first"
     """The first one until it has no free port for the destination, then the next."""
+
+
+class HairpinToItself(Enum):
+    """What becomes of a flow that a load balancer hands to the VM which sent it."""
+
+    DROPPED = "dropped"
+    """It times out, as through an internal frontend: "not supported, by design" (2026)."""
+    DELIVERED = "delivered"
+    """The source was translated, so that the two halves of the flow differ and it works."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,13 @@ class Profile:
     """Fragments are reassembled and translated (not dropped): OUT17 is silent; OUT19 drops them."""
     tcp_reset_on_idle: bool
     """Both ends get an RST when an established flow idles out. Not in 2017: it ends silently."""
+
+    number_of_probes_counts: bool = True
+    """A probe's numberOfProbes is its threshold: LOG18's time; later Azure ignores it (NEW)."""
+    hairpin_to_itself: HairpinToItself = HairpinToItself.DROPPED
+    """A VM's flow to its load balancer's frontend, mapped to the VM itself. Microsoft's documents
+    disagree on public frontends (docs/fidelity.md A9); this is the reading that nobody should
+    build on in vain."""
 
     @property
     def snat_port_count(self) -> int:
@@ -141,3 +158,10 @@ PROFILES: dict[str, Profile] = {AZURE_2017.name: AZURE_2017}
 
 UNAVAILABLE_PROFILES = frozenset({"azure-current"})
 """Profiles that exist in the configuration language but that this version does not carry out."""
+
+HIGH_SNAT_PORT_USAGE = 0.75
+"""Of the ports allotted on a frontend; above it Azure tells of HighSnatPortUsage (load balancer
+health events, 2025)."""
+NAT_GATEWAY_PORTS = 64_512
+"""SNAT ports of a public IP of a NAT gateway, for each protocol, on demand for all VMs of its
+subnets ("NAT gateway resource", 2026). No part of azure-2017."""

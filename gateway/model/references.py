@@ -1,7 +1,7 @@
 """Names: each resource's is its own, and each reference leads to a resource.
 
 Also what may be referred to only once: a public IP address belongs to one VM, one frontend or
-default outbound access; a frontend port to one rule.
+default outbound access.
 """
 
 from __future__ import annotations
@@ -104,7 +104,6 @@ def _balancer(
     yield from unique(balancer.probes, (*place, "probes"))
     yield from unique(balancer.load_balancing_rules, (*place, "loadBalancingRules"))
     yield from unique(balancer.inbound_nat_rules, (*place, "inboundNatRules"))
-    yield from _frontend_ports(balancer, place)
 
     machines = named(configuration.virtual_machines)
     frontends = named(balancer.frontend_ip_configurations)
@@ -130,23 +129,9 @@ def _balancer(
         here = (*place, "inboundNatRules", index)
         frontend, where = nat.frontend_ip_configuration, (*here, "frontendIPConfiguration")
         yield from known(frontend, frontends, "frontendIPConfigurations", where, cuts)
-        where = (*here, "virtualMachine")
-        yield from known(nat.virtual_machine, machines, "virtualMachines", where, cuts)
-
-
-def _frontend_ports(balancer: LoadBalancer, place: Location) -> Iterator[Mistake]:
-    """A frontend's port, for a protocol, is listened on by one rule."""
-    rules = [
-        ((*place, "loadBalancingRules", index), rule.frontend_ip_configuration, rule)
-        for index, rule in enumerate(balancer.load_balancing_rules)
-    ] + [
-        ((*place, "inboundNatRules", index), nat.frontend_ip_configuration, nat)
-        for index, nat in enumerate(balancer.inbound_nat_rules)
-    ]
-    first: dict[tuple[str, str, int], Location] = {}
-    for here, frontend, rule in rules:
-        key = (frontend, rule.protocol, rule.frontend_port)
-        before = first.setdefault(key, here)
-        if before != here:
-            message = f"{rule.protocol} port of {frontend} already used by {dotted(before)}"
-            yield Mistake((*here, "frontendPort"), message, rule.frontend_port)
+        if nat.virtual_machine is not None:
+            where = (*here, "virtualMachine")
+            yield from known(nat.virtual_machine, machines, "virtualMachines", where, cuts)
+        if nat.backend_address_pool is not None:
+            where = (*here, "backendAddressPool")
+            yield from known(nat.backend_address_pool, pools, "backendAddressPools", where, cuts)

@@ -58,7 +58,7 @@ CONFIGURATION: dict[str, Any] = {
                     "backendAddressPool": "pool",
                     "protocol": "Tcp",
                     "frontendPort": 80,
-                    "backendPort": 80,
+                    "backendPort": (80, 8080)[number - 1],
                 }
                 for number in (1, 2)
             ],

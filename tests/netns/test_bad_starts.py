@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -150,3 +153,29 @@ def test_check_host_names_what_is_missing_and_passes_what_is_right(gateway: Gate
     assert status == 1, said
     assert "lacks CAP_NET_ADMIN" in said
     assert "wan7: there is no such interface" in said
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_check_tells_on_standard_error_what_would_stop_a_start(
+    host: Topology, gateway: Gateway, as_json: bool
+) -> None:
+    gateway.configuration["gateway"]["outside"] = "wan7"
+    gateway.write()
+    flags = ["check", "-c", str(gateway.file), "--host", *(["--json"] if as_json else [])]
+    done = subprocess.run(
+        host.command("gw", sys.executable, "-m", "gateway", *flags),
+        capture_output=True, text=True, timeout=60, check=False, cwd=host.root,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if ": warning: " not in line]
+    assert [line.removeprefix("✗ ").removeprefix("NO  ") for line in said] == [
+        "wan7: there is no such interface (gateway.outside)"
+    ]
+    assert "lan0 is up" in done.stdout
+    if as_json:
+        objects = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [o["sentence"] for o in objects if o.get("ok") is False] == [
+            "wan7: there is no such interface (gateway.outside)"
+        ]
+    else:
+        assert "wan7" not in done.stdout.partition("\n")[2]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from tests.netns.gateway import DEFAULT, Gateway
@@ -24,7 +25,7 @@ def test_packets_that_the_queue_loses_are_counted_and_said(fresh: Topology) -> N
     assert gateway.process is not None
     gateway.process.send_signal(signal.SIGSTOP)
     vm1.keep_sending(SERVER2, rate=20_000)
-    eventually(vm1.counts, lambda seen: seen[0]["sent"] > 6000)
+    eventually(vm1.counts, lambda seen: seen[0].get("sent", 0) > 6000)
     vm1.stop()
     gateway.process.send_signal(signal.SIGCONT)
     event = gateway.event(operationName="QueueOverflow")
@@ -82,6 +83,21 @@ def test_no_process_outlives_a_killed_engine(fresh: Topology) -> None:
     assert len(everyone) == 2
     gateway.kill()
     eventually(lambda: not [pid for pid in everyone if _alive(pid)])
+
+
+def test_however_often_ctrl_c_is_pressed_the_end_is_clean(fresh: Topology) -> None:
+    gateway = Gateway(fresh)
+    gateway.start()
+    process = gateway.process
+    assert process is not None
+    while process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.002)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.returncode == 0
+    assert "Traceback" not in gateway.errors.read_text()
+    assert "snatgw" not in fresh.run("gw", "iptables-save")
 
 
 def _alive(pid: int) -> bool:

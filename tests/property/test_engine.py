@@ -18,8 +18,11 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
 from gateway.core.arrival import Arrival
+from gateway.core.balancer import INBOUND_RULES, Target
 from gateway.core.engine import Engine
 from gateway.core.flow import Flow
+from gateway.core.packet import PacketView
+from gateway.model.profile import Method
 from tests.scenario import configuration, wrong_checksums
 
 MACHINES = {
@@ -40,8 +43,10 @@ def yaml(pool_size: int, *, frontend_port: int = 80) -> str:
     )
     members = ", ".join(["vm2", *(f"e{n}" for n in range(pool_size - 1))])
     rule_text = (
-        "      - {{name: r{0}, frontendIPConfiguration: fe{0}, backendAddressPool: pool,\n"
-        "         protocol: Tcp, frontendPort: {1}, backendPort: 80}}\n"
+        "      - {{name: r{0}, frontendIPConfiguration: fe{0}, backendAddressPool: pool, probe: p,\n"
+        "         protocol: Tcp, frontendPort: {1}, backendPort: {2}}}\n"
+        "      - {{name: u{0}, frontendIPConfiguration: fe{0}, backendAddressPool: pool, probe: p,\n"
+        "         protocol: Udp, frontendPort: {1}, backendPort: {2}}}\n"
     )
     return f"""
 gateway: {{inside: [lan0], outside: wan0, icmpEcho: translate, maximumFlows: 300}}
@@ -63,8 +68,11 @@ virtualMachines:
     sku: Basic
     frontendIPConfigurations: [{{name: fe1, publicIPAddress: a}}, {{name: fe2, publicIPAddress: b}}]
     backendAddressPools: [{{name: pool, virtualMachines: [{members}]}}]
+    probes: [{{name: p, protocol: Tcp, port: 80}}]
+    inboundNatRules:
+      - {{name: n, frontendIPConfiguration: fe1, protocol: Tcp, frontendPort: {frontend_port + 1}, virtualMachine: vm2, backendPort: 2}}
     loadBalancingRules:
-{rule_text.format(1, frontend_port)}{rule_text.format(2, 80)}"""
+{rule_text.format(1, frontend_port, 80)}{rule_text.format(2, 80, 8080)}"""
 
 
 CONFIGURATIONS = {
@@ -151,15 +159,59 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         src=remotes,
         dst=st.sampled_from(PUBLIC),
         sport=ports,
-        dport=st.integers(1020, 1030),
+        dport=st.sampled_from([80, 81, *range(1020, 1030)]),
         flag=flags,
+        udp=st.booleans(),
     )
-    def from_outside(self, src: str, dst: str, sport: int, dport: int, flag: str) -> None:
-        packet = bytes(IP(src=src, dst=dst) / TCP(sport=sport, dport=dport, flags=flag))
+    def from_outside(
+        self, src: str, dst: str, sport: int, dport: int, flag: str, udp: bool
+    ) -> None:
+        layer = UDP(sport=sport, dport=dport) if udp else TCP(sport=sport, dport=dport, flags=flag)
+        packet = bytes(IP(src=src, dst=dst) / layer)
         verdict = self.engine.handle(packet, Arrival.INBOUND, self.now)
-        if verdict is not None:
-            assert not wrong_checksums(verdict)
-            assert IP(verdict).dst in MACHINES
+        if verdict is None:
+            return
+        assert not wrong_checksums(verdict)
+        view = PacketView.parse(packet)
+        assert view is not None
+        flow = self.engine.flows.replies(view.protocol)[view.key]
+        assert verdict[16:20] == flow.machine.address
+        if self.engine.flows.originals(view.protocol).get(flow.original) is flow:
+            self._answer_comes_from_there(packet, verdict)
+
+    def _answer_comes_from_there(self, packet: bytes, delivered: bytes) -> None:
+        """What answers a delivered packet leaves as the mirror of what came: nothing is mixed."""
+        came, got = IP(packet), IP(delivered)
+        layer = (
+            UDP(sport=got.dport, dport=got.sport)
+            if got.proto == 17
+            else TCP(sport=got.dport, dport=got.sport, flags="A")
+        )
+        answer = bytes(IP(src=got.dst, dst=got.src) / layer)
+        verdict = self.engine.handle(answer, Arrival.OUTBOUND, self.now)
+        assert verdict is not None
+        seen = IP(verdict)
+        assert (seen.src, seen.sport, seen.dst, seen.dport) == (
+            came.dst,
+            came.dport,
+            came.src,
+            came.sport,
+        )
+
+    @rule(vm=st.sampled_from(["vm2", "e0"]), up=st.booleans())
+    def health(self, vm: str, up: bool) -> None:
+        """A backend goes down or comes up; UDP never stays with one that is down."""
+        engine = self.engine
+        if Target("lb", "p", vm) not in engine.balancer.targets():
+            return
+        if engine.health.report(Target("lb", "p", vm), up, self.now):
+            for _ in engine.health.settle():
+                pass
+        for flow in engine.flows:
+            if flow.method is Method.LOAD_BALANCING_RULE and flow.protocol == 17:
+                listener = engine.balancer.match(17, flow.reply)
+                assert listener is not None
+                assert listener.takes(flow.machine)
 
     @rule(index=st.integers(0, 400), kind=st.sampled_from([3, 11, 12]), short=st.booleans())
     @precondition(lambda self: len(self.engine.flows))
@@ -208,6 +260,8 @@ class GatewayUnderLoad(RuleBasedStateMachine):
     @rule(chosen=st.sampled_from(list(CONFIGURATIONS)))
     def reload(self, chosen: tuple[int, int]) -> None:
         self.engine.reconfigure(CONFIGURATIONS[chosen], self.now)
+        for _ in self.engine.health.settle():
+            pass
 
     # -- what must hold
 
@@ -219,6 +273,11 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         table = self.engine.flows
         for flow in live:
             assert table.replies(flow.protocol)[flow.reply] is flow
+            if flow.pool is None:  # a SNAT flow may only hold its port, and another be the VM's
+                assert table.originals(flow.protocol)[flow.original] is flow
+            if flow.method in INBOUND_RULES:
+                public = self.engine.outbound.addresses[flow.reply[4:8]]
+                assert int.from_bytes(flow.reply[10:12], "big") in public.frontend_ports
 
     @invariant()
     def a_port_is_held_exactly_by_its_flows(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from tests.netns.datapath.conftest import READ_ONLY, Gateway, host_state
 from tests.netns.datapath.topology import Namespaces
@@ -90,3 +91,25 @@ def test_a_read_only_proc_sys_stops_nobody_who_may_administer_the_network(net: N
 def test_a_running_gateway_is_mentioned(net: Namespaces) -> None:
     Gateway(net)
     assert "wan0 belongs to a gateway that runs now" in probe(net)["told"]
+
+
+def test_what_a_killed_probe_left_is_removed_and_nobody_elses(net: Namespaces) -> None:
+    """A gateway's chains are named after its outside interface, which may be called ``probe4000000``."""
+    chains = {
+        "snatgw-probe4000000-fwd": True,  # a gateway's
+        "snatgw-probe-0123456789ab-ok": False,  # a killed probe's
+        "snatgw-probe-ba9876543210-ok": True,  # of a probe that is at it
+    }
+    for chain in chains:
+        net.run("gw", "iptables", "-t", "mangle", "-N", chain)
+    hold = (
+        "from gateway.datapath.claims import Claims\n"
+        "c = Claims(['probe-ba9876543210']); print('held', flush=True); input()"
+    )
+    holder = net.start("gw", sys.executable, "-c", hold)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert probe(net)["stops"] == []
+    left = net.run("gw", "iptables", "-t", "mangle", "-S")
+    assert {chain: chain in left for chain in chains} == chains
+    assert left.count("snatgw-probe") == 2

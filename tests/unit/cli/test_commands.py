@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,10 +177,10 @@ def test_check(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout == ""
     assert all(line.startswith(str(file)) for line in result.stderr.splitlines())
-    problems = [
-        json.loads(line) for line in snatgw("check", "-c", str(file), "--json").stdout.splitlines()
-    ]
+    as_json = snatgw("check", "-c", str(file), "--json")
+    problems = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert len(problems) == len(result.stderr.splitlines()) >= 2
+    assert (as_json.exit_code, as_json.stderr) == (1, result.stderr)
     assert {"file", "path", "value", "message", "severity"} <= problems[0].keys()
 
 
@@ -217,6 +219,65 @@ def test_a_reader_that_has_seen_enough_is_no_error(daemon: Served) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     process.wait(30)
+
+
+def answering(path: Path, answer: bytes) -> threading.Thread:
+    """A socket on which one request gets these bytes, and then its connection closed."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'a\r\n{"vm": 1}\n\r\n',  # a whole line and no end
+        b'a\r\n{"vm": 1}\n\r\n6\r\n{"vm":',  # half a line
+        b'6\r\n{"vm":\r\n',
+    ],
+)
+@pytest.mark.parametrize("command", [["flows"], ["ports"], ["events"], ["events", "--follow"]])
+def test_a_list_that_is_cut_short_is_a_failure(
+    body: bytes, command: list[str], tmp_path: Path
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server = answering(tmp_path / "api.sock", head + body)
+    result = snatgw(*command, "--json", api=tmp_path / "api.sock")
+    server.join(30)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.endswith("ended while it answered")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["events", "--follow"], ["flows", "--watch"], ["flows", "--watch", "--json"], ["status"]],
+)
+def test_ctrl_c_is_quiet_and_has_its_status(command: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", *command, "--api", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 130
 
 
 def test_help_imports_nothing_heavy() -> None:

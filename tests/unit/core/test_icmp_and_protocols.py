@@ -237,7 +237,7 @@ def test_fragments_that_the_kernel_did_not_reassemble_are_dropped() -> None:
 
 def test_hairpin_to_a_frontend_without_a_rule_is_dropped_by_name() -> None:
     Scenario(NETWORK).play("""
-        vm1 sends      tcp 10.0.1.4:40000 > 203.0.113.20:80 syn
+        vm1 sends      tcp 10.0.1.4:40000 > 203.0.113.20:81 syn
         dropped        HairpinWithoutRule
         flows          vm1 203.0.113.20 public_ip=203.0.113.10
     """)

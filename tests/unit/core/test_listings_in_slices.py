@@ -38,7 +38,7 @@ def test_a_reload_looks_at_every_flow_only_where_an_address_went_elsewhere() -> 
     scenario = Scenario(TEXT % "")
     walks = []
     engine = scenario.engine
-    engine.translation.end_misplaced = lambda: walks.append(1) or 0  # type: ignore[method-assign]
+    engine.translation.end_misplaced = lambda gone: walks.append(1) or 0  # type: ignore[method-assign]
     scenario.reconfigure(TEXT % "")
     assert not walks
     scenario.reconfigure(TEXT % ", publicIPAddress: own")

@@ -34,7 +34,7 @@ loadBalancers:
 
 BOTH_FRONTENDS = NETWORK + (
     "      - {name: web-b, frontendIPConfiguration: fe-b, backendAddressPool: pool, protocol: Tcp,\n"
-    "         frontendPort: 80, backendPort: 80}\n"
+    "         frontendPort: 80, backendPort: 8080}\n"
 )
 
 

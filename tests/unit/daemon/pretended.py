@@ -7,6 +7,8 @@ step that fails, ``lose`` is how many packets the queue says that it lost.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -90,7 +92,9 @@ class PretendedHost:
             self._step("released")
 
     @contextmanager
-    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[PretendedQueue]:
+    def queue(
+        self, configuration: Configuration, ways: Ways, uncut: object
+    ) -> Iterator[PretendedQueue]:
         self._step("queue")
         try:
             yield PretendedQueue(self._lose)
@@ -105,10 +109,20 @@ class PretendedHost:
     @contextmanager
     def diversion(self, configuration: Configuration, queue: object) -> Iterator[PretendedDiverted]:
         self._step("diversion")
+        if self._fail == "warden":
+            (warden,) = children()
+            os.kill(warden, signal.SIGKILL)
+            os.waitpid(warden, 0)
         try:
             yield PretendedDiverted(configuration, refuses=self._fail == "divert")
         finally:
             self._step("diversion-removed")
+
+
+def children() -> list[int]:
+    """This process's."""
+    pid = os.getpid()
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def main() -> int:

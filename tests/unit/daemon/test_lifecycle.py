@@ -234,6 +234,29 @@ def test_a_failure_half_way_undoes_everything(daemon: Daemon, fault: str, done: 
     assert _descendants(process.pid) == []
 
 
+def test_an_api_process_that_cannot_be_started_is_a_reason(daemon: Daemon) -> None:
+    daemon.start(fail="warden")
+    assert ended(daemon) == (1, ["snatgw: the API process cannot be started: Broken pipe"])
+    assert daemon.steps()[-3:] == ["diversion-removed", "queue-closed", "released"]
+    assert not daemon.api.exists()
+
+
+def test_a_stopped_engine_is_said_to_be(daemon: Daemon) -> None:
+    process = daemon.start()
+    daemon.ready()
+    with daemon.http() as http:
+        assert http.get("/v1/status").status_code == 200
+        process.send_signal(signal.SIGSTOP)
+        for path in ("/v1/status", "/v1/flows"):
+            answer = http.get(path)
+            assert answer.status_code == 503
+            assert answer.json()["problems"] == [
+                "the engine has said nothing for 5 s: its process is stopped, or overloaded"
+            ]
+        process.send_signal(signal.SIGCONT)
+        assert http.get("/v1/flows").status_code == 200
+
+
 def test_a_wrong_file_is_refused_before_anything(daemon: Daemon) -> None:
     daemon.file.write_text(daemon.file.read_text().replace("ipAddress", "ipAdress"))
     daemon.start()

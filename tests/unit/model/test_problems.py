@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.model import load_text
-from tests.unit.model.files import LOAD_BALANCED, MINIMAL, changed, errors, messages
+from tests.unit.model.files import MINIMAL, changed, errors, messages
 
 RULE = "loadBalancers[0].loadBalancingRules[0]"
 WITHIN_FIELDS = {
@@ -86,6 +86,16 @@ WITHIN_FIELDS = {
         "outside: wan0", "outside: an-interface-with-a-name",
         ("gateway.outside = an-interface-with-a-name: not an interface name; "
         "allowed: 1 to 15 characters, no space, '/', ':', '%'"),
+    ),
+    "wildcard interface": (
+        "outside: wan0", "outside: wan+",
+        ("gateway.outside = wan+: netfilter's rules cannot name this interface; allowed: no '+' at the end, which would "
+        "stand for all that begin so, no '-' or '!' at the beginning, no quotes or backslash"),
+    ),
+    "interface that is a negation": (
+        "[lan0]", "['!lan0']",
+        ("gateway.inside[0] = !lan0: netfilter's rules cannot name this interface; allowed: no '+' at the end, which would "
+        "stand for all that begin so, no '-' or '!' at the beginning, no quotes or backslash"),
     ),
     "relative directory": (
         "outside: wan0", "outside: wan0\n  stateDirectory: state",
@@ -414,8 +424,12 @@ def test_every_mistake_of_a_bad_file_is_reported_in_one_go() -> None:
 
 
 def test_a_warning_says_that_it_is_one() -> None:
-    (warning,) = load_text(LOAD_BALANCED, "test.yaml").problems
-    assert str(warning).startswith("test.yaml:18: loadBalancers: warning: inbound connections")
+    text = changed("probe: p,", "")
+    warning = load_text(text, "test.yaml").problems[-1]
+    assert str(warning) == (
+        "test.yaml:24: loadBalancers[0].probes[0].name = p: warning: no load balancing rule refers "
+        "to this probe, so that it is not sent"
+    )
 
 
 def test_whole_parts_that_are_wrong_bring_no_mistakes_that_are_not_there() -> None:
