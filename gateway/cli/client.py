@@ -88,7 +88,7 @@ class Daemon:
                 *lines, rest = (rest + piece).split(b"\n")
                 yield from map(json.loads, lines)
             if rest:
-                raise Failure([self._reason(http.client.IncompleteRead(rest))])
+                raise Failure([reason(self._path, http.client.IncompleteRead(rest))])
 
     @contextmanager
     def stream(self, target: str, query: Mapping[str, str]) -> Iterator[Stream]:
