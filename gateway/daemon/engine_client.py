@@ -106,6 +106,10 @@ class EngineClient:
         """Security rules, for ``read_rules``; no result: as for ``explain``."""
         return await self._patiently(self._ask("nsg", parameters))
 
+    async def machine(self, vm: str) -> Answer:
+        """The name of the VM with this name or private address; no result: as for ``explain``."""
+        return await self._patiently(self._ask("machine", {"vm": vm}))
+
     async def capture(self, parameters: Mapping[str, str]) -> Answer:
         """Begin a capture; no result: as for ``explain``. Its packets go to ``on_captured``."""
         asked = self._ask("capture", parameters)

@@ -31,6 +31,7 @@ REQUESTS = {
     "reload": frozenset({"enforce"}),
     "explain": frozenset({"vm", "to", "fromPort", "inbound", "from"}),
     "nsg": frozenset({"vm", "expand"}),
+    "machine": frozenset({"vm"}),
     "metrics": frozenset[str](),
     "capture": frozenset({"vm", "side", "snaplen", "remote", "protocol"}),
     "endCapture": frozenset({"capture"}),

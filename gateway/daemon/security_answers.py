@@ -1,4 +1,4 @@
-"""The engine process's answers about network security groups: ``explain`` and ``nsg``.
+"""The engine process's answers about VMs and network security groups: ``explain``, ``nsg``, names.
 
 What the API process asks is checked again. An explanation is one bounded answer; a listing comes
 in parts, one a turn of the loop. For a VM that there is not, the answer is the names of those that
@@ -28,7 +28,19 @@ class SecurityAnswers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.questions: dict[str, Answers] = {"explain": self.explain, "nsg": self.rules}
+        self.questions: dict[str, Answers] = {
+            "explain": self.explain,
+            "nsg": self.rules,
+            "machine": self.machine,
+        }
+
+    def machine(self, values: Mapping[str, str]) -> Steps:
+        """Which VM is meant by a name or a private address: its name."""
+        address = address_of(self._engine, values.get("vm", ""))
+        if address is None:
+            yield from self._names()
+        else:
+            yield Kind.END, self._engine.outbound.peek(address.packed).name
 
     def explain(self, values: Mapping[str, str]) -> Steps:
         """What a packet would meet: the contract's object."""
