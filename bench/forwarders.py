@@ -41,6 +41,7 @@ CONFIGURATION = """\
 gateway:
   inside: [lan0]
   outside: wan0
+  fastPath: {fast_path}
   stateDirectory: {state}
 virtualNetwork:
   addressPrefixes: [10.0.0.0/16]
@@ -117,7 +118,11 @@ def _nfqueue(gateway: Forwarder, directory: Path, stack: ExitStack) -> None:
 def _snatgw(gateway: Forwarder, directory: Path, stack: ExitStack) -> None:
     file, gateway.api = directory / "snatgw.yaml", directory / "api.sock"
     state = directory / "state"
-    file.write_text(CONFIGURATION.format(state=state, public_ip=PUBLIC_IP))
+    file.write_text(
+        CONFIGURATION.format(
+            state=state, public_ip=PUBLIC_IP, fast_path=os.environ.get("FP", "off")
+        )
+    )
     program = [sys.executable, "-m", "gateway", "run", "-c", str(file), "--api", str(gateway.api)]
     gateway.pid = _start(gateway, program, "ready", directory, stack)
     gateway.others = list(_descendants(gateway.pid))

@@ -18,6 +18,7 @@ COMMANDS = {
     "flows": ("gateway.cli.flows:flows", "The live flow table."),
     "ports": ("gateway.cli.ports:ports", "SNAT port inventory per VM, public IP and protocol."),
     "explain": ("gateway.cli.explain:explain", "What would happen to a packet, and why."),
+    "diagnose": ("gateway.cli.diagnose:diagnose", "What is wrong, and what to do about it."),
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
     "capture": ("gateway.cli.capture:capture", "Packets of both sides, as pcapng."),

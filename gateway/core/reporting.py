@@ -6,17 +6,18 @@ their reader can handle packets in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from gateway.core.flow import ICMP
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
-from gateway.core.outbound import PROTOCOL_NAMES, Outbound
+from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.plan import MachinePlan, plan
 from gateway.core.ports import SLICE, PortPool, PortRecord, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
+from gateway.model.inventory import linked_members
 from gateway.model.profile import Method, Profile
 
 
@@ -71,6 +72,38 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
                 (*destination_endpoint(destination), used) for destination, used in busiest
             ),
             cooling=pool.cooling,
+        )
+
+
+class MachineRecord(NamedTuple):
+    """How one VM goes out. ``method`` None: it has no way out."""
+
+    name: str
+    private_ip: str
+    method: str | None
+    ports: tuple[tuple[str, int], ...]  # public IP, and SNAT ports on it for each protocol
+    instance: str | None  # its instance-level public IP
+    frontends: tuple[tuple[str, str, int], ...]  # load balancer, frontend, size of the pool behind
+
+
+def machine_records(
+    configuration: Configuration, machines: Iterable[Machine]
+) -> Iterator[MachineRecord]:
+    """A record for each of these machines."""
+    behind: dict[str, list[tuple[str, str, int]]] = {}
+    for (index, frontend), members in linked_members(configuration).items():
+        balancer = configuration.load_balancers[index].name
+        for name in members:
+            behind.setdefault(name, []).append((balancer, frontend, len(members)))
+    for machine in machines:
+        instance = machine.instance
+        yield MachineRecord(
+            machine.name,
+            str(IPv4Address(machine.address)),
+            None if machine.method is None else machine.method.value,
+            tuple((str(IPv4Address(a.address)), a.count) for a in machine.allotments),
+            None if instance is None else str(IPv4Address(instance)),
+            tuple(behind.get(machine.name, ())),
         )
 
 

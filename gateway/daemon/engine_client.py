@@ -92,6 +92,10 @@ class EngineClient:
         """What only a scrape needs; its parts are sections with rows (``metrics_answers``)."""
         return await self._share("metrics")
 
+    async def machines(self, vm: str | None) -> Answer:
+        """How VMs go out: MachineRecord's fields. No result: as for ``explain``."""
+        return await self._patiently(self._ask("machines", {} if vm is None else {"vm": vm}))
+
     async def status(self) -> dict[str, Any]:
         """The engine process's status."""
         answer = await self._patiently(self._ask("status"))
@@ -105,10 +109,6 @@ class EngineClient:
     async def security_rules(self, parameters: Mapping[str, str]) -> Answer:
         """Security rules, for ``read_rules``; no result: as for ``explain``."""
         return await self._patiently(self._ask("nsg", parameters))
-
-    async def machine(self, vm: str) -> Answer:
-        """The name of the VM with this name or private address; no result: as for ``explain``."""
-        return await self._patiently(self._ask("machine", {"vm": vm}))
 
     async def capture(self, parameters: Mapping[str, str]) -> Answer:
         """Begin a capture; no result: as for ``explain``. Its packets go to ``on_captured``."""

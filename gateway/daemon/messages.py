@@ -31,8 +31,8 @@ REQUESTS = {
     "reload": frozenset({"enforce"}),
     "explain": frozenset({"vm", "to", "fromPort", "inbound", "from"}),
     "nsg": frozenset({"vm", "expand"}),
-    "machine": frozenset({"vm"}),
     "metrics": frozenset[str](),
+    "machines": frozenset({"vm"}),
     "capture": frozenset({"vm", "side", "snaplen", "remote", "protocol"}),
     "endCapture": frozenset({"capture"}),
 }

@@ -158,3 +158,10 @@ PROFILES: dict[str, Profile] = {AZURE_2017.name: AZURE_2017}
 
 UNAVAILABLE_PROFILES = frozenset({"azure-current"})
 """Profiles that exist in the configuration language but that this version does not carry out."""
+
+HIGH_SNAT_PORT_USAGE = 0.75
+"""Of the ports allotted on a frontend; above it Azure tells of HighSnatPortUsage (load balancer
+health events, 2025)."""
+NAT_GATEWAY_PORTS = 64_512
+"""SNAT ports of a public IP of a NAT gateway, for each protocol, on demand for all VMs of its
+subnets ("NAT gateway resource", 2026). No part of azure-2017."""
