@@ -56,12 +56,17 @@ def sentence(event: dict[str, Any]) -> str:
 
 
 def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
-    if event["category"] == "LoadBalancerAlertEvent":
+    if properties.get("eventDescription") == "Ports exhausted":
         public = properties["eventProperties"]["public ip address"]
         return (
             f"{properties['eventDescription']}: {properties['vm']} has no {properties['protocol']} "
             f"port left on {public} toward {endpoint(properties['remote'])}"
             f"{_times(properties['count'])}"
+        )
+    if properties.get("HealthEventType") == "HighSnatPortUsage":
+        return (
+            f"{properties['vm']} uses {properties['used']} of its {properties['allocated']} "
+            f"{properties['protocol']} ports on {properties['Frontend Ip']}"
         )
     operation = event["operationName"]
     if operation == "PacketsDropped":
