@@ -121,9 +121,9 @@ def _unanswered_datagrams(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]
         INFORMATION,
         vm.name,
         f"{count(busiest.unanswered, 'UDP flow')} of {vm.name} to {remote} had no answer",
-        f"Each holds one of its {supply.allocated:,} UDP ports toward {remote} until it was idle for "
-        f"{duration(facts.profile.idle_timeout)}. Nothing is wrong with that for one-way traffic "
-        "such as logs; for DNS and the like the answers are missing.",
+        f"Each holds one of its {supply.allocated:,} UDP ports toward {remote} until it was idle "
+        f"for {duration(facts.profile.idle_timeout)}. Nothing is wrong with that for one-way "
+        "traffic such as logs; for DNS and the like the answers are missing.",
         (
             (
                 f"If {remote} should answer, see that it does, and that its firewall lets "

@@ -134,7 +134,7 @@ class PacketQueue:
         self.number = -1
         self.last_error = ""  # the traceback of the handler's last exception
         self._ways = ways
-        self._change_ways: Callable[[Ways], None] | None = None
+        self._change_ways: Callable[[Ways], None] = lambda ways: None
         self._outside = outside_index
         self._uncut = uncut
         self._queue: NetfilterQueue | None = None
@@ -249,11 +249,26 @@ class PacketQueue:
         self._handled += handled
         return handled
 
-    def change_ways(self, ways: Ways) -> None:
-        """Hand packets to ``ways`` from now on; not while ``drain`` runs."""
-        self._ways = ways
-        if self._change_ways is not None:
-            self._change_ways(ways)
+    def change_ways(self, ways: Ways, *, finished: bool = False) -> None:
+        """Hand packets to ``ways`` from now on; not while ``drain`` runs.
+
+        ``finished``: with checksums as they will be on a wire, for who looks at them.
+        """
+        self._ways = [self._finishing(way) for way in ways] if finished else ways
+        self._change_ways(self._ways)
+
+    def _finishing(self, way: Way) -> Way:
+        message = self._message
+
+        def finished(packet: bytes, now: float) -> bytes | None:
+            at = len(message[0]) - len(packet) - 12  # as in ``on_packet``
+            if message[0][at : at + 8] not in _UNFINISHED:
+                return way(packet, now)
+            whole = completed(packet)
+            verdict = way(whole, now)
+            return packet if verdict is whole else verdict  # as it is: the kernel goes on with it
+
+        return finished
 
     def _callback(self) -> Callable[[Packet], None]:
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
