@@ -94,14 +94,31 @@ def application(
     The sampler is one that the caller has running; without it there is nothing live.
     """
 
+    async def machine(vm: str) -> Answer:
+        if len(vm) > MAXIMUM_NAME:
+            raise QueryError([f"vm: a name of more than {MAXIMUM_NAME} characters"])
+        return await engine.machines(vm)
+
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
-        return _lines(_flow_lines(await engine.flows(), query))
+        found = None if query.vm is None else await machine(query.vm)
+        answer = await engine.flows()
+        if found is not None and found.result is None:
+            await _expect_any(answer, lambda r: query.is_of(flow_record(r)), query.vm, found)
+        return _lines(_flow_lines(answer, query))
 
     async def ports(request: Request) -> Response:
         values = dict(request.query_params)
         _refuse_unknown(values, "vm")
-        return _lines(_port_lines(await engine.ports(), values.get("vm")))
+        vm = values.get("vm")
+        found = None if vm is None else await machine(vm)
+        answer = await engine.ports()
+        if found is not None:
+            if found.result is None:
+                await _expect_any(answer, lambda r: port_record(r).vm == vm, vm, found)
+            else:
+                vm = next(found.records())[0][0]  # it may have been asked for by its address
+        return _lines(_port_lines(answer, vm))
 
     async def list_events(request: Request) -> Response:
         values = dict(request.query_params)
@@ -241,6 +258,17 @@ def _lines(lines: AsyncIterator[bytes]) -> Response:
 
 def _line(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
+
+
+async def _expect_any(
+    answer: Answer, matches: Callable[[Any], bool], vm: str | None, names: Answer
+) -> None:
+    """A VM that is gone may have something left; else there is none of this name."""
+    for part in answer.records():
+        if any(map(matches, part)):
+            return
+        await asyncio.sleep(0)
+    raise NoSuchMachineError(str(vm), names)
 
 
 async def _flow_lines(answer: Answer, query: FlowQuery) -> AsyncIterator[bytes]:

@@ -94,7 +94,7 @@ class EngineClient:
 
     async def machines(self, vm: str | None) -> Answer:
         """How VMs go out: MachineRecord's fields. No result: as for ``explain``."""
-        return await asyncio.shield(self._ask("machines", {} if vm is None else {"vm": vm}))
+        return await self._patiently(self._ask("machines", {} if vm is None else {"vm": vm}))
 
     async def status(self) -> dict[str, Any]:
         """The engine process's status."""
