@@ -273,6 +273,32 @@ class Engine:
                 return view.packet
         return self._refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
 
+    def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
+        """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.
+
+        The kernel cuts it when it leaves; listings and logs are of what is on a wire.
+        """
+        view = PacketView.parse(packet)
+        if view is None or view.protocol != TCP:
+            return
+        key = view.key
+        flow, out = self.flows.tcp_original.get(key), True
+        if flow is None or arrival == Arrival.INBOUND:
+            flow, out = self.flows.tcp_reply.get(key), False
+        headers = view.transport + (packet[view.transport + 12] >> 4 << 2)
+        room = mtu - headers
+        if flow is None or room <= 0:
+            return
+        more = -(-(len(packet) - headers) // room) - 1
+        if more <= 0:
+            return
+        if out:
+            flow.packets_out += more
+            flow.bytes_out += more * headers
+        else:
+            flow.packets_in += more
+            flow.bytes_in += more * headers
+
     # -- ICMP errors
 
     def _error_to_outside(self, view: PacketView, *, keep_source: bool) -> bytes | None:

@@ -6,7 +6,7 @@ their reader can handle packets in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from gateway.core.plan import MachinePlan, Plan, plan
 from gateway.core.ports import SLICE, PortPool, PortRecord, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
+from gateway.model.grants import frontends_behind
 from gateway.model.profile import Method, Profile
 
 
@@ -71,6 +72,38 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
                 (*destination_endpoint(destination), used) for destination, used in busiest
             ),
             cooling=pool.cooling,
+        )
+
+
+class MachineRecord(NamedTuple):
+    """How one VM goes out. ``method`` None: it has no way out."""
+
+    name: str
+    private_ip: str
+    method: str | None
+    ports: tuple[tuple[str, int], ...]  # public IP, and SNAT ports on it for each protocol
+    instance: str | None  # its instance-level public IP
+    frontends: tuple[tuple[str, str, int], ...]  # load balancer, frontend, size of the pool behind
+
+
+def machine_records(
+    configuration: Configuration, machines: Iterable[Machine]
+) -> Iterator[MachineRecord]:
+    """A record for each of these machines."""
+    behind = frontends_behind(configuration, configuration.profile)
+    for machine in machines:
+        instance = machine.instance
+        ports: dict[str, int] = {}
+        for allotment in machine.allotments:  # one for each protocol
+            address = str(IPv4Address(allotment.address))
+            ports[address] = max(ports.get(address, 0), allotment.count)
+        yield MachineRecord(
+            machine.name,
+            str(IPv4Address(machine.address)),
+            None if machine.method is None else machine.method.value,
+            tuple(ports.items()),
+            None if instance is None else str(IPv4Address(instance)),
+            tuple(behind.get(machine.name, ())),
         )
 
 

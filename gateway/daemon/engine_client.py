@@ -92,6 +92,10 @@ class EngineClient:
         """What only a scrape needs; its parts are sections with rows (``metrics_answers``)."""
         return await self._share("metrics")
 
+    async def machines(self, vm: str | None) -> Answer:
+        """How VMs go out: MachineRecord's fields. No result: as for ``explain``."""
+        return await self._patiently(self._ask("machines", {} if vm is None else {"vm": vm}))
+
     async def status(self) -> dict[str, Any]:
         """The engine process's status."""
         answer = await self._patiently(self._ask("status"))

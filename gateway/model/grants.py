@@ -106,6 +106,28 @@ def linked_members(
     return dict(members)
 
 
+def frontends_behind(
+    configuration: Configuration, profile: Profile
+) -> dict[str, list[tuple[str, str, int]]]:
+    """VM → load balancer, frontend and size of the pool, of all rules that could give it ports."""
+    behind: dict[tuple[int, str], dict[str, int]] = {}
+    for (index, frontend, _), members in linked_members(configuration, profile).items():
+        behind.setdefault((index, frontend), {}).update(dict.fromkeys(members, len(members)))
+    for index, balancer in enumerate(configuration.load_balancers):
+        pools = _pools(balancer)
+        for rule in balancer.outbound_rules:
+            names = pools.get(rule.backend_address_pool, ())
+            for frontend in rule.frontend_ip_configurations:
+                sizes = behind.setdefault((index, frontend), {})
+                sizes.update(dict.fromkeys(names, len(names)))
+    found: dict[str, list[tuple[str, str, int]]] = {}
+    for (index, frontend), sizes in behind.items():
+        name = configuration.load_balancers[index].name
+        for vm, size in sizes.items():
+            found.setdefault(vm, []).append((name, frontend, size))
+    return found
+
+
 def _by_links(configuration: Configuration, profile: Profile, uses: Uses) -> Iterator[Grant]:
     shares = _Shares(profile)
     for (index, frontend, protocol), members in linked_members(configuration, profile).items():

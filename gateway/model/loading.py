@@ -94,9 +94,7 @@ def load_text(text: str, name: str) -> Loaded:
             *outbound.check(draft, cuts),
             *availability.check(draft, cuts),
         ]
-        mistakes += [
-            Mistake(cuts.original(m.location), m.message, m.value, m.warning) for m in found
-        ]
+        mistakes += filter(None, map(cuts.real, found))
     problems = [
         Problem(
             name,

@@ -218,6 +218,12 @@ AZURE_2017 = Profile(
     number_of_probes_counts=True,
 )
 
+HIGH_SNAT_PORT_USAGE = 0.75
+"""Of the ports allotted on a frontend; above it Azure tells of HighSnatPortUsage: HEV."""
+NAT_GATEWAY_PORTS = 64_512
+"""SNAT ports of a public IP of a NAT gateway, for each protocol, on demand for all VMs of its
+subnets: NGRES, NGSNAT. No part of azure-2017, where they are something to advise."""
+
 AZURE_CURRENT = replace(
     AZURE_2017,
     name="azure-current",
@@ -226,7 +232,7 @@ AZURE_CURRENT = replace(
     tcp_destination=DestinationScope.ADDRESS_AND_PORT,
     nat_gateway=NatGatewayTerms(
         first_port=1024,
-        last_port=65535,
+        last_port=1023 + NAT_GATEWAY_PORTS,
         maximum_addresses=16,
         fin_hold=65.0,
         rst_hold=16.0,
@@ -235,7 +241,7 @@ AZURE_CURRENT = replace(
     ),
     exhaustion_event=ExhaustionEvent.HEALTH,
     exhaustion_event_interval=300.0,
-    high_usage=0.75,
+    high_usage=HIGH_SNAT_PORT_USAGE,
     method_order=(
         Method.NAT_GATEWAY,
         Method.INSTANCE_LEVEL_PUBLIC_IP,
