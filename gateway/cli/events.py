@@ -77,6 +77,8 @@ def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
             f"{properties['ports']} SNAT ports of {properties['vm']} on {properties['publicIp']} "
             f"were taken back; {properties['flowsBroken']} flows broken"
         )
+    if operation == "FlowsEnded":
+        return f"{properties['flows']} flows ended: {properties['reason']}"
     lines = properties.get("changes", properties.get("problems"))
     if lines is not None:
         refused = properties.get("refusedFlows", 0)

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from gateway.core.flow import ICMP
+from gateway.core.network_changes import network_changes
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
 from gateway.core.plan import MachinePlan, plan
@@ -117,7 +118,7 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
         was = machines_before.get(name)
         if was is None:
             changes.append(f"virtual machine {name} added: {_way(machine)}")
-        elif was != machine:
+        elif _way(was) != _way(machine):
             changes.append(f"virtual machine {name}: {_way(was)} -> {_way(machine)}")
     changes += [
         f"virtual machine {name} removed" for name in machines_before if name not in machines_after
@@ -154,7 +155,7 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
         )
         if getattr(before.gateway, attribute) != getattr(after.gateway, attribute)
     ]
-    return [*changes, *security_changes(before, after)]
+    return [*changes, *network_changes(before, after), *security_changes(before, after)]
 
 
 def _way(machine: MachinePlan) -> str:

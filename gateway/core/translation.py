@@ -20,6 +20,7 @@ from gateway.core.nsg import Judgement
 from gateway.core.offload import Offload
 from gateway.core.outbound import Machine, Outbound, Resized
 from gateway.core.ports import PortPool
+from gateway.core.scope import AddressScope
 from gateway.core.tcp import (
     CLOSING,
     ENDED,
@@ -400,6 +401,17 @@ class Translation:
             self.end(flow)
         return len(misplaced)
 
+    def end_outside(self, scope: AddressScope) -> int:
+        """End the flows of private addresses that are in no subnet, and those between VMs of which
+        one is out of the virtual network; returns how many.
+
+        Nothing can be sent to such an address any more: they would go on in one direction only.
+        """
+        outside = [flow for flow in self.table if not _inside(flow, scope)]
+        for flow in outside:
+            self.end(flow)
+        return sum(flow.state not in ENDED for flow in outside)
+
     def _in_place(self, flow: Flow, gone: Collection[tuple[int, bytes]]) -> bool:
         if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
             return True
@@ -424,3 +436,9 @@ class Translation:
             flow.machine.flows -= 1
         else:
             self.table.reclaim(flow)
+
+
+def _inside(flow: Flow, scope: AddressScope) -> bool:
+    if flow.original[0:4] not in scope.subnets:
+        return False
+    return flow.method is not Method.VIRTUAL_NETWORK or flow.original[4:8] in scope.virtual_network
