@@ -51,11 +51,12 @@ def events(follow: bool, since: str | None, limit: str | None, as_json: bool, ap
 
 def sentence(event: dict[str, Any]) -> str:
     """An event as a line for people."""
+    return f"{event['time']}  {event['level']:<13}  {in_words(event)}"
+
+
+def in_words(event: dict[str, Any]) -> str:
+    """What happened, without when."""
     properties = event["properties"]
-    return f"{event['time']}  {event['level']:<13}  {_what(event, properties)}"
-
-
-def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
     if event["category"] == "LoadBalancerAlertEvent":
         public = properties["eventProperties"]["public ip address"]
         return (
