@@ -83,6 +83,8 @@ def in_words(event: dict[str, Any]) -> str:
             f"{properties['ports']} SNAT ports of {properties['vm']} on {properties['publicIp']} "
             f"were taken back; {properties['flowsBroken']} flows broken"
         )
+    if operation == "FlowsEnded":
+        return f"{properties['flows']} flows ended: {properties['reason']}"
     lines = properties.get("changes", properties.get("problems"))
     if lines is not None:
         refused = properties.get("refusedFlows", 0)

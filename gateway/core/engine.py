@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core import icmp
@@ -24,6 +24,7 @@ from gateway.core.established import Way, established_inbound, established_outbo
 from gateway.core.events import (
     AllotmentReclaimed,
     Event,
+    FlowsEnded,
     FlowTableFull,
     PacketsDropped,
     Sampler,
@@ -399,12 +400,22 @@ class Engine:
         moved = owners.items() - self.outbound.owners().items()
         lost = any(m.flows and self.outbound.machines.get(m.address) is not m for m in machines)
         ended = self.translation.end_misplaced(gone) if moved or gone or lost else 0
-        if ended:
-            changes.append(
-                f"{ended} flows ended: their public IP is no longer their VM's, or their inbound "
-                "rule or VM is gone"
-            )
+        self._flows_ended(
+            ended,
+            "their public IP is no longer their VM's, or their inbound rule or VM is gone",
+            changes,
+            now,
+        )
+        if _prefixes(before) - _prefixes(configuration):
+            ended = self.translation.end_outside(self.admission.scope)
+            reason = "they are of no subnet any more, or lead out of the virtual network"
+            self._flows_ended(ended, reason, changes, now)
         return changes
+
+    def _flows_ended(self, count: int, reason: str, changes: list[str], now: float) -> None:
+        if count:
+            changes.append(f"{count} flow{'' if count == 1 else 's'} ended: {reason}")
+            self._events.append(FlowsEnded(now, count, reason))
 
     def review(self, *, enforce: bool) -> Iterator[Review | None]:
         """Ask the groups again about every live flow; None after each slice, the result last.
@@ -560,6 +571,12 @@ class Engine:
         self._events.append(
             PacketsDropped(now, reason, vm, protocol, _dotted(source), _dotted(remote), count, rule)
         )
+
+
+def _prefixes(configuration: Configuration) -> set[IPv4Network]:
+    """What decides which private addresses there may be flows of."""
+    network = configuration.virtual_network
+    return {*network.address_prefixes, *(subnet.address_prefix for subnet in network.subnets)}
 
 
 def _dotted(address: bytes) -> str:

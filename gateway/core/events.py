@@ -80,6 +80,15 @@ class FlowTableFull:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowsEnded:
+    """A reload took away what ``flows`` live flows stood on."""
+
+    time: float
+    flows: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeHealthChanged:
     """A backend went up or down by its probe; one for each rule that it is behind."""
 
@@ -113,6 +122,7 @@ Event = (
     | PacketsDropped
     | AllotmentReclaimed
     | FlowTableFull
+    | FlowsEnded
     | ProbeHealthChanged
     | NoHealthyBackends
 )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from gateway.core.allotment import PROTOCOL_NAMES, Machine
 from gateway.core.flow import ICMP, TCP, UDP
+from gateway.core.network_changes import network_changes
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import Outbound, Resized
 from gateway.core.plan import MachinePlan, Plan, plan
@@ -117,7 +118,7 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
         was = machines_before.get(name)
         if was is None:
             changes.append(f"virtual machine {name} added: {_way(machine)}")
-        elif was != machine:
+        elif _way(was) != _way(machine):
             changes.append(f"virtual machine {name}: {_way(was)} -> {_way(machine)}")
     changes += [
         f"virtual machine {name} removed" for name in machines_before if name not in machines_after
@@ -139,7 +140,7 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
         )
         if getattr(before.gateway, attribute) != getattr(after.gateway, attribute)
     ]
-    return [*changes, *security_changes(before, after)]
+    return [*changes, *network_changes(before, after), *security_changes(before, after)]
 
 
 def _frontend_changes(old: Plan, new: Plan) -> Iterator[str]:

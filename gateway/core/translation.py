@@ -21,6 +21,7 @@ from gateway.core.nsg import Judgement
 from gateway.core.offload import Offload
 from gateway.core.outbound import Outbound, Resized
 from gateway.core.ports import PortPool
+from gateway.core.scope import AddressScope
 from gateway.core.shortage import PortWatch
 from gateway.core.tcp import (
     CLOSING,
@@ -408,6 +409,17 @@ class Translation:
             self.end(flow)
         return len(misplaced)
 
+    def end_outside(self, scope: AddressScope) -> int:
+        """End the flows of private addresses that are in no subnet, and those between VMs of which
+        one is out of the virtual network; returns how many.
+
+        Nothing can be sent to such an address any more: they would go on in one direction only.
+        """
+        outside = [flow for flow in self.table if not _inside(flow, scope)]
+        for flow in outside:
+            self.end(flow)
+        return sum(flow.state not in ENDED for flow in outside)
+
     def _in_place(self, flow: Flow, gone: Collection[tuple[int, bytes]]) -> bool:
         if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
             return True
@@ -432,3 +444,9 @@ class Translation:
             flow.machine.flows -= 1
         else:
             self.table.reclaim(flow)
+
+
+def _inside(flow: Flow, scope: AddressScope) -> bool:
+    if flow.original[0:4] not in scope.subnets:
+        return False
+    return flow.method is not Method.VIRTUAL_NETWORK or flow.original[4:8] in scope.virtual_network

@@ -22,6 +22,7 @@ from typing import Any
 from gateway.core.events import (
     AllotmentReclaimed,
     Event,
+    FlowsEnded,
     FlowTableFull,
     HighSnatPortUsage,
     PacketsDropped,
@@ -111,6 +112,9 @@ def event_document(event: Event, wall: float) -> dict[str, Any]:
                 "flowsBroken": event.flows,
             },
         )
+    if isinstance(event, FlowsEnded):
+        properties = {"flows": event.flows, "reason": event.reason}
+        return gateway_event(wall, "FlowsEnded", "Warning", properties)
     assert isinstance(event, FlowTableFull)
     return gateway_event(wall, "FlowTableFull", "Error", {"count": event.count})
 
