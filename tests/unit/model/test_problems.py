@@ -476,7 +476,7 @@ WITHHELD = {
         "- name: lb\n", "- sku: Standard\n",
         [
             "loadBalancers[0].name: missing",
-            "loadBalancers[0].sku = Standard: needs profile azure-current, which this version does not have",
+            "loadBalancers[0].sku = Standard: needs gateway.profile: azure-current",
         ],
     ),
     "rule without a protocol": (
@@ -490,7 +490,7 @@ WITHHELD = {
         "frontendPort: 80,", "disableOutboundSnat: true,",
         [
             "loadBalancers[0].loadBalancingRules[0].frontendPort: missing",
-            f"{RULE}.disableOutboundSnat = true: needs profile azure-current, which this version does not have",
+            f"{RULE}.disableOutboundSnat = true: needs gateway.profile: azure-current",
         ],
     ),
     "probe without name": (
