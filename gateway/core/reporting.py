@@ -14,7 +14,7 @@ from gateway.core.flow import ICMP
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import PROTOCOL_NAMES, Outbound
 from gateway.core.plan import MachinePlan, plan
-from gateway.core.ports import SLICE, PortPool, PortRecord, destination_endpoint
+from gateway.core.ports import SLICE, PortPool, PortRecord, bounds, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.profile import Method, Profile
@@ -71,6 +71,8 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
                 (*destination_endpoint(destination), used) for destination, used in busiest
             ),
             cooling=pool.cooling,
+            ranges=bounds(pool.ranges),
+            reserved=outbound.addresses[address].inventory.reserved,
         )
 
 

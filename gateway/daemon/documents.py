@@ -63,6 +63,8 @@ def port_document(record: PortRecord) -> dict[str, Any]:
         "highWater": record.high_water,
         "failed": record.failed,
         "coolDown": record.cooling,
+        "ranges": [f"{first}-{last}" for first, last in record.ranges],
+        "reserved": [f"{first}-{last}" for first, last in record.reserved],
         "destinations": [
             {"remote": {"ip": ip, "port": port}, "used": used}
             for ip, port, used in record.destinations[:BUSIEST]

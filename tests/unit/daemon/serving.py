@@ -74,6 +74,8 @@ def pool(vm: str, **changes: Any) -> PortRecord:
         failed=0,
         destinations=(("198.51.100.7", None, 3),),
         cooling=1,
+        ranges=((1032, 2055),),
+        reserved=((1024, 1031),),
     )
     return record._replace(**changes)
 

@@ -59,6 +59,8 @@ def test_ports_show_the_ten_busiest_destinations() -> None:
         "highWater": 7,
         "failed": 0,
         "coolDown": 1,
+        "ranges": ["1032-2055"],
+        "reserved": ["1024-1031"],
     }
     assert len(busiest) == 10
     assert busiest[0] == {"remote": {"ip": "198.51.100.0", "port": 443}, "used": 20}
