@@ -19,6 +19,7 @@ COMMANDS = {
     "ports": ("gateway.cli.ports:ports", "SNAT port inventory per VM, public IP and protocol."),
     "explain": ("gateway.cli.explain:explain", "What would happen to a packet, and why."),
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
+    "health": ("gateway.cli.health:health", "Health probes and the backends of inbound rules."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
     "capture": ("gateway.cli.capture:capture", "Packets of both sides, as pcapng."),
     "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),

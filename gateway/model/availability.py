@@ -31,9 +31,6 @@ def check(configuration: Configuration) -> Iterator[Mistake]:
         yield Mistake(("natGateways",), f"a NAT gateway {LATER_PROFILE}")
     for index, balancer in enumerate(configuration.load_balancers):
         yield from _later_balancer(balancer, ("loadBalancers", index))
-        if balancer.probes:
-            message = "probes are not sent in this version: every backend counts as up"
-            yield Mistake(("loadBalancers",), message, warning=True)
 
 
 def _gateway(configuration: Configuration) -> Iterator[Mistake]:
