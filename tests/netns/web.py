@@ -1,4 +1,4 @@
-"""A web server in a VM: ``python -m tests.netns.web NAME PORT DIRECTORY``, then ``up``.
+"""A web server in a VM: ``python -m tests.netns.web NAME DIRECTORY PORT…``, then ``up``.
 
 ``GET /`` answers with ``NAME`` and who asks, as ``ip:port``; ``/slow`` begins its answer and ends it
 when the file ``DIRECTORY/go`` is there; anything else, as probes ask for, is 200 unless the file
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 
-async def main(name: str, port: int, directory: Path) -> None:
+async def main(name: str, directory: Path, ports: list[int]) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             ip, number = writer.get_extra_info("peername")
@@ -37,10 +37,11 @@ async def main(name: str, port: int, directory: Path) -> None:
         with contextlib.suppress(OSError):
             writer.close()
 
-    await asyncio.start_server(serve, "0.0.0.0", port, backlog=1024)
+    for port in ports:
+        await asyncio.start_server(serve, "0.0.0.0", port, backlog=1024)
     print("up", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), [int(port) for port in sys.argv[3:]]))
