@@ -33,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH = 32, FRAME = 60, MAX_FLOWS = 65536, BURST = 4000, MAX_BURSTS = 4096 };
+enum { BATCH = 32, FRAME = 60, MAX_FLOWS = 1 << 20, BURST = 4000, MAX_BURSTS = 4096 };
 #define STALL 1000000000ull /* ns without progress after which what is under way counts as lost */
 
 struct flow { uint32_t source, destination; uint16_t source_port, destination_port; };
@@ -221,15 +221,16 @@ static void parse_mac(const char *text, uint8_t *mac) {
 int main(int count_arguments, char **arguments) {
     struct side near = {0}, far = {0};
     uint32_t source = 0, destination = 0;
-    int count = 1, per_source = 0, first_port = 1024, reply = 0, once = 0, window = 2048;
+    int count = 1, per_source = 0, per_destination = 0, first_port = 1024, reply = 0, once = 0, window = 2048;
     double seconds = 1, warmup = 0.1, rate = 0;
-    enum { NEAR, FAR, NEAR_MAC, FAR_MAC, SYN, SOURCE, TO, FLOWS, PER_SOURCE, FIRST_PORT, REPLY, ONCE,
+    enum { NEAR, FAR, NEAR_MAC, FAR_MAC, SYN, SOURCE, TO, FLOWS, PER_SOURCE, PER_DESTINATION, FIRST_PORT, REPLY, ONCE,
            WINDOW, SECONDS, WARMUP, RATE, DRAIN };
     pid_t pid = 0;
     static const struct option options[] = {
         {"near", 1, 0, NEAR}, {"far", 1, 0, FAR}, {"near-mac", 1, 0, NEAR_MAC},
         {"far-mac", 1, 0, FAR_MAC}, {"syn", 0, 0, SYN}, {"source", 1, 0, SOURCE},
         {"to", 1, 0, TO}, {"flows", 1, 0, FLOWS}, {"per-source", 1, 0, PER_SOURCE},
+        {"per-destination", 1, 0, PER_DESTINATION},
         {"first-port", 1, 0, FIRST_PORT}, {"reply", 0, 0, REPLY}, {"once", 0, 0, ONCE},
         {"window", 1, 0, WINDOW}, {"seconds", 1, 0, SECONDS}, {"warmup", 1, 0, WARMUP},
         {"rate", 1, 0, RATE}, {"drain", 1, 0, DRAIN}, {0}};
@@ -244,6 +245,7 @@ int main(int count_arguments, char **arguments) {
         case TO: destination = inet_addr(optarg); break;
         case FLOWS: count = atoi(optarg); break;
         case PER_SOURCE: per_source = atoi(optarg); break;
+        case PER_DESTINATION: per_destination = atoi(optarg); break;
         case FIRST_PORT: first_port = atoi(optarg); break;
         case REPLY: reply = 1; break;
         case ONCE: once = 1; warmup = 0; break;
@@ -260,9 +262,13 @@ int main(int count_arguments, char **arguments) {
         return 2;
     }
     /* Distinct source ports, whatever the source: a port of the translator can then be kept. */
-    for (int i = 0; i < count; i++)
-        flows[i] = (struct flow){htonl(source + (per_source ? i / per_source : 0)), destination,
-                                 htons(first_port + i), htons(9)};
+    if (!per_destination) per_destination = count;
+    for (int i = 0; i < count; i++) {
+        int j = i % per_destination;
+        flows[i] = (struct flow){htonl(source + (per_source ? j / per_source : 0)),
+                                 htonl(ntohl(destination) + i / per_destination),
+                                 htons(first_port + j), htons(9)};
+    }
     enter(&near);
     enter(&far);
     if (reply) learn(&near, &far, count);

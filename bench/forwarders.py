@@ -6,7 +6,8 @@
 ``masquerade``  the kernel forwards and masquerades: connection tracking and NAT     (b)
 ``nfqueue``     ``bare_queue.py`` on the same hooks as the gateway: outbound in
                 mangle/FORWARD, inbound in mangle/PREROUTING, no tracking            (c)
-``snatgw``      the real daemon, ``snatgw run``, with default SNAT                   (d)
+``snatgw``      the real daemon, ``snatgw run``, default SNAT, ``fastPath: off``        (d)
+``fast``        the same with ``fastPath: on``: eBPF carries live flows              (e)
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ from bench.namespaces import (
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = 7
 START_PATIENCE = 20.0  # seconds until a program must say that it is ready
-FORWARDERS = ("plain", "masquerade", "nfqueue", "snatgw")
+FAST = "fast"
+FORWARDERS = ("plain", "masquerade", "nfqueue", "snatgw", FAST)
 DROP = "drop"
-LETTERS = {"plain": "a", "masquerade": "b", "nfqueue": "c", "snatgw": "d"}
+LETTERS = {"plain": "a", "masquerade": "b", "nfqueue": "c", "snatgw": "d", FAST: "e"}
 
 CONFIGURATION = """\
 gateway:
   inside: [lan0]
   outside: wan0
+  fastPath: {fast_path}
   stateDirectory: {state}
 virtualNetwork:
   addressPrefixes: [10.0.0.0/16]
@@ -115,9 +118,12 @@ def _nfqueue(gateway: Forwarder, directory: Path, stack: ExitStack) -> None:
 
 
 def _snatgw(gateway: Forwarder, directory: Path, stack: ExitStack) -> None:
-    file, gateway.api = directory / "snatgw.yaml", directory / "api.sock"
-    state = directory / "state"
-    file.write_text(CONFIGURATION.format(state=state, public_ip=PUBLIC_IP))
+    own = directory / gateway.name
+    own.mkdir(mode=0o755)
+    file, gateway.api = own / "gateway.yaml", own / "api.sock"
+    path = "on" if gateway.name == FAST else "off"
+    text = CONFIGURATION.format(state=own / "state", public_ip=PUBLIC_IP, fast_path=path)
+    file.write_text(text)
     program = [sys.executable, "-m", "gateway", "run", "-c", str(file), "--api", str(gateway.api)]
     gateway.pid = _start(gateway, program, "ready", directory, stack)
     gateway.others = list(_descendants(gateway.pid))
@@ -129,6 +135,7 @@ _START: dict[str, Callable[[Forwarder, Path, ExitStack], None]] = {
     "masquerade": _masquerade,
     "nfqueue": _nfqueue,
     "snatgw": _snatgw,
+    FAST: _snatgw,
 }
 
 

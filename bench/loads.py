@@ -83,6 +83,7 @@ class Loads:
         syn: bool = False,
         source: str = VM_ADDRESS,
         per_source: int = 0,
+        per_destination: int = 0,
         rate: float = 0,
         first_port: int = 1024,
     ) -> Rate:
@@ -90,11 +91,13 @@ class Loads:
 
         ``once``: one packet per flow, then done. ``rate``: packets a second, instead of as many as
         get through. ``per_source``: flows of one source address; then the next address sends.
+        ``per_destination``: the same for the address that they go to.
         """
         command = [
             *self._flood_command(gateway, flows, reply),
             *("--source", source, "--to", to),
-            *("--per-source", str(per_source), "--first-port", str(first_port)),
+            *("--per-source", str(per_source), "--per-destination", str(per_destination)),
+            *("--first-port", str(first_port)),
             *("--seconds", str(seconds), "--rate", str(rate)),
             *(["--once"] if once else []),
             *(["--syn"] if syn else []),

@@ -195,6 +195,11 @@ class Scenario:
     def public_ips(self) -> set[str]:
         return {str(p.ip_address) for p in self.engine.configuration.public_ip_addresses}
 
+    @property
+    def events(self) -> list[Any]:
+        """What happened since a script asked for it."""
+        return list(self._events)
+
     def play(self, script: str) -> None:
         """Play a script; AssertionError with the trace at the first line that does not hold."""
         for line in script.strip().splitlines():

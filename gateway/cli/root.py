@@ -10,7 +10,8 @@ import click
 from gateway import __version__
 from gateway.cli.options import INTERRUPTED, ApiPath
 
-# name: (where the command is, its line in the list). The lab is a face of its own, mounted here.
+# name: (where the command is, its line in the list). The lab and the terminal view are faces of
+# their own, mounted here.
 COMMANDS = {
     "run": ("gateway.cli.run:run", "Run the gateway in the foreground."),
     "check": ("gateway.cli.check:check", "Validate a configuration, and probe this host."),
@@ -18,9 +19,11 @@ COMMANDS = {
     "flows": ("gateway.cli.flows:flows", "The live flow table."),
     "ports": ("gateway.cli.ports:ports", "SNAT port inventory per VM, public IP and protocol."),
     "explain": ("gateway.cli.explain:explain", "What would happen to a packet, and why."),
+    "diagnose": ("gateway.cli.diagnose:diagnose", "What is wrong, and what to do about it."),
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "health": ("gateway.cli.health:health", "Health probes and the backends of inbound rules."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
+    "top": ("gateway.tui.command:top", "Flows, SNAT ports and events on a whole screen, live."),
     "capture": ("gateway.cli.capture:capture", "Packets of both sides, as pcapng."),
     "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),
     "import": ("gateway.cli.importing:import_", "Azure's JSON to a configuration."),

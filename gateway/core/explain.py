@@ -11,11 +11,11 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.admission import Admitted, Refused
+from gateway.core.allotment import Machine
 from gateway.core.balancer import Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.nsg import Judgement
-from gateway.core.outbound import Machine
 from gateway.core.packet import ECHO_REQUEST, PacketView
 from gateway.core.tcp import SYN_FLAG, Side
 from gateway.model.profile import Method
@@ -59,7 +59,8 @@ def explain_outbound(
     answer = engine.admission.outbound(view, count=False, keep=False)
     if isinstance(answer, Refused):
         machine = engine.outbound.peek(view.source)
-        return _document(answer, machine.method, _candidates(engine, machine, view), None)
+        method = machine.method_of(number)
+        return _document(answer, method, _candidates(engine, machine, view), None)
     machine = answer.machine
     candidates = _candidates(engine, machine, view)
     if engine.flows.is_full:
@@ -68,7 +69,7 @@ def explain_outbound(
         answer = Refused(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
     elif view.destination in engine.outbound.addresses:
         return _hairpin(engine, answer, view, candidates, None)
-    return _document(answer, machine.method, candidates, None)
+    return _document(answer, machine.method_of(number), candidates, None)
 
 
 def explain_inbound(
@@ -175,24 +176,23 @@ def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict
 
     ``portsFree`` None: no port is needed.
     """
-    if machine.method is None:
+    method = machine.method_of(view.protocol)
+    if method is None:
         return []
-    if machine.instance is not None and machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP:
+    if machine.instance is not None and method is Method.INSTANCE_LEVEL_PUBLIC_IP:
         return [{"publicIp": str(IPv4Address(machine.instance)), "portsFree": None}]
     if view.protocol not in (TCP, UDP, ICMP):
         return []
-    if machine.allotments:
-        destination = engine.translation.destination(view.protocol, view.key)
-        return [
-            {
-                "publicIp": str(IPv4Address(allotment.address)),
-                "portsFree": allotment.pools[view.protocol].free_toward(destination),
-            }
-            for allotment in machine.allotments
-        ]
+    destination = engine.translation.destination(view.protocol, view.key)
+    offers = [
+        (allotment.address, allotment.pools[view.protocol].free_toward(destination))
+        for allotment in machine.allotments
+        if view.protocol in allotment.pools
+    ]
+    if not offers:
+        offers = engine.outbound.default_offers()
     return [
-        {"publicIp": str(IPv4Address(address)), "portsFree": ports}
-        for address, ports in engine.outbound.default_offers()
+        {"publicIp": str(IPv4Address(address)), "portsFree": ports} for address, ports in offers
     ]
 
 
@@ -223,7 +223,7 @@ def _hairpin(
         return _document(Admitted(machine, judgements), live.method, candidates, live.id)
     arriving = _arriving(engine, again, machine.address)
     answer = arriving._replace(judgements=leaving.judgements + arriving.judgements)
-    document = _document(answer, machine.method, candidates, None)
+    document = _document(answer, machine.method_of(view.protocol), candidates, None)
     reason = [document["reason"]]
     listener = arriving.listener
     if listener is not None:
@@ -248,7 +248,8 @@ def _foreseen(
     if view.protocol in (TCP, UDP):
         destination = engine.translation.destination(view.protocol, view.key)
         for allotment in machine.allotments:
-            port = allotment.pools[view.protocol].next_free(destination)
+            pool = allotment.pools.get(view.protocol)
+            port = 0 if pool is None else pool.next_free(destination)
             if port:
                 return IPv4Address(allotment.address), port
     return IPv4Address(candidates[0]["publicIp"]), own

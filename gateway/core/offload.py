@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway.core.flow import Flow
+from gateway.core.flow import TCP, Flow
 
 BUSY = 3
 """Packets in one direction after which a UDP flow is worth taking over: questions and answers of
 one packet each (DNS) never are."""
 NEVER = -1
 """``BUSY`` where nothing takes flows over: no counter is ever that."""
+
+
+def is_busy(flow: Flow) -> bool:
+    """Whether a flow is worth taking over."""
+    return flow.protocol == TCP or max(flow.packets_out, flow.packets_in) >= BUSY
 
 
 class Offload(Protocol):

@@ -209,6 +209,28 @@ def delivered(view: PacketView, flow: Flow) -> bytes:
     return rewrite(view, source=False, address=flow.private, port=port)
 
 
+def completed(packet: bytes) -> bytes:
+    """A packet of TCP or UDP with its transport checksum computed in full (RFC 9293, 768).
+
+    For those whose sender left that to a device: their field holds a part of the sum only.
+    """
+    transport = (packet[0] & 0x0F) << 2
+    protocol, size = packet[9], len(packet) - transport
+    if protocol not in (TCP, UDP) or size < 8:
+        return packet
+    at = transport + CHECKSUM_OFFSET[protocol]
+    if at + 2 > len(packet):
+        return packet
+    buffer = bytearray(packet)
+    _SUM.pack_into(buffer, at, 0)
+    words = int.from_bytes
+    total = words(memoryview(buffer)[transport:], "big") << 8 * (size & 1)
+    total = (total + words(packet[12:20], "big") + protocol + size) % 0xFFFF
+    # 0 stands for "no checksum" in UDP and for itself, as 0xFFFF does, in TCP.
+    _SUM.pack_into(buffer, at, 0xFFFF - total)
+    return bytes(buffer)
+
+
 class Rewriter:
     """Changes to one packet on one buffer.
 

@@ -82,6 +82,25 @@ class Wanted:
             return False
         return self.remote is None or self._involves_remote(packet)
 
+    def covers(self, flow: Flow) -> bool:
+        """Whether packets of a flow could match."""
+        if self.protocol is not None and flow.protocol != self.protocol:
+            return False
+        original, reply = flow.original, flow.reply
+        if self.vm_address is not None and self.vm_address not in (original[0:4], original[4:8]):
+            return False
+        if self.remote is not None and self.remote not in (
+            original[0:4],
+            original[4:8],
+            reply[4:8],
+        ):
+            return False
+        return self.remote_port is None or self.remote_port in (
+            original[8:10],
+            original[10:12],
+            reply[10:12],
+        )
+
     def _involves_remote(self, packet: bytes) -> bool:
         if len(packet) < 20:
             return False
@@ -117,6 +136,7 @@ class Recorder:
         "_maximum_bytes",
         "_maximum_count",
         "_waiting",
+        "covers",
         "lost",
         "matched",
         "matches",
@@ -128,6 +148,7 @@ class Recorder:
     def __init__(self, wanted: Wanted, maximum_bytes: int, maximum_count: int) -> None:
         """Nothing is kept while ``maximum_bytes`` (of packets) or ``maximum_count`` wait."""
         self.matches = None if wanted.everything else wanted.matches
+        self.covers = wanted.covers
         self.sides = wanted.side in (None, INSIDE), wanted.side in (None, OUTSIDE)
         self.snap_length = wanted.snap_length
         self.matched = [0, 0]
@@ -199,6 +220,10 @@ class Tap:
         self._recorders = tuple(known for known in self._recorders if known is not recorder)
         if not self._recorders:
             self._engine.tell_refusals(None)
+
+    def wants(self, flow: Flow) -> bool:
+        """Whether a flow's packets must pass the engine."""
+        return any(recorder.covers(flow) for recorder in self._recorders)
 
     def ways(self) -> tuple[Way, ...]:
         """The engine's ways, watched."""

@@ -26,6 +26,7 @@ from gateway.core.health import HealthRecord
 from gateway.core.reporting import SecurityRuleRecord
 from gateway.daemon.capture_api import capture_routes
 from gateway.daemon.capture_streams import CaptureStreams
+from gateway.daemon.diagnosis_api import Diagnosis
 from gateway.daemon.documents import (
     flow_document,
     health_document,
@@ -100,14 +101,31 @@ def application(
     The sampler is one that the caller has running; without it there is nothing live.
     """
 
+    async def machine(vm: str) -> Answer:
+        if len(vm) > MAXIMUM_NAME:
+            raise QueryError([f"vm: a name of more than {MAXIMUM_NAME} characters"])
+        return await engine.machines(vm)
+
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
-        return _lines(_flow_lines(await engine.flows(), query))
+        found = None if query.vm is None else await machine(query.vm)
+        answer = await engine.flows()
+        if found is not None and found.result is None:
+            await _expect_any(answer, lambda r: query.is_of(flow_record(r)), query.vm, found)
+        return _lines(_flow_lines(answer, query))
 
     async def ports(request: Request) -> Response:
         values = dict(request.query_params)
         _refuse_unknown(values, "vm")
-        return _lines(_port_lines(await engine.ports(), values.get("vm")))
+        vm = values.get("vm")
+        found = None if vm is None else await machine(vm)
+        answer = await engine.ports()
+        if found is not None:
+            if found.result is None:
+                await _expect_any(answer, lambda r: port_record(r).vm == vm, vm, found)
+            else:
+                vm = next(found.records())[0][0]  # it may have been asked for by its address
+        return _lines(_port_lines(answer, vm))
 
     async def health(request: Request) -> Response:
         values = dict(request.query_params)
@@ -148,8 +166,7 @@ def application(
         values = dict(request.query_params)
         _refuse_unknown(values, "vm", "expand")
         expand = parse_flag(values, "expand")
-        if len(values.get("vm", "")) > MAXIMUM_NAME:
-            raise QueryError([f"vm: a name of more than {MAXIMUM_NAME} characters"])
+        _refuse_long_name(values)
         answer = await engine.security_rules(values)
         if answer.result is None:
             raise NoSuchMachineError(values["vm"], answer)
@@ -171,6 +188,19 @@ def application(
         _refuse_unknown(dict(request.query_params))
         return JSONResponse(await status_document())
 
+    diagnosis = Diagnosis(
+        engine,
+        status=status_document,
+        events=lambda: events.log.after(0, 1 << 30)[0],
+        no_such_machine=NoSuchMachineError,
+    )
+
+    async def diagnose(request: Request) -> Response:
+        values = dict(request.query_params)
+        _refuse_unknown(values, "vm")
+        _refuse_long_name(values)
+        return JSONResponse(await diagnosis.document(values.get("vm")))
+
     async def reload(request: Request) -> Response:
         values = dict(request.query_params)
         _refuse_unknown(values, "enforce")
@@ -185,6 +215,7 @@ def application(
             Route("/v1/explain", explain),
             Route("/v1/nsg", security_rules),
             Route("/v1/status", status),
+            Route("/v1/diagnose", diagnose),
             Route("/v1/reload", reload, methods=["POST"]),
             Route("/metrics", metrics_endpoint(engine, status_document)),
             *([] if captures is None else capture_routes(captures)),
@@ -229,12 +260,28 @@ def _refuse_unknown(values: dict[str, str], *known: str) -> None:
         raise QueryError(problems)
 
 
+def _refuse_long_name(values: dict[str, str]) -> None:
+    if len(values.get("vm", "")) > MAXIMUM_NAME:
+        raise QueryError([f"vm: a name of more than {MAXIMUM_NAME} characters"])
+
+
 def _lines(lines: AsyncIterator[bytes]) -> Response:
     return StreamingResponse(lines, media_type=NDJSON)
 
 
 def _line(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
+
+
+async def _expect_any(
+    answer: Answer, matches: Callable[[Any], bool], vm: str | None, names: Answer
+) -> None:
+    """A VM that is gone may have something left; else there is none of this name."""
+    for part in answer.records():
+        if any(map(matches, part)):
+            return
+        await asyncio.sleep(0)
+    raise NoSuchMachineError(str(vm), names)
 
 
 async def _flow_lines(answer: Answer, query: FlowQuery) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ belongs to root; the API process only accepts on it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import os
@@ -36,7 +37,7 @@ def open_api_socket(path: Path) -> socket.socket:
             listener.bind(os.fspath(path))
         finally:
             os.umask(mask)
-        os.chown(path, -1, group())
+        give_to_group(path)
         path.chmod(MODE)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -73,9 +74,10 @@ def _remove_stale(path: Path) -> None:
     raise ApiSocketError(f"{path}: another daemon answers there; stop it or choose another --api")
 
 
-def group() -> int:
-    """Who besides root may use the API: the group ``snatgw``, or root's where there is none."""
-    try:
-        return grp.getgrnam(GROUP).gr_gid
-    except KeyError:
-        return 0
+def give_to_group(target: Path | int) -> None:
+    """Let the group ``snatgw``, if there is one, have a path or an open file beside root.
+
+    Without CAP_CHOWN (a container with few capabilities) it stays root's alone.
+    """
+    with contextlib.suppress(KeyError, PermissionError):
+        os.chown(target, -1, grp.getgrnam(GROUP).gr_gid)

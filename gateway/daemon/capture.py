@@ -127,7 +127,7 @@ class Captures:
         self._tap.attach(recorder)
         if len(self._running) == 1:
             self._use_ways(self._tap.ways())
-        for _ in self._engine.watch_every_packet(True):  # what eBPF carries nobody sees
+        for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries nobody sees
             yield None
         self._on_event("CaptureStarted", {"capture": number, "of": described(values)})
         gateway = self._engine.configuration.gateway
@@ -162,7 +162,8 @@ class Captures:
         self._tap.detach(recorder)
         if not self._running:
             self._use_ways(self._engine.ways)
-            self._in_slices(self._engine.watch_every_packet(False))
+        wanted = self._tap.wants if self._running else None
+        self._in_slices(self._engine.watch_flows(wanted))
         properties = {"capture": number, "packets": sum(recorder.matched)}
         self._on_event("CaptureEnded", properties | {"lost": sum(recorder.lost)})
         return recorder

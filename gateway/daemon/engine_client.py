@@ -96,6 +96,10 @@ class EngineClient:
         """Every VM behind every inbound rule, for ``read_health``."""
         return await self._share("health")
 
+    async def machines(self, vm: str | None) -> Answer:
+        """How VMs go out: MachineRecord's fields. No result: as for ``explain``."""
+        return await self._patiently(self._ask("machines", {} if vm is None else {"vm": vm}))
+
     async def status(self) -> dict[str, Any]:
         """The engine process's status."""
         answer = await self._patiently(self._ask("status"))

@@ -17,7 +17,7 @@ from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.interfaces import find_link
-from gateway.datapath.queue import PacketQueue, QueueStatistics, Ways
+from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan
 from gateway.model.configuration import Configuration
@@ -34,7 +34,7 @@ class Queue(Protocol):
 
     def drain(self, limit: int, now: float) -> int: ...
 
-    def change_ways(self, ways: Ways) -> None: ...
+    def change_ways(self, ways: Ways, *, finished: bool = False) -> None: ...
 
     def statistics(self) -> QueueStatistics: ...
 
@@ -81,13 +81,13 @@ class LinuxHost:
         return Claims([*configuration.gateway.inside, configuration.gateway.outside])
 
     @contextmanager
-    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[Queue]:
-        """An open queue that calls ``ways`` for each packet."""
+    def queue(self, configuration: Configuration, ways: Ways, uncut: Uncut) -> Iterator[Queue]:
+        """An open queue that calls ``ways`` for each packet, ``uncut`` for several in one."""
         outside = configuration.gateway.outside
         link = find_link(outside)
         if link is None:
             raise DatapathError([f"gateway.outside: {outside}: there is no such interface"])
-        queue = PacketQueue(ways, link.index)
+        queue = PacketQueue(ways, link.index, uncut)
         try:
             queue.open()
             yield queue

@@ -14,7 +14,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.daemon.api_socket import group
+from gateway.daemon.api_socket import give_to_group
 from gateway.model.http_address import Endpoint
 
 TOKEN_FILE = "dashboard-token"
@@ -93,7 +93,7 @@ def _new_token(path: Path) -> str:
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
-        os.fchown(descriptor, -1, group())
+        give_to_group(descriptor)
         os.fchmod(descriptor, MODE)
         file.write(token + "\n")
     draft.rename(path)

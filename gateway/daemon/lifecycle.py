@@ -34,7 +34,7 @@ from gateway.daemon.signals import STOP, Signals
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
-from gateway.datapath.queue import Ways
+from gateway.datapath.queue import Uncut, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
 from gateway.model.loading import Loaded
@@ -57,7 +57,9 @@ class Host(Protocol):
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
 
-    def queue(self, configuration: Configuration, ways: Ways) -> AbstractContextManager[Queue]: ...
+    def queue(
+        self, configuration: Configuration, ways: Ways, uncut: Uncut
+    ) -> AbstractContextManager[Queue]: ...
 
     def fast_path(self, configuration: Configuration) -> AbstractContextManager[FastPath]: ...
 
@@ -152,7 +154,9 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         start_prober=warden.start_prober,
         read_configuration=warden.read_configuration,
     )
-    queue = undo.enter_context(host.queue(configuration, gateway.engine.ways))
+    queue = undo.enter_context(
+        host.queue(configuration, gateway.engine.ways, gateway.engine.count_segments)
+    )
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
     if isinstance(fast_path, FastPath):  # after the diversion, which removes what a crash left
         fast_path.attach()

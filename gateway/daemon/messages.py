@@ -33,6 +33,7 @@ REQUESTS = {
     "nsg": frozenset({"vm", "expand"}),
     "metrics": frozenset[str](),
     "health": frozenset[str](),
+    "machines": frozenset({"vm"}),
     "capture": frozenset({"vm", "side", "snaplen", "remote", "protocol"}),
     "endCapture": frozenset({"capture"}),
 }

@@ -94,10 +94,14 @@ class FlowQuery:
             raise QueryError(problems)
         return cls(**found)
 
+    def is_of(self, record: FlowRecord) -> bool:
+        """Whether the flow is of the VM asked for."""
+        return self.vm is None or record.vm == self.vm or record.private_ip == self.vm
+
     def matches(self, record: FlowRecord) -> bool:
         """Whether the flow is one of those asked for."""
         return (
-            (self.vm is None or record.vm == self.vm or record.private_ip == self.vm)
+            self.is_of(record)
             and (self.public is None or record.public_ip == self.public)
             and (self.remote_ip is None or record.remote_ip == self.remote_ip)
             and (self.remote_port is None or record.remote_port == self.remote_port)

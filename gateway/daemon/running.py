@@ -234,8 +234,9 @@ class Gateway:
     def _use_ways(self, ways: tuple[Way, ...]) -> None:
         """The captures have packets watched, or no longer watched."""
         assert self._queue is not None
-        self._queue.change_ways(ways)
-        self.control.captured = self._captures.next_message if self._captures.running else None
+        capturing = self._captures.running > 0
+        self._queue.change_ways(ways, finished=capturing)
+        self.control.captured = self._captures.next_message if capturing else None
 
     # -- flow logs
 

@@ -1,4 +1,4 @@
-"""The engine process's answers about network security groups: ``explain`` and ``nsg``.
+"""The engine process's answers about VMs and their rules: ``explain``, ``nsg``, ``machines``.
 
 What the API process asks is checked again. An explanation is one bounded answer; a listing comes
 in parts, one a turn of the loop. For a VM that there is not, the answer is the names of those that
@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.core.engine import Engine
 from gateway.core.explain import address_of, explain_inbound, explain_outbound
+from gateway.core.reporting import machine_records
 from gateway.daemon.control import Answers
 from gateway.daemon.explain_query import ExplainQuery
 from gateway.daemon.messages import Kind
@@ -19,6 +20,7 @@ from gateway.daemon.queries import QueryError, parse_flag
 from gateway.daemon.security_listing import rule_parts
 
 NAMES_PER_PART = 1024
+MACHINES_PER_PART = 64
 
 Steps = Iterator[tuple[Kind, Any] | None]
 
@@ -28,7 +30,11 @@ class SecurityAnswers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.questions: dict[str, Answers] = {"explain": self.explain, "nsg": self.rules}
+        self.questions: dict[str, Answers] = {
+            "explain": self.explain,
+            "nsg": self.rules,
+            "machines": self.machines,
+        }
 
     def explain(self, values: Mapping[str, str]) -> Steps:
         """What a packet would meet: the contract's object."""
@@ -85,6 +91,26 @@ class SecurityAnswers:
         for part in rule_parts(records, expand=expand):
             yield Kind.PART, part
         yield Kind.END, {"levels": levels}
+
+    def machines(self, values: Mapping[str, str]) -> Steps:
+        """How VMs go out, all or one."""
+        outbound = self._engine.outbound
+        machines = list(outbound.machines.values())
+        if "vm" in values:
+            address = address_of(self._engine, values["vm"])
+            if address is None:
+                yield from self._names()
+                return
+            machines = [outbound.peek(address.packed)]
+        part: list[tuple[Any, ...]] = []
+        for record in machine_records(self._engine.configuration, machines):
+            part.append(tuple(record))
+            if len(part) >= MACHINES_PER_PART:
+                yield Kind.PART, part
+                part = []
+        if part:
+            yield Kind.PART, part
+        yield Kind.END, {}
 
     def _names(self) -> Steps:
         names = [machine.name for machine in self._engine.outbound.machines.values()]

@@ -8,6 +8,10 @@ The ``NetfilterQueue`` binding reads into 4,096 bytes; a larger datagram would a
 rewriting would cut it for good. So the binding's ``run_socket`` is given an object of our own to
 read from, which reads whole packets, and the kernel is told to copy them whole. Overflow shows as
 ENOBUFS there, which the binding would swallow: it is counted before the binding sees it.
+
+What a sender left to its device to cut into segments comes uncut, up to 64 KiB (NFQA_CFG_F_GSO).
+Its checksum, and that of any packet that such a device would have finished, is unfinished then: it
+is completed here after rewriting, since the kernel takes what it gets back as complete.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from struct import Struct
 from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
 
 from gateway.core.arrival import Arrival
+from gateway.core.packet import completed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.rules import Netfilter
 
@@ -33,6 +38,8 @@ Way = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the same object (pass as is), other bytes (these), None (drop)."""
 Ways = Sequence[Way]
 """One for each ``Arrival``, in its order."""
+Uncut = Callable[[bytes, int, int], None]
+"""Told of a packet that passed and is several segments: packet, ``Arrival``, MTU of its way in."""
 
 FIRST_NUMBER, NUMBERS = 2017, 256  # where to look for a free queue
 MAXIMUM_LENGTH = 4096  # packets that wait in the kernel; at 100,000 a second 40 ms of them
@@ -49,6 +56,18 @@ _COUNTERS = Path("/proc/net/netfilter/nfnetlink_queue")
 _CONFIG = Struct("=IHHII BB2s HH 4sB3x")
 _CONFIG_TYPE = 3 << 8 | 2  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
 _REQUEST, _PARAMETERS = 1, 2  # NLM_F_REQUEST, NFQA_CFG_PARAMS
+# struct nlmsghdr, struct nfgenmsg, two attributes of 32 bits: NFQA_CFG_MASK, NFQA_CFG_FLAGS
+_FLAGS = Struct("=IHHII BB2s HH4s HH4s")
+_MASK_TYPE, _FLAGS_TYPE, _UNCUT = 4, 5, (1 << 2).to_bytes(4, "big")  # NFQA_CFG_F_GSO
+# What stands before the payload's own header in a packet's message, where there is anything to say:
+# NFQA_SKB_INFO with NFQA_SKB_CSUMNOTREADY (1), NFQA_SKB_GSO (2), NFQA_SKB_CSUM_NOTVERIFIED (4).
+_INFO = Struct("=HH4s")
+_UNFINISHED = frozenset(
+    _INFO.pack(_INFO.size, 14, flags.to_bytes(4, "big")) for flags in (1, 2, 3, 5, 6, 7)
+)
+_TCP = 6
+LARGE = 1400
+"""Bytes of a packet from which it is looked at whether it is several segments."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,8 @@ class _Reader:
 
     __slots__ = ("left", "overflows", "recv", "refill")
 
-    def __init__(self, receive: Callable[[int, int], bytes]) -> None:
+    def __init__(self, receive: Callable[[int, int], bytes], message: list[bytes]) -> None:
+        """``message``: a cell that holds the last message that was read."""
         budget = overflows = 0
         flags, size = socket.MSG_DONTWAIT, MESSAGE
 
@@ -87,7 +107,8 @@ class _Reader:
                 raise BlockingIOError(EAGAIN, "budget spent")
             budget -= 1
             try:
-                return receive(size, flags)
+                message[0] = received = receive(size, flags)
+                return received
             except OSError as error:
                 if error.errno == ENOBUFS:
                     overflows += 1
@@ -107,15 +128,20 @@ class _Reader:
 class PacketQueue:
     """An NFQUEUE of our own. ``open`` it, install rules for ``number``, ``drain`` it, ``close``."""
 
-    def __init__(self, ways: Ways, outside_index: int) -> None:
+    def __init__(
+        self, ways: Ways, outside_index: int, uncut: Uncut = lambda packet, arrival, mtu: None
+    ) -> None:
         self.number = -1
         self.last_error = ""  # the traceback of the handler's last exception
         self._ways = ways
-        self._change_ways: Callable[[Ways], None] | None = None
+        self._change_ways: Callable[[Ways], None] = lambda ways: None
         self._outside = outside_index
+        self._uncut = uncut
         self._queue: NetfilterQueue | None = None
         self._socket: socket.socket | None = None
         self._reader: _Reader | None = None
+        self._message = [b""]
+        self._mtus: dict[int, int] = {}
         self._moment = [0.0]  # the time that packets are handled at; a cell for the callback
         self._handled = 0
         self._dropped = 0
@@ -139,7 +165,8 @@ class PacketQueue:
         except PermissionError:  # in a user namespace: as much as the host allows
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._copy_whole_packets()
-        self._reader = _Reader(self._socket.recv)
+        self._leave_uncut()
+        self._reader = _Reader(self._socket.recv, self._message)
 
     def _bind(self, queue: NetfilterQueue) -> int:
         callback = self._callback()
@@ -183,6 +210,28 @@ class PacketQueue:
                 [f"NFQUEUE {self.number} copies {copied} bytes of a packet; it must copy all"]
             )
 
+    def _leave_uncut(self) -> None:
+        """Have large segments as their sender made them; a kernel that cannot ignores it."""
+        assert self._socket is not None
+        self._socket.send(
+            _FLAGS.pack(
+                _FLAGS.size,
+                _CONFIG_TYPE,
+                _REQUEST,
+                0,
+                0,
+                socket.AF_UNSPEC,
+                0,
+                self.number.to_bytes(2, "big"),
+                8,
+                _MASK_TYPE,
+                _UNCUT,
+                8,
+                _FLAGS_TYPE,
+                _UNCUT,
+            )
+        )
+
     def fileno(self) -> int:
         """The socket to poll for reading."""
         assert self._socket is not None
@@ -200,15 +249,31 @@ class PacketQueue:
         self._handled += handled
         return handled
 
-    def change_ways(self, ways: Ways) -> None:
-        """Hand packets to ``ways`` from now on; not while ``drain`` runs."""
-        self._ways = ways
-        if self._change_ways is not None:
-            self._change_ways(ways)
+    def change_ways(self, ways: Ways, *, finished: bool = False) -> None:
+        """Hand packets to ``ways`` from now on; not while ``drain`` runs.
+
+        ``finished``: with checksums as they will be on a wire, for who looks at them.
+        """
+        self._ways = [self._finishing(way) for way in ways] if finished else ways
+        self._change_ways(self._ways)
+
+    def _finishing(self, way: Way) -> Way:
+        message = self._message
+
+        def finished(packet: bytes, now: float) -> bytes | None:
+            at = len(message[0]) - len(packet) - 12  # as in ``on_packet``
+            if message[0][at : at + 8] not in _UNFINISHED:
+                return way(packet, now)
+            whole = completed(packet)
+            verdict = way(whole, now)
+            return packet if verdict is whole else verdict  # as it is: the kernel goes on with it
+
+        return finished
 
     def _callback(self) -> Callable[[Packet], None]:
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
-        outside, moment = self._outside, self._moment
+        outside, moment, message = self._outside, self._moment, self._message
+        unfinished = _UNFINISHED
         outbound, inbound, hairpin, local_error, lateral, probe = _in_order(self._ways)
 
         def change(ways: Ways) -> None:
@@ -229,6 +294,12 @@ class PacketQueue:
             try:
                 verdict = way(payload, moment[0])
                 if verdict is not None and verdict is not payload:
+                    # The message ends with what there is to say of the checksum (8 bytes, the
+                    # first of them an 8), the payload's header (4 bytes) and the payload, unpadded.
+                    raw = message[0]
+                    at = len(raw) - len(payload) - 12
+                    if raw[at] == 8 and raw[at : at + 8] in unfinished:
+                        verdict = completed(verdict)
                     packet.set_payload(verdict)  # refuses what is not bytes
             except Exception:
                 # The loop must outlive any mistake of the handler; untranslated nothing passes.
@@ -237,14 +308,28 @@ class PacketQueue:
                 verdict = None
             if verdict:
                 packet.accept()
+                if len(payload) > LARGE and payload[9] == _TCP:
+                    self._count_segments(packet, payload)
             else:  # empty, too: the binding would take that for "unchanged"
                 self._dropped += 1
                 packet.drop()
 
         return on_packet
 
+    def _count_segments(self, packet: Packet, payload: bytes) -> None:
+        index = packet.indev
+        mtu = self._mtus.get(index)
+        if mtu is None:
+            mtu = self._mtus[index] = _mtu(index)
+        if len(payload) > mtu:
+            outward = packet.hook == _FORWARD or index != self._outside
+            lateral = packet.hook == _FORWARD and packet.outdev != self._outside
+            arrival = Arrival.OUTBOUND if outward else Arrival.INBOUND
+            self._uncut(payload, Arrival.LATERAL if lateral else arrival, mtu)
+
     def statistics(self) -> QueueStatistics:
         """The counters; reads a file of /proc, so not for every packet."""
+        self._mtus.clear()  # they may change; whoever calls this does so now and then
         row = next((row for row in _counters() if row[0] == self.number), [0] * 9)
         return QueueStatistics(
             handled=self._handled,
@@ -276,6 +361,14 @@ def _in_order(ways: Ways) -> tuple[Way, Way, Way, Way, Way, Way]:
         ways[Arrival.LATERAL],
         ways[Arrival.PROBE],
     )
+
+
+def _mtu(index: int) -> int:
+    """An interface's MTU; without the interface, as many bytes as a packet can have."""
+    try:
+        return int(Path(f"/sys/class/net/{socket.if_indextoname(index)}/mtu").read_text())
+    except (OSError, ValueError):
+        return 0xFFFF
 
 
 def _counters() -> list[list[int]]:

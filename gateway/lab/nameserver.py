@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from dnslib import QTYPE, RCODE, RR, TXT, A, DNSError, DNSHeader, DNSRecord
@@ -22,7 +22,10 @@ TTL = 0
 MAXIMUM_UDP_REPLY = 512
 
 
-def answer(query: bytes, client: str) -> bytes | None:
+Names = Mapping[str, Sequence[str]]
+
+
+def answer(query: bytes, client: str, hosts: Names = HOSTS) -> bytes | None:
     """The reply to `query` from the address `client`; None to what is no query at all."""
     try:
         request = DNSRecord.parse(query)
@@ -38,9 +41,9 @@ def answer(query: bytes, client: str) -> bytes | None:
     kind = QTYPE.get(request.q.qtype)
     if name == MYIP:
         _answer_myip(reply, request.q.qname, kind, client)
-    elif name in HOSTS:
+    elif name in hosts:
         if kind in ("A", "ANY"):
-            for address in HOSTS[name]:
+            for address in hosts[name]:
                 reply.add_answer(RR(request.q.qname, QTYPE.A, rdata=A(address), ttl=TTL))
     else:
         reply.header.rcode = RCODE.NXDOMAIN
@@ -55,24 +58,29 @@ def _answer_myip(reply: Any, name: Any, kind: str, client: str) -> None:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, hosts: Names) -> None:
+        self._hosts = hosts
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        reply = answer(data, addr[0])
+        reply = answer(data, addr[0], self._hosts)
         if reply is not None:
             if len(reply) > MAXIMUM_UDP_REPLY:
                 reply = bytes(DNSRecord.parse(reply).truncate().pack())
             self.transport.sendto(reply, addr)
 
 
-async def _serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_stream(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hosts: Names
+) -> None:
     """RFC 1035, 4.2.2: each message behind its length in two bytes."""
     client = writer.get_extra_info("peername")[0]
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
             (length,) = struct.unpack("!H", await reader.readexactly(2))
-            reply = answer(await reader.readexactly(length), client)
+            reply = answer(await reader.readexactly(length), client, hosts)
             if reply is None:
                 break
             writer.write(struct.pack("!H", len(reply)) + reply)
@@ -80,10 +88,14 @@ async def _serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     writer.close()
 
 
-async def serve(addresses: Sequence[str], port: int = 53) -> None:
+async def serve(addresses: Sequence[str], port: int = 53, hosts: Names = HOSTS) -> None:
     """Listen on every address, UDP and TCP. Each has its own socket, so replies leave from the
     address that was asked. Raises OSError if one cannot be bound."""
     loop = asyncio.get_running_loop()
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _serve_stream(reader, writer, hosts)
+
     for address in addresses:
-        await loop.create_datagram_endpoint(_Datagrams, local_addr=(address, port))
-        await asyncio.start_server(_serve_stream, address, port)
+        await loop.create_datagram_endpoint(lambda: _Datagrams(hosts), local_addr=(address, port))
+        await asyncio.start_server(stream, address, port)

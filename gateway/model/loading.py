@@ -16,6 +16,7 @@ from gateway.model import (
     availability,
     inbound,
     inventory,
+    outbound,
     references,
     security_checks,
 )
@@ -90,11 +91,10 @@ def load_text(text: str, name: str) -> Loaded:
             *addressing.check(draft, cuts),
             *inventory.check(draft, cuts),
             *inbound.check(draft, cuts),
-            *availability.check(draft),
+            *outbound.check(draft, cuts),
+            *availability.check(draft, cuts),
         ]
-        mistakes += [
-            Mistake(cuts.original(m.location), m.message, m.value, m.warning) for m in found
-        ]
+        mistakes += filter(None, map(cuts.real, found))
     problems = [
         Problem(
             name,

@@ -1,9 +1,11 @@
 """Plain data to a Configuration, with every mistake as a problem in the user's words.
 
 pydantic finds the mistakes within fields. So that mistakes *between* resources are reported in the
-same go, what is wrong is then cut out (a key, or the list item around it) until the rest
-validates: the draft on which the cross-checks run. A draft knows where in the file each of its
-items was, and what was cut, so that nothing is reported that only the cutting made.
+same go, what is wrong is then mended until the rest validates, the draft on which the cross-checks
+run: a misspelt key gets its name, a required one that is missing or wrong a substitute
+(``substitutes.py``), anything else is cut out. A draft knows where in the file each of its items
+was, what was cut and what stands in for something, so that nothing is reported that only the
+mending made.
 """
 
 from __future__ import annotations
@@ -17,16 +19,11 @@ from pydantic_core import ErrorDetails
 
 from gateway.model.configuration import Configuration, Resource
 from gateway.model.problems import Location, did_you_mean, nearest
+from gateway.model.substitutes import Substitutes
 
-ROUNDS = 50  # of cutting; each removes at least one thing, and all that are independent
-SUBSTITUTES: dict[str, object] = {
-    "gateway": {"inside": ["inside"], "outside": "outside"},
-    "virtualNetwork": {
-        "addressPrefixes": ["0.0.0.0/0"],
-        "subnets": [{"name": "substitute", "addressPrefix": "0.0.0.0/0"}],
-    },
-}
-"""Stand in for the required parts of a file when these had to be cut."""
+ROUNDS = 50  # of mending; each mends at least one thing, and all that are independent
+COMPARED = ("protocol", "port", "requestPath", "frontendPort", "backendPort")
+"""Keys that a resource compares with each other."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,17 @@ class Cuts:
     """Those of ``words`` where names were lost that nobody knows."""
     origins: dict[Location, list[int]] = field(default_factory=dict)
     """Of lists that lost items: which index each remaining one has in the file."""
+    mended: set[Location] = field(default_factory=set)
+    """Where the file has something else, or nothing, than the draft."""
+    substitutes: Substitutes = field(default_factory=Substitutes)
+
+    def real(self, mistake: Mistake) -> Mistake | None:
+        """A mistake of the draft in terms of the file; None where it is of the mending's making."""
+        place = self.original(mistake.location)
+        if any(place[:end] in self.mended for end in range(1, len(place) + 1)):
+            return None
+        message = self.substitutes.taken_out(mistake.message)
+        return Mistake(place, message, mistake.value, mistake.warning)
 
     def original(self, location: Location) -> Location:
         """Where the file has what the draft has at ``location``."""
@@ -61,10 +69,34 @@ class Cuts:
             result = (*result, part)
         return result
 
-    def key(self, around: Any, key: str, meant: str | None = None) -> None:
-        """Remove a key from the mapping around it; ``meant``: what it was misspelt for."""
+    def key(self, around: Any, key: str, location: Location) -> None:
+        """Remove a key from the mapping around it, which is at ``location``."""
         around.pop(key, None)
-        self.lost(meant or key)
+        self.mended.add((*self.original(location), key))
+        self.lost(key)
+
+    def rename(self, around: Any, key: str, meant: str) -> None:
+        """Give a misspelt key its name, if that is free."""
+        value = around.pop(key)
+        if meant in around:
+            self.lost(meant)
+        else:
+            around[meant] = value
+
+    def fill(self, around: Any, location: Location) -> None:
+        """Put a substitute for the required key at ``location``."""
+        key = str(location[-1])
+        substitute = self.substitutes.of(location)
+        around |= substitute
+        place = self.original(location[:-1])
+        for name in substitute:
+            self.mended.add((*place, name))
+            self.origins.pop((*place, name), None)  # it may have been a list that lost its items
+        self.words |= set(substitute)
+        if len(location) > 2:
+            self.words.add(_list_of(location[:-1]))
+        if key in ("name", "subnets"):
+            self.nameless.add(_list_of(location[:-1]) if key == "name" else key)
 
     def lost(self, word: str) -> None:
         """Note a key that is gone, by itself or with what was around it."""
@@ -91,15 +123,17 @@ def validate(data: dict[str, Any]) -> tuple[Configuration | None, list[Mistake],
     """The draft (None if nothing could be saved), every mistake within fields, and the cuts."""
     mistakes: list[Mistake] = []
     data = copy.deepcopy(data)
-    cuts = Cuts()
+    cuts = Cuts(substitutes=Substitutes(data))
     for turn in range(ROUNDS):
         try:
             return Configuration.model_validate(data), mistakes, cuts
         except ValidationError as invalid:
             errors = _own_errors(invalid)
-        if turn == 0:  # later ones may only come of the cutting
+        if turn == 0:
             mistakes = _mistakes(errors)
-        _cut(data, errors, cuts)
+        else:
+            mistakes += _later_mistakes(errors, cuts)
+        _mend(data, errors, cuts)
     return None, mistakes, cuts
 
 
@@ -150,6 +184,23 @@ def _mistakes(errors: list[ErrorDetails]) -> list[Mistake]:
     return mistakes
 
 
+def _later_mistakes(errors: list[ErrorDetails], cuts: Cuts) -> list[Mistake]:
+    """Values under keys that were misspelt, and what a resource says of itself as a whole once each
+    of its fields is right; but not what comes of what was put or left out there."""
+    mistakes = []
+    for error in errors:
+        if error["type"] != "refused":
+            continue
+        location = error["loc"]
+        place = cuts.original(location)
+        whole = isinstance(place[-1], int)
+        if not (whole and any(m[:-1] == place and m[-1] in COMPARED for m in cuts.mended)):
+            value = None if whole else error["input"]
+            found = cuts.real(Mistake(location, _message(error), value))
+            mistakes += [] if found is None else [found]
+    return mistakes
+
+
 def _message(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     match error["type"]:
@@ -172,43 +223,31 @@ def _message(error: ErrorDetails) -> str:
             return error["msg"]
 
 
-def _cut(data: dict[str, Any], errors: list[ErrorDetails], cuts: Cuts) -> None:
-    """Remove what is wrong from ``data``; list items last to first, so that indices hold."""
-    items: set[Location] = set()
-    removed: set[Location] = set()
-
-    def with_its_surroundings(location: Location) -> bool:
-        """Whether what stood around it was removed: there is nothing left, or a substitute."""
-        return any(location[:end] in removed for end in range(1, len(location)))
-
+def _mend(data: dict[str, Any], errors: list[ErrorDetails], cuts: Cuts) -> None:
+    """Rename, put or remove what is wrong; list items last to first, so that indices hold."""
+    items: list[Location] = []
+    for error in errors:
+        if error["type"] == "extra_forbidden":
+            location = error["loc"]
+            around, key, meant = _at(data, location[:-1]), str(location[-1]), _meant(location)
+            if meant is None:
+                cuts.key(around, key, location[:-1])
+            else:
+                cuts.rename(around, key, meant)
     for error in errors:
         location = error["loc"]
-        if error["type"] == "extra_forbidden":
-            meant = _meant(location)
-            if with_its_surroundings(location):
-                cuts.lost(meant or str(location[-1]))
+        if isinstance(location[-1], int):
+            items.append(location)
+        elif error["type"] != "extra_forbidden":
+            around = _at(data, location[:-1])
+            if error["type"] == "missing" and location[-1] in around:
+                continue  # it was misspelt
+            if _is_required(location):
+                cuts.fill(around, location)
             else:
-                cuts.key(_at(data, location[:-1]), str(location[-1]), meant)
-            continue
-        target = location[:-1] if error["type"] == "missing" else location
-        while len(target) > 1 and isinstance(target[-1], str) and _is_required(target):
-            target = target[:-1]
-        if target and isinstance(target[-1], int):
-            items.add(target)
-            continue
-        key = str((target or location)[-1])
-        if with_its_surroundings(target):
-            cuts.lost(key)
-            continue
-        cuts.key(_at(data, target[:-1]), key)
-        removed.add(target or location)
-        if len(target) <= 1 and key in SUBSTITUTES:
-            data[key] = copy.deepcopy(SUBSTITUTES[key])
-    for target in sorted(items, key=_depth_then_place, reverse=True):
-        if with_its_surroundings(target):
-            cuts.lost(_list_of(target))
-        else:
-            cuts.item(_at(data, target[:-1]), target)
+                cuts.key(around, location[-1], location[:-1])
+    for location in sorted(set(items), key=_depth_then_place, reverse=True):
+        cuts.item(_at(data, location[:-1]), location)
 
 
 def _list_of(location: Location) -> str:

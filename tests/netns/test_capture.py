@@ -47,7 +47,7 @@ CHECKED = [
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[Gateway]:
+def guarded(mode: None) -> Iterator[Gateway]:
     """The usual gateway, with a group on the subnet that denies the way to a second server."""
     with Topology() as net:
         gateway = Gateway(net)
@@ -256,17 +256,46 @@ def test_errors_from_the_way_belong_to_the_flow(guarded: Gateway) -> None:
         assert packet["icmp.checksum.status"] == "1"
 
 
+def test_flows_of_others_stay_where_they_are(guarded: Gateway) -> None:
+    """A capture sees live flows from their next packet on, wherever those pass, and disturbs no
+    others."""
+    carried = guarded.status()["fastPath"]["active"]
+
+    def offloaded() -> dict[str, bool]:
+        live = (f for f in guarded.flows("--state", "Established") if f["remote"]["port"] == 7)
+        return {f["vm"]: f["offloaded"] for f in live if f["protocol"] == "Tcp"}
+
+    clients = [guarded.net.client(vm) for vm in ("vm1", "vm2")]
+    for client in clients:
+        client.open(1, SERVER)
+        eventually(client.connections, lambda count: count["connected"] == 1)
+        assert client.talk() == 1
+    assert offloaded() == {"vm1": carried, "vm2": carried}
+    capture = Capturing(guarded, "--vm", "vm1")
+    assert offloaded() == {"vm1": False, "vm2": carried}
+    assert [client.talk() for client in clients] == [1, 1]
+    capture.end()
+    talk = [(way(p), comment(p)["vm"]) for p in capture.packets() if "tcp.payload" in p]
+    there, back = ("inside in", "outside out"), ("outside in", "inside out")
+    assert talk == [(where, "vm1") for where in there + back]
+    assert eventually(offloaded, lambda seen: seen["vm1"] == carried)["vm2"] == carried
+    for client in clients:
+        client.close()
+
+
 def test_bounds_hold(guarded: Gateway) -> None:
     vm = guarded.net.client("vm1")
     by_count = Capturing(guarded, "--count", "101")
-    by_size = Capturing(guarded, "--size", "50k")
+    by_size = Capturing(guarded, "--size", "1M")
     by_time = Capturing(guarded, "--duration", "1s")
-    assert vm.upload(SERVER, 1_000_000) is True
+    assert vm.upload(SERVER, 4_000_000) is True
     assert by_count.said().endswith("the bound of --count is reached")
     assert by_size.said().endswith("the bound of --size is reached")
     assert by_time.said().endswith("the time of --duration is over")
     assert len(by_count.packets()) == 101
-    assert 45_000 < by_size.file.stat().st_size <= 50_000
+    # Those that hold several segments, too, whose sender left their checksums to its device.
+    assert {p["tcp.checksum.status"] for p in by_count.packets()} == {"1"}
+    assert 900_000 < by_size.file.stat().st_size <= 1_000_000  # packets may be of 64 KiB
     assert by_size.packets()
     assert guarded.status()["captures"] == 0
 

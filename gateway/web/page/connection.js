@@ -2,7 +2,8 @@
 // page is open. When the line breaks it is tried again, slower each time; what was missed comes
 // from the history. A page that nobody looks at lets go of it after a minute.
 
-const SILENCE = 8_000; // without a sample: as good as broken
+const SILENCE = 8_000; // without a sample: as good as broken; longer where samples come less often
+const EVENTS = 200;
 const SLOWEST = 10_000;
 const HIDDEN = 60_000;
 
@@ -29,9 +30,9 @@ export const ask = async (path, parameters = {}, patience = 10_000) => {
 
 export class Connection {
   /**
-   * `onStart({status, history, events})` when a line is up, `onSample(sample)`, `onState(state,
-   * error)` with live, connecting or lost, `onRefused(problems)` when the flows asked for are
-   * refused (null: they are not any more).
+   * `onStart({status, history})` when a line is up, `onSample(sample)`, `onEvents(events)` with
+   * some that may be known, `onState(state, error)` with live, connecting or lost,
+   * `onRefused(problems)` when the flows asked for are refused (null: they are not any more).
    */
   constructor(listeners) {
     Object.assign(this, listeners);
@@ -54,13 +55,9 @@ export class Connection {
     this.attempt = attempt;
     this.onState(this.tries === 0 ? "connecting" : "lost");
     try {
-      const [status, history, events] = await Promise.all([
-        ask("/v1/status"),
-        ask("/v1/history", { seconds: 900 }),
-        ask("/v1/events", { limit: 200 }),
-      ]);
+      const [status, history] = await Promise.all([ask("/v1/status"), ask("/v1/history", { seconds: 900 })]);
       if (this.attempt !== attempt) return;
-      this.onStart({ status, history, events });
+      this.onStart({ status, history });
       this.#listen();
     } catch (error) {
       if (this.attempt !== attempt) return;
@@ -80,13 +77,18 @@ export class Connection {
     const parameters = new URLSearchParams({ format: "sse", ...this.flows });
     const source = new EventSource(`/v1/live?${parameters}`);
     this.source = source;
+    let first = true;
     source.addEventListener("sample", (event) => {
       if (this.source !== source) return;
+      const sample = JSON.parse(event.data);
       this.tries = 0;
-      this.#watch();
+      this.#watch(sample.sampleSeconds);
+      // a stream has the events since its own beginning: some may be from before
+      if (first || sample.eventsOmitted > 0) this.#catchUp();
+      first = false;
       this.onState("live");
       if (!this.refused) this.onRefused(null);
-      this.onSample(JSON.parse(event.data));
+      this.onSample(sample);
     });
     source.addEventListener("error", () => {
       if (this.source === source) this.#failed(parameters);
@@ -94,9 +96,17 @@ export class Connection {
     this.#watch();
   }
 
-  #watch() {
+  #watch(seconds) {
     clearTimeout(this.timers.silence);
-    this.timers.silence = setTimeout(() => this.#again(), SILENCE);
+    this.timers.silence = setTimeout(() => this.#again(), Math.max(SILENCE, (seconds ?? 0) * 5000));
+  }
+
+  async #catchUp() {
+    try {
+      this.onEvents(await ask("/v1/events", { limit: EVENTS }));
+    } catch {
+      // the next stream's beginning is another chance
+    }
   }
 
   /** An event source does not say why: a refusal of the parameters is asked for once more. */
@@ -106,17 +116,19 @@ export class Connection {
     clearTimeout(this.timers.silence);
     const attempt = this.attempt;
     const control = new AbortController();
-    let problems = null;
+    let problems = [];
+    let status = 0;
     try {
       const response = await fetch(`/v1/live?${parameters}`, { signal: control.signal });
-      if (response.status === 400) problems = (await response.json()).problems;
+      status = response.status;
+      if (!response.ok) ({ problems } = await response.json());
     } catch {
       // broken, not refused
     }
     control.abort();
     if (this.attempt !== attempt || this.source !== null) return;
-    if (problems === null) {
-      this.#again();
+    if (status !== 400) {
+      this.#again(Object.assign(new Error(problems.join("; ")), { status, problems }));
     } else {
       this.onRefused(problems);
       this.refused = true;

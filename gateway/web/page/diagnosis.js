@@ -2,10 +2,12 @@
 // (an older one) has no such section.
 
 import { ask } from "/connection.js";
-import { byId, element } from "/dom.js";
+import { byId, element, setText } from "/dom.js";
 
-const EVERY = 10_000;
-const MARKS = { critical: "■", error: "■", warning: "▲", ok: "●" };
+const EVERY = 15_000; // more where the answer takes its time: it looks at every flow
+const SHARE = 0.1; // of the time, in which the gateway may be busy with it
+const SHOWN = 5;
+const MARKS = { critical: "■", warning: "▲", good: "●" };
 
 export class Diagnosis {
   constructor() {
@@ -25,14 +27,16 @@ export class Diagnosis {
   }
 
   async #look() {
+    const begin = performance.now();
     try {
-      const { findings } = await ask("/v1/diagnose");
+      const { findings } = await ask("/v1/diagnose", {}, 60_000);
       this.#show(findings);
     } catch (error) {
       this.missing = error.status === 404;
       byId("diagnosis").hidden = true;
     }
-    if (!this.missing) this.timer = setTimeout(() => this.#look(), EVERY);
+    const pause = Math.max(EVERY, (performance.now() - begin) / SHARE);
+    if (!this.missing) this.timer = setTimeout(() => this.#look(), pause);
   }
 
   #show(findings) {
@@ -40,17 +44,22 @@ export class Diagnosis {
     const text = JSON.stringify(findings);
     if (text === this.text) return;
     this.text = text;
-    const items = findings.map(({ severity, vm, title, text: sentence, advice }) => {
-      const kind = String(severity).toLowerCase();
-      const steps = (advice ?? []).map((line) => element("li", { text: typeof line === "string" ? line : line.text }));
-      return element(
-        "li",
-        { dataset: { severity: kind } },
-        element("h3", { text: `${MARKS[kind] ?? "·"} ${title}` , title: vm ?? "" }),
-        element("p", { text: sentence }),
-        steps.length > 0 ? element("ul", {}, ...steps) : null,
-      );
-    });
-    byId("findings").replaceChildren(...(items.length > 0 ? items : [element("li", { dataset: { severity: "ok" }, text: "Nothing is wrong." })]));
+    byId("findings").replaceChildren(...findings.slice(0, SHOWN).map(item));
+    const rest = findings.slice(SHOWN);
+    byId("findings-more").hidden = rest.length === 0;
+    setText(byId("findings-count"), `${rest.length} more`);
+    byId("findings-rest").replaceChildren(...rest.map(item));
   }
 }
+
+const item = ({ severity, title, text, advice }) => {
+  const kind = severity.toLowerCase();
+  const steps = (advice ?? []).map((line) => element("li", { text: line }));
+  return element(
+    "li",
+    { dataset: { severity: kind } },
+    element("h3", {}, element("span", { class: "mark", "aria-hidden": "true", text: MARKS[kind] ?? "·" }), ` ${title}`),
+    element("p", { text }),
+    steps.length > 0 ? element("ul", {}, ...steps) : null,
+  );
+};

@@ -1,7 +1,7 @@
 // The form that asks what would happen to a packet, and its answer.
 
 import { ask } from "/connection.js";
-import { byId, element } from "/dom.js";
+import { byId, element, setText } from "/dom.js";
 import { count, words } from "/format.js";
 
 const MARKS = { Allow: "✓", Deny: "✕", Drop: "⊘" };
@@ -37,6 +37,7 @@ export class Explain {
   #shape() {
     const { direction, protocol } = this.#values;
     for (const part of this.form.querySelectorAll("[data-for]")) part.hidden = part.dataset.for !== direction;
+    for (const part of this.form.querySelectorAll("[data-inbound]")) setText(part, part.dataset[direction]);
     // an echo has no ports; its identifier is the source port of the API
     for (const part of this.form.querySelectorAll("[data-port]")) part.hidden = protocol === "icmp";
     const { vm, from, fromPort, toPort } = this.form.elements;

@@ -20,9 +20,9 @@ export const perSecond = (value) =>
   value == null ? "–" : value > 0 && value < 9.95 ? value.toFixed(1) : grouped.format(value);
 
 /** [number, unit] of a rate given in bytes a second. */
-export const bitRate = (bytes) => scaled((bytes ?? 0) * 8, 1000, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]);
+export const bitRate = (bytes) => scaled(bytes * 8, 1000, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]);
 
-export const bits = (bytes) => (bytes == null ? "–" : bitRate(bytes).join(" "));
+export const bits = (bytes) => (bytes == null ? "–" : bytes === 0 ? "0" : bitRate(bytes).join(" "));
 
 export const bytes = (value) => (value == null ? "–" : scaled(value, 1000, ["B", "kB", "MB", "GB", "TB", "PB"]).join(" "));
 

@@ -3,8 +3,6 @@
 import { byId, element, pick, setData, setText, tableRows } from "/dom.js";
 import { bits, count, endpoint, perSecond, sentence } from "/format.js";
 
-const RULES = 40;
-
 export class Lists {
   /** `onSearch(text)`: the flows toward a destination are asked for. */
   constructor(onSearch) {
@@ -33,10 +31,9 @@ export class Lists {
   }
 
   ruleHits(rules) {
-    const hit = rules.filter(({ hits }) => hits > 0).sort((a, b) => b.hits - a.hits).slice(0, RULES);
-    byId("rules-empty").hidden = hit.length > 0;
-    setText(byId("rules-empty"), rules.length === 0 ? "There is no network security group." : "No rule has decided a flow.");
-    this.rules.update(hit, (row, rule) => {
+    const shown = rules.toSorted((a, b) => b.hits - a.hits);
+    byId("rules-empty").hidden = shown.length > 0;
+    this.rules.update(shown, (row, rule) => {
       const name = rule.name.replace(/^(default)?[sS]ecurityRules\//, "");
       setText(row.cells[0], `${rule.networkSecurityGroup} / ${name}`);
       setText(row.cells[1], `${rule.access} ${rule.direction === "Inbound" ? "in" : "out"}`);

@@ -48,11 +48,10 @@ const introduce = (status) => {
 };
 
 const connection = new Connection({
-  onStart: ({ status, history, events: past }) => {
+  onStart: ({ status, history }) => {
     started = Date.parse(status.startedAt);
     series.load(history);
     introduce(status);
-    events.add(past);
     events.add(history.events ?? []);
     diagnosis.start();
   },
@@ -74,13 +73,14 @@ const connection = new Connection({
     if (state === "lost") {
       since ??= Date.now();
       diagnosis.stop();
-      const why = error?.status === 401 ? "the token is required again: open the address with it" : "trying again";
+      const why = error?.status === 401 ? "open the address with the token again" : ["trying again", ...(error?.problems ?? [])].join(": ");
       setText(byId("connection-text"), `No connection since ${clock(since)}, ${why}`);
     } else {
       if (state === "live") since = null;
       setText(byId("connection-text"), state === "live" ? "Live" : "Connecting…");
     }
   },
+  onEvents: (past) => events.add(past),
   onRefused: (problems) => flows.refused(problems),
 });
 

@@ -47,8 +47,9 @@ export const niceTop = (value, least) => {
 
 export class Plot {
   /**
-   * `lines`: [{column, colour, fill}]; `scale(track)`: {top, ticks: [values], reference: {value,
-   * column}}; `value(row)`: what the cursor says of a row; `tick(value)`: a label at the left.
+   * `lines`: [{column, colour, fill}]; `scale(track)`: {top, ticks: [values], and if wanted
+   * reference: a column shown as steps, high: a level, note: a text at the top};
+   * `value(track, row)`: what the cursor says of a row; `tick(value)`: a label at the left.
    */
   constructor(canvas, { label, lines, scale, tick, value }) {
     Object.assign(this, { canvas, label, lines, scale, tick, value });
@@ -122,7 +123,7 @@ export class Plot {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     pen.font = `11px ${getComputedStyle(canvas).fontFamily}`;
-    const { top, ticks, reference, high } = this.scale(frame.track);
+    const { top, ticks, reference, high, note } = this.scale(frame.track);
     const y = (value) => height - BOTTOM - (value / top) * (height - BOTTOM - TOP);
     this.#grid(pen, width, height, ticks, y);
     pen.save();
@@ -135,6 +136,12 @@ export class Plot {
     if (high !== undefined) this.#level(pen, width, y(high));
     this.#marks(pen, height);
     pen.restore();
+    if (note !== undefined) {
+      pen.fillStyle = colours.muted;
+      pen.textAlign = "right";
+      pen.textBaseline = "top";
+      pen.fillText(note, width - RIGHT, 1);
+    }
     this.#cursor(pen, width, height, y);
   }
 
@@ -284,7 +291,7 @@ export class Plot {
         pen.lineTo(x - 5, base - 5);
       } else {
         pen.fillStyle = colours["line-strong"];
-        pen.rect(x - 1, TOP, 2, base - TOP);
+        pen.rect(Math.round(x), TOP, 1, base - TOP);
       }
       pen.closePath();
       pen.fill();

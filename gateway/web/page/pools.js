@@ -8,7 +8,7 @@ import { rises } from "/series.js";
 
 const NEAR = 0.8;
 const LATELY = 15_000; // a refusal so long ago still counts as exhaustion
-const SHOWN = 12;
+const SHOWN = 6;
 const RANK = { exhausted: 0, near: 1, ok: 2, unused: 3 };
 
 /** How a pool stands at a time: its level, and the word for it. */
@@ -48,10 +48,8 @@ export class Pools {
       found.push({ key, pool, track, bands, level, word });
     }
     found.sort((a, b) => RANK[a.level] - RANK[b.level] || compare(a.pool, b.pool));
-    const used = found.filter(({ level }) => level !== "unused");
-    const some = (used.length > 0 ? used : found).slice(0, SHOWN);
-    const shown = this.everything ? found : some;
-    this.#buttons(found.length, some.length);
+    const shown = this.everything ? found : found.slice(0, SHOWN);
+    this.#button(found.length - SHOWN);
     setText(byId("pools-empty"), found.length === 0 ? "No VM has SNAT ports." : "");
     byId("pools-empty").hidden = found.length > 0;
     this.#arrange(shown, view);
@@ -59,10 +57,10 @@ export class Pools {
     return found;
   }
 
-  #buttons(all, some) {
-    this.more.hidden = all <= some;
+  #button(others) {
+    this.more.hidden = others <= 0;
     this.more.setAttribute("aria-expanded", String(this.everything));
-    setText(this.more, this.everything ? "Show fewer" : `Show ${all - some} more, unused or less used`);
+    setText(this.more, this.everything ? "Show fewer" : `Show ${count(others)} more`);
   }
 
   #arrange(shown, view) {
@@ -179,12 +177,13 @@ const scale = (track) => {
   const high = track.last("highWater") ?? 0;
   const top = Math.max(allotted, used, high, 1);
   // a VM that uses a few of very many ports: its own scale, or nothing would be seen
-  const close = used > 0 && Math.max(used, high) < top / 8;
+  const close = used > 0 && Math.max(used, high) < top / 25;
   const shown = close ? niceTop(Math.max(used, high), 4) : top;
   return {
     top: shown * 1.1,
     ticks: [0, shown / 2, shown],
     reference: close ? undefined : "allocated",
     high: high > 0 && high < top ? high : undefined,
+    note: close ? `↑ allotment ${count(allotted)}` : undefined,
   };
 };

@@ -91,14 +91,14 @@ export class Figures {
   update(gateway, pools) {
     const fullest = pools.reduce((most, { pool }) => (share(pool) > share(most) ? pool : most), null);
     const exhausted = pools.some(({ level }) => level === "exhausted");
-    const out = bitRate(gateway.bytesOutPerSecond);
-    const inward = bitRate(gateway.bytesInPerSecond);
+    const known = (rate) => (rate == null ? ["–", ""] : bitRate(rate));
     this.#fill(0, fullest === null ? ["–", ""] : [String(Math.floor(share(fullest) * 100)), "%"],
       fullest === null ? "no pool" : `${fullest.vm} ${fullest.protocol}, ${count(fullest.used)} of ${count(fullest.allocated)}`, exhausted);
     this.#fill(1, [count(gateway.flows), ""], `of ${count(gateway.maximumFlows)} at most`, gateway.flows >= gateway.maximumFlows);
-    this.#fill(2, [perSecond(gateway.newFlowsPerSecond), "/s"], "opened");
-    this.#fill(3, out, `${perSecond(gateway.packetsOutPerSecond)} packets/s`);
-    this.#fill(4, inward, `${perSecond(gateway.packetsInPerSecond)} packets/s`);
+    const refused = pools.reduce((sum, { pool }) => sum + pool.failed, 0);
+    this.#fill(2, [perSecond(gateway.newFlowsPerSecond), "/s"], `${count(refused)} packets got no port`);
+    this.#fill(3, known(gateway.bytesOutPerSecond), `${perSecond(gateway.packetsOutPerSecond)} packets/s`);
+    this.#fill(4, known(gateway.bytesInPerSecond), `${perSecond(gateway.packetsInPerSecond)} packets/s`);
     const dropped = Object.values(gateway.drops ?? {}).reduce((sum, value) => sum + value, 0);
     this.#fill(5, [perSecond(gateway.dropsPerSecond), "/s"], `${count(dropped)} since the start`, gateway.dropsPerSecond > 0);
   }

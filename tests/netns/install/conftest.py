@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns import gateway
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -44,3 +46,9 @@ def installed() -> Iterator[Path]:
         root = bare_root(Path(directory) / "root")
         install("--root", str(root))
         yield root
+
+
+@pytest.fixture(autouse=True, scope="module")
+def mode() -> None:
+    """In place of the one above, once is enough: as in the configuration to begin with."""
+    gateway.fast_path = "auto"

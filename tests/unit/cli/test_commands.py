@@ -90,6 +90,15 @@ def test_ports(daemon: Served) -> None:
     assert "vm2" not in result.stdout
 
 
+@pytest.mark.parametrize(
+    "command", [["flows"], ["ports"], ["flows", "--json"], ["flows", "--watch"], ["nsg"]]
+)
+def test_an_unknown_vm_is_said_to_be(command: list[str], daemon: Served) -> None:
+    result = snatgw(*command, "--vm", "vm33", api=daemon.path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "snatgw: vm: there is no virtual machine 'vm33', did you mean vm3?\n"
+
+
 def test_events(daemon: Served) -> None:
     assert daemon.log is not None
     daemon.log.add([gateway_event(1.77e9, "Started", "Informational", {"pid": 1})])

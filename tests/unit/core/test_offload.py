@@ -220,13 +220,38 @@ def test_who_wants_to_see_every_packet_sees_them_and_then_no_longer(run: Run) ->
     run.send(SYN_ACK, IN)
     (flow,) = run.elsewhere.flows
     run.elsewhere.passed[flow.id] = (4, 4, 1.0)
-    assert list(run.engine.watch_every_packet(True)) == [None]
+    assert list(run.engine.watch_flows(lambda flow: True)) == [None]
     assert run.elsewhere.flows == []
     assert (flow.packets_out, flow.packets_in) == (5, 5)
     run.send(SYN.replace("40000", "40001"))
     assert run.elsewhere.flows == []
-    assert list(run.engine.watch_every_packet(False)) == [None]
+    assert list(run.engine.watch_flows(None)) == [None]
     assert len(run.elsewhere.flows) == 2
+
+
+def test_only_wanted_flows_are_taken_back(run: Run) -> None:
+    for port in (40000, 40001, 40002):
+        run.send(SYN.replace("40000", str(port)))
+    run.send(UDP)  # one packet: not worth it, before or after
+    first, second, third = list(run.elsewhere.flows)
+    list(run.engine.watch_flows(lambda flow: flow is first or flow is second))
+    assert run.elsewhere.flows == [third]
+    list(run.engine.watch_flows(lambda flow: flow is second))
+    assert run.elsewhere.flows == [third, first]
+    run.send(UDP.replace("50000", "50001"))
+    list(run.engine.watch_flows(None))
+    assert run.elsewhere.flows == [third, first, second]
+
+
+def test_who_comes_meanwhile_is_not_undone_by_who_goes(run: Run) -> None:
+    run.send(SYN)
+    going = run.engine.watch_flows(None)  # to be done in slices
+    run.send(SYN.replace("40000", "40001"))
+    list(run.engine.watch_flows(lambda flow: True))
+    assert list(going) == []
+    assert run.elsewhere.flows == []
+    run.send(SYN.replace("40000", "40002"))
+    assert run.elsewhere.flows == []
 
 
 def test_the_sums_of_traffic_have_what_passed_elsewhere(run: Run) -> None:

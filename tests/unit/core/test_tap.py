@@ -216,7 +216,23 @@ def test_filters(wanted: dict[str, object], numbers: list[int]) -> None:
     """Numbers are given to what somebody wants."""
     scenario = Tapped(NETWORK, **wanted)
     scenario.play(TALK)
-    assert [sighting[0] for sighting in scenario.taken()] == numbers
+    taken = scenario.taken()
+    assert [sighting[0] for sighting in taken] == numbers
+    # What is captured of a flow must not pass elsewhere.
+    flows = {flow.id: flow for flow in scenario.engine.flows}
+    for sighting in taken:
+        if sighting[6][0] is not None and sighting[5][9] in (6, 17):
+            assert scenario.tap.wants(flows[sighting[6][0]])
+
+
+def test_flows_that_no_recorder_wants_may_pass_elsewhere() -> None:
+    scenario = Tapped(NETWORK, vm="vm3", vm_address=address("10.0.1.6"))
+    scenario.play(TALK)
+    assert [f.machine.name for f in scenario.engine.flows if not scenario.tap.wants(f)] == ["vm1"]
+    scenario.recorder = scenario.capture(remote=address("198.51.100.1"), remote_port=b"\x00\x50")
+    assert [f.machine.name for f in scenario.engine.flows if not scenario.tap.wants(f)] == ["vm1"]
+    scenario.capture(protocol=6)
+    assert all(map(scenario.tap.wants, scenario.engine.flows))
 
 
 def test_a_snap_length_cuts_and_tells_the_whole_length() -> None:

@@ -92,7 +92,9 @@ class PretendedHost:
             self._step("released")
 
     @contextmanager
-    def queue(self, configuration: Configuration, ways: Ways) -> Iterator[PretendedQueue]:
+    def queue(
+        self, configuration: Configuration, ways: Ways, uncut: object
+    ) -> Iterator[PretendedQueue]:
         self._step("queue")
         try:
             yield PretendedQueue(self._lose)

@@ -51,6 +51,24 @@ def test_flows_filter_sort_and_limit(daemon: Served, http: httpx.Client) -> None
     assert (len(sizes), sizes) == (1000, sorted(sizes))
 
 
+def test_lists_of_a_vm_that_there_is_not(daemon: Served, http: httpx.Client) -> None:
+    daemon.engine.flows = [flow(1), flow(2, vm="left", private_ip="10.0.9.9")]
+    daemon.engine.ports = [pool("vm1"), pool("left")]
+    for path in ("/v1/flows", "/v1/ports"):
+        answer = http.get(path, params={"vm": "vn1"})
+        assert answer.status_code == 404
+        (line,) = answer.json()["problems"]
+        assert line.startswith("vm: there is no virtual machine 'vn1', did you mean vm")
+        assert http.get(path, params={"vm": "10.0.9.8"}).status_code == 404  # in no subnet
+        assert http.get(path, params={"vm": "x" * 5000}).status_code == 400
+        # Nothing of them, but they exist, or might: any address of a subnet may be a VM's.
+        for vm in ("vm3", "10.0.1.77"):
+            assert lines(http.get(path, params={"vm": vm})) == []
+        # By its address; and what a VM has left that is in the configuration no more.
+        assert [line["vm"] for line in lines(http.get(path, params={"vm": "10.0.1.4"}))] == ["vm1"]
+        assert [line["vm"] for line in lines(http.get(path, params={"vm": "left"}))] == ["left"]
+
+
 def test_a_listing_shows_what_was_there_when_it_was_asked_for(
     daemon: Served, http: httpx.Client
 ) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from gateway.core.drops import DropReason
 from gateway.core.events import (
     AllotmentReclaimed,
+    FlowsEnded,
     FlowTableFull,
     NoHealthyBackends,
     PacketsDropped,
@@ -139,6 +140,7 @@ def test_every_event_has_the_contracts_fields_and_goes_through_json() -> None:
         FlowTableFull(1.0, 9),
         ProbeHealthChanged(1.0, "lb", "p", "web", "vm1", True, "203.0.113.20", 80, 2, 0),
         NoHealthyBackends(1.0, "lb", "web", "203.0.113.20", "Tcp", 80),
+        FlowsEnded(1.0, 3, "their subnet is gone"),
     ]
     for event in events:
         document = event_document(event, WALL)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Configuration, Loaded, load_text
+from gateway.model.configuration import Resource
 from gateway.model.security import resolve_groups
+from gateway.model.substitutes import Substitutes
 from tests.unit.model.files import LOAD_BALANCED
 from tests.unit.model.groups import grouped, rule
 
 GROUPED = grouped(
     rule(sourceAddressPrefix=None, sourceAddressPrefixes=["10.0.0.0/8", "10.1.0.4"]),
-    rule(name="s", destinationAddressPrefix=None, destinationApplicationSecurityGroups=["web"]),
+    rule(name="s", priority=102, destinationAddressPrefix=None,
+         destinationApplicationSecurityGroups=["web"]),
     rule(name="t", priority=101, destinationAddressPrefix="Partner", destinationPortRange=None,
          destinationPortRanges=["80", "90-100"]),
 )  # fmt: skip
@@ -83,6 +87,52 @@ def explained(text: str) -> None:
         again = Configuration.model_validate_json(loaded.configuration.to_json())
         assert again == loaded.configuration
         assert resolve_groups(again).keys() == {g.name for g in again.network_security_groups}
+
+
+KEYS = [(data, place) for data in GOOD for place in places(data) if isinstance(place[-1], str)]
+
+
+def without(data: Any, place: tuple[Any, ...], instead: str | None) -> list[str]:
+    """What is said of a good file with a key removed, or named differently."""
+    data = copy.deepcopy(data)
+    inner = data
+    for part in place[:-1]:
+        inner = inner[part]
+    value = inner.pop(place[-1])
+    if instead is not None:
+        inner[instead] = value
+    problems = load_text(json.dumps(data), "test.yaml").problems
+    return [p.message for p in problems if p.severity == "error"]
+
+
+def test_a_key_that_is_required_or_misspelt_brings_no_mistake_but_its_own() -> None:
+    assert all(load_text(json.dumps(data), "test.yaml").configuration for data in GOOD)
+    required = 0
+    for data, place in KEYS:
+        found = without(data, place, None)
+        if any("this key is required" in message for message in found):
+            required += 1
+            assert len(found) == 1, (place, found)
+        misspelt = place[-1][:-1] + place[-1][-1].swapcase()
+        (message,) = without(data, place, misspelt)
+        assert message == f"unknown key; did you mean {place[-1]}?"
+    assert required > 60
+
+
+def test_every_required_key_has_a_substitute() -> None:
+    def keys(model: type[Resource], at: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+        for field in model.model_fields.values():
+            inner = (*at, str(field.alias))
+            if field.is_required():
+                yield inner
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and issubclass(kind, Resource):
+                    yield from keys(kind, inner if kind is field.annotation else (*inner, 0))
+
+    required = list(keys(Configuration, ()))
+    assert len(required) > 30
+    for location in required:
+        assert Substitutes().of(location)[str(location[-1])] is not None
 
 
 @settings(max_examples=300, deadline=None)

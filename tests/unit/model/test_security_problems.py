@@ -321,9 +321,11 @@ def test_every_mistake_is_reported_in_one_go() -> None:
 def test_a_mistake_brings_no_others_that_are_not_there() -> None:
     (line,) = lines(grouped(rule(sourceAddressPrefix="10.0.0.1/8")))
     assert line.startswith(".sourceAddressPrefix = 10.0.0.1/8: has bits set")
-    data = grouped(rule(destinationAddressPrefix="Storage"))
+    data = grouped(rule(destinationAddressPrefix="Partner"))
     data["serviceTag"] = data.pop("serviceTags")
     assert lines(data) == ["serviceTag: unknown key; did you mean serviceTags?"]
+    data["tagsOfServices"] = data.pop("serviceTag")
+    assert [line.partition(";")[0] for line in lines(data)] == ["tagsOfServices: unknown key"]
     data = grouped(networkSecurityGroups=[{"name": "n", "securityRule": []}])
     (line,) = (str(p) for p in load_text(json.dumps(data), "f").problems)
     assert line.endswith("unknown key; did you mean securityRules?")

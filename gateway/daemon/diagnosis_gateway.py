@@ -1,0 +1,243 @@
+"""What is wrong with the gateway itself, whichever VM one asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.core.drops import DropReason
+from gateway.daemon.diagnosis_facts import Drops, Facts
+from gateway.daemon.diagnosis_findings import (
+    CRITICAL,
+    INFORMATION,
+    WARNING,
+    Finding,
+    count,
+    duration,
+    listed,
+    percent,
+)
+
+NEARLY_FULL = 0.9
+SHOWN = 10
+"""VMs that a sentence names."""
+
+
+def gateway_findings(facts: Facts) -> Iterator[Finding]:
+    """Of the flow table, the queue, the host, the configuration in force, the logs."""
+    yield from _flow_table(facts)
+    yield from _queue(facts)
+    yield from _latest_events(facts)
+    yield from _logs(facts)
+    yield from _strangers(facts)
+    yield from _tiers(facts)
+
+
+def _flow_table(facts: Facts) -> Iterator[Finding]:
+    flows, most = facts.status["flows"], facts.status["maximumFlows"]
+    refused = _grown(facts, "drops", DropReason.FLOW_TABLE_FULL.value)
+    if flows < NEARLY_FULL * most and not refused:
+        return
+    text = f"It has {flows:,} of at most {most:,} flows"
+    if refused:
+        text += f"; {count(refused, 'new flow')} refused in the last {duration(facts.window)}"
+    yield Finding(
+        CRITICAL if refused or flows >= most else WARNING,
+        None,
+        f"The flow table is {percent(flows, most)} full",
+        f"{text}. When it is full, every VM's new flows are dropped; those that there are go on.",
+        (
+            (
+                "Raise gateway.maximumFlows and reload: a flow takes about 0.7 KB, so a million "
+                "more take 0.7 GB."
+            ),
+        ),
+        {"flows": flows, "maximumFlows": most, "refusedLately": refused},
+    )
+
+
+def _queue(facts: Facts) -> Iterator[Finding]:
+    events = [
+        e["properties"] for e in facts.gateway_events if e["operationName"] == "QueueOverflow"
+    ]
+    lost = sum(e["kernelDropped"] + e["socketDropped"] for e in events)
+    if not events:
+        return
+    real = facts.window / facts.scale
+    speed = (facts.status["packets"] - facts.earlier["packets"]) / real if real else 0.0
+    yield Finding(
+        CRITICAL,
+        None,
+        "The gateway loses packets before it sees them",
+        f"{count(lost, 'packet')} found no room in its queue in the last "
+        f"{duration(facts.events_window)}: more came than it could handle. Now it handles "
+        f"{speed:,.0f} a second. What was lost is in no counter of a flow or a VM.",
+        (
+            (
+                "Lower the load, or give the engine process a processor of its own: it is a "
+                "single thread. Measurements taken meanwhile are of the gateway's limit, not of "
+                "SNAT's."
+            ),
+        ),
+        {"lost": lost, "packetsPerSecond": round(speed)},
+    )
+
+
+def _latest_events(facts: Facts) -> Iterator[Finding]:
+    reload = _latest(facts, "Reloaded", "ReloadRefused", "Started")
+    if reload is not None and reload["operationName"] == "ReloadRefused":
+        problems = reload["properties"]["problems"]
+        yield Finding(
+            WARNING,
+            None,
+            "The configuration file is not what is in force",
+            f"The reload at {reload['time']} was refused, and the gateway goes on as before: "
+            f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
+            ("snatgw check -c FILE lists all problems; snatgw reload applies the mended file.",),
+            {"problems": problems},
+        )
+    host = _latest(facts, "HostChanged", "HostRestored")
+    if host is not None and host["operationName"] == "HostChanged":
+        problems = host["properties"]["problems"]
+        yield Finding(
+            CRITICAL,
+            None,
+            "The host's network is not as the gateway needs it",
+            f"Since {host['time']}: {'; '.join(problems)}.",
+            ("snatgw check -c FILE --host says what is missing; the gateway restores the rest.",),
+            {"problems": problems},
+        )
+    error = _latest(facts, "HandlerError")
+    if error is not None:
+        number = error["properties"]["count"]
+        yield Finding(
+            CRITICAL,
+            None,
+            "A mistake in the gateway dropped packets",
+            f"{count(number, 'packet')} at {error['time']}, and it went on.",
+            ("Please report it with the trace that snatgw events --json shows (HandlerError).",),
+            {"packets": number},
+        )
+
+
+def _logs(facts: Facts) -> Iterator[Finding]:
+    lost = _grown(facts, "events", "lost")
+    unwritten = facts.status["events"]["unwritten"]
+    if lost:
+        yield Finding(
+            WARNING,
+            None,
+            "Events are being lost",
+            f"{count(lost, 'event')} found no room on their way to the log in the last "
+            f"{duration(facts.window)}: what this diagnosis says of refused packets lacks them.",
+            (),
+            {"lost": lost},
+        )
+    if unwritten:
+        yield Finding(
+            WARNING,
+            None,
+            "The event log cannot be written",
+            f"{count(unwritten, 'event')} are not in <stateDirectory>/events.jsonl: the disk is "
+            "full, or the directory may not be written to. snatgw events has the latest 10,000 "
+            "still.",
+            ("Standard error of the daemon has the system's reason.",),
+            {"unwritten": unwritten},
+        )
+
+
+def _strangers(facts: Facts) -> Iterator[Finding]:
+    """Packets whose sender is none of the VMs, or is known by its public IP only."""
+    for drops in facts.gateway_drops:
+        if drops.reason == DropReason.HAIRPIN_WITHOUT_RULE.value:
+            yield _hairpin(drops, facts)
+        if drops.reason != DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK.value:
+            continue
+        yield Finding(
+            WARNING,
+            None,
+            f"Packets come from {drops.source}, which is in no subnet",
+            f"At least {count(drops.count, 'packet')} in the last {duration(facts.events_window)} "
+            f"were dropped, the last one {drops.protocol} from {drops.source} to "
+            f"{drops.destination}.",
+            (
+                (
+                    "If that is a VM of yours, add its range to virtualNetwork.subnets; else it "
+                    "is misconfigured, or forges its address."
+                ),
+            ),
+            {"source": drops.source, "packets": drops.count},
+        )
+
+
+def _hairpin(drops: Drops, facts: Facts) -> Finding:
+    return Finding(
+        INFORMATION,
+        None,
+        f"A VM sends to {drops.destination}, and nothing there takes it",
+        f"At least {count(drops.count, 'packet')} in the last {duration(facts.events_window)} came "
+        f"from {drops.source}, as a VM was translated, to {drops.destination}: both are public IPs "
+        f"of this gateway. {DropReason.HAIRPIN_WITHOUT_RULE.sentence}",
+        (
+            (
+                f"Something has to stand behind {drops.destination}: a VM whose own address it is, "
+                "or a rule."
+            ),
+        ),
+        {"source": drops.source, "destination": drops.destination, "packets": drops.count},
+    )
+
+
+def _tiers(facts: Facts) -> Iterator[Finding]:
+    """Pools that one more VM takes over a tier."""
+    profile = facts.profile
+    sizes = {
+        (balancer, frontend, size)
+        for vm in facts.machines
+        for balancer, frontend, size in vm.machine.frontends
+    }
+    for balancer, frontend, size in sorted(sizes):
+        now, after = profile.ports_per_vm(size), profile.ports_per_vm(size + 1)
+        if after >= now:
+            continue
+        over = sorted(
+            vm.name
+            for vm in facts.machines
+            if (balancer, frontend, size) in vm.machine.frontends
+            and any(s.high_water > after * len(vm.machine.ports) for s in vm.supplies.values())
+        )
+        text = (
+            f"Each of them has {now:,} SNAT ports on frontend {frontend} of {balancer}. With the "
+            f"next VM each has {after:,}: {now - after:,} are taken back at once, and the flows on "
+            "them break silently."
+        )
+        if over:
+            text += f" Some have had more in use than they will have: {listed(over[:SHOWN])}."
+        yield Finding(
+            WARNING if over else INFORMATION,
+            None,
+            f"One more VM cuts the ports of the {size} behind {balancer}/{frontend} to {after:,}",
+            text,
+            (
+                (
+                    "Before the pool grows, add a frontend with a rule to it: each gives every VM "
+                    f"{after:,} more."
+                ),
+            ),
+            {"members": size, "ports": now, "portsAfter": after, "virtualMachines": over[:SHOWN]},
+        )
+
+
+def _grown(facts: Facts, *path: str) -> int:
+    """By how much a counter of the status grew between the two looks."""
+    now: Any = facts.status
+    before: Any = facts.earlier
+    for name in path[:-1]:
+        now, before = now.get(name, {}), before.get(name, {})
+    grown: int = now.get(path[-1], 0) - before.get(path[-1], 0)
+    return grown
+
+
+def _latest(facts: Facts, *operations: str) -> Mapping[str, Any] | None:
+    found = [e for e in facts.gateway_events if e["operationName"] in operations]
+    return found[-1] if found else None

@@ -1,0 +1,254 @@
+"""What else keeps a VM's traffic from flowing: no way out, no answer, rules, packets refused.
+
+Refused packets are known from events, which are sampled: numbers of them are lower bounds, and said
+to be. What comes from outside and is refused is the internet's noise, and no more than mentioned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.core.drops import DropReason
+from gateway.daemon.diagnosis_facts import UNANSWERED, Drops, Facts, VirtualMachine
+from gateway.daemon.diagnosis_findings import (
+    CRITICAL,
+    INFORMATION,
+    WARNING,
+    Finding,
+    be,
+    count,
+    duration,
+    endpoint,
+    listed,
+)
+
+FEW = 3
+"""Unanswered connections below it are every host's daily life."""
+MANY_DATAGRAMS = 0.25
+"""Of a VM's UDP ports; one-way UDP (logs, metrics) gets no answer by design."""
+
+
+def traffic_findings(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
+    """All that is to be said about a VM but for its ports."""
+    if vm.machine.method is None:
+        yield _no_way_out(vm, facts)
+    yield from _unanswered_connections(vm, facts)
+    yield from _unanswered_datagrams(vm, facts)
+    for drops in vm.drops:
+        if drops.reason == DropReason.DENIED_BY_SECURITY_RULE.value:
+            yield _denied(vm, drops, facts)
+        elif not drops.inward:
+            yield from _refused(vm, drops, facts)
+
+
+def _no_way_out(vm: VirtualMachine, facts: Facts) -> Finding:
+    refused = sum(d.count for d in vm.drops if d.reason == DropReason.NO_OUTBOUND_METHOD.value)
+    text = (
+        f"{vm.name} ({vm.machine.private_ip}) has no instance-level public IP, is in no pool that "
+        "a load balancing rule links to a frontend, and defaultOutboundAccess has no public IP. "
+        "Everything that it sends to the internet is dropped silently"
+    )
+    text += f": at least {_packets(refused, facts)}." if refused else "."
+    return Finding(
+        CRITICAL if refused else WARNING,
+        vm.name,
+        f"{vm.name} has no way out",
+        text,
+        (
+            (
+                "List a public IP under defaultOutboundAccess.publicIPAddresses: every standalone "
+                f"VM gets {facts.profile.ports_per_vm(1):,} SNAT ports on it."
+            ),
+            (
+                f"Or give {vm.name} a publicIPAddress of its own, or put it into the pool of a "
+                "load balancing rule."
+            ),
+        ),
+        {"refused": refused},
+    )
+
+
+def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
+    waiting = vm.unanswered
+    if waiting.count < FEW:
+        return
+    ((ip, port), number), *_ = waiting.remotes.most_common(1)
+    supply = vm.supplies.get("Tcp")
+    publics = (
+        [vm.machine.instance] if vm.machine.instance else list(supply.publics if supply else ())
+    )
+    held = ""
+    if supply is not None and vm.machine.instance is None:
+        held = (
+            f" Each holds a SNAT port until it was idle for {duration(facts.profile.idle_timeout)}."
+        )
+    remotes = [
+        {"ip": ip_, "port": port_, "flows": flows}
+        for (ip_, port_), flows in waiting.remotes.most_common(3)
+    ]
+    yield Finding(
+        WARNING,
+        vm.name,
+        f"{count(waiting.count, 'connection')} of {vm.name} {be(waiting.count)} not answered",
+        f"The SYNs of {count(waiting.count, 'connection')} went out {duration(UNANSWERED)} ago or "
+        f"more (the first {duration(waiting.oldest)} ago) and nothing came back: {number:,} of "
+        f"them to {ip}:{port}.{held}",
+        (
+            (
+                f"The gateway has done its part: see that {ip} listens on port {port}, that its "
+                f"firewall lets {listed([p for p in publics if p])} in, and that it has a way back "
+                "there."
+            ),
+        ),
+        {
+            "count": waiting.count,
+            "oldestSeconds": round(waiting.oldest, 3),
+            "remotes": remotes,
+        },
+    )
+
+
+def _unanswered_datagrams(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
+    supply = vm.supplies.get("Udp")
+    busiest = None if supply is None else supply.busiest
+    if supply is None or busiest is None:
+        return
+    if not busiest.unanswered or busiest.unanswered < MANY_DATAGRAMS * supply.allocated:
+        return
+    remote = endpoint(busiest.remote)
+    yield Finding(
+        INFORMATION,
+        vm.name,
+        f"{count(busiest.unanswered, 'UDP flow')} of {vm.name} to {remote} had no answer",
+        f"Each holds one of its {supply.allocated:,} UDP ports toward {remote} until it was idle "
+        f"for {duration(facts.profile.idle_timeout)}. Nothing is wrong with that for one-way "
+        "traffic such as logs; for DNS and the like the answers are missing.",
+        (
+            (
+                f"If {remote} should answer, see that it does, and that its firewall lets "
+                f"{listed(supply.publics)} in."
+            ),
+        ),
+        {
+            "unanswered": busiest.unanswered,
+            "destination": {"ip": busiest.remote[0], "port": busiest.remote[1]},
+        },
+    )
+
+
+def _denied(vm: VirtualMachine, drops: Drops, facts: Facts) -> Finding:
+    group, _, rule = (drops.rule or "").partition("/")
+    default = rule in ("DenyAllOutBound", "DenyAllInBound")
+    if drops.inward:
+        return Finding(
+            INFORMATION,
+            vm.name,
+            f"{group} keeps packets from {vm.name}",
+            f"Rule {rule} denied at least {_packets(drops.count, facts)} on their way to "
+            f"{vm.name}, the last one {drops.protocol} from {drops.source}.",
+            (
+                (
+                    f"snatgw nsg --vm {vm.name} shows the rules in front of it, if this was wanted "
+                    "traffic."
+                ),
+            ),
+            {"rule": drops.rule, "packets": drops.count, "source": drops.source},
+        )
+    why = (
+        "No rule before it allows that destination, and it is neither the virtual network nor the "
+        "internet to the default rules"
+        if default
+        else "Its priority number is the lowest of the rules that match"
+    )
+    return Finding(
+        WARNING,
+        vm.name,
+        f"Rule {rule} of {group} denies what {vm.name} sends",
+        f"At least {_packets(drops.count, facts)} were dropped, the last one {drops.protocol} to "
+        f"{drops.destination}. {why}; denials are silent, so the client sees a time-out.",
+        (
+            (
+                f"snatgw explain --vm {vm.name} --to {drops.destination}:PORT/tcp shows what each "
+                "level says."
+            ),
+            (
+                "If this traffic is wanted, add an Allow rule with a lower priority number to "
+                f"{group}, or change {rule}: a reload applies it, and live flows are not touched."
+            ),
+        ),
+        {"rule": drops.rule, "packets": drops.count, "destination": drops.destination},
+    )
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """What packets of a VM that are refused for one reason mean to its owner."""
+
+    severity: str
+    title: str
+    advice: str
+    least: int = 1
+
+
+_BY_NAME = {reason.value: reason for reason in DropReason}
+_REFUSALS = {
+    DropReason.DEFAULT_OUTBOUND_CAPACITY: _Refusal(
+        CRITICAL,
+        "{vm} got no SNAT ports: the default outbound addresses are full",
+        "Add a public IP to defaultOutboundAccess: each has ports for {room} standalone VMs.",
+    ),
+    DropReason.TCP_WITHOUT_FLOW: _Refusal(
+        WARNING,
+        "{vm} sends on connections that the gateway has forgotten",
+        "Set TCP keep-alive on either side to less than {idle} ({idle_real} here): a flow that is "
+        "idle for longer ends silently, and {profile} sends no RST.",
+        least=5,
+    ),
+    DropReason.ICMP_ECHO_THROUGH_SNAT: _Refusal(
+        INFORMATION,
+        "{vm} pings, and ping does not pass SNAT",
+        "Probe with TCP instead. In a lab, gateway.icmpEcho: translate lets echo through.",
+    ),
+    DropReason.DESTINATION_NOT_INTERNET: _Refusal(
+        INFORMATION,
+        "{vm} sends to an address that is not internet",
+        "If {destination} stands for the internet in this lab, declare its range in "
+        "gateway.internetAddressPrefixes.",
+    ),
+}
+
+
+def _refused(vm: VirtualMachine, drops: Drops, facts: Facts) -> Iterator[Finding]:
+    reason = _BY_NAME[drops.reason]
+    if reason in (DropReason.NO_OUTBOUND_METHOD, DropReason.FLOW_TABLE_FULL):
+        return  # said elsewhere
+    if reason is DropReason.PORT_RECLAIMED and vm.reclaimed:
+        return
+    known = _REFUSALS.get(reason)
+    if known is not None and drops.count < known.least:
+        return
+    profile = facts.profile
+    words = {
+        "vm": vm.name,
+        "destination": drops.destination,
+        "profile": profile.name,
+        "idle": duration(profile.idle_timeout),
+        "idle_real": duration(profile.idle_timeout / facts.scale),
+        "room": profile.snat_port_count // profile.ports_per_vm(profile.default_outbound_pool_size),
+    }
+    yield Finding(
+        INFORMATION if known is None else known.severity,
+        vm.name,
+        f"Packets of {vm.name} are refused: {reason.value}"
+        if known is None
+        else known.title.format(**words),
+        f"At least {_packets(drops.count, facts)} were dropped, the last one {drops.protocol} to "
+        f"{drops.destination}. {reason.sentence}",
+        () if known is None else (known.advice.format(**words),),
+        {"reason": reason.value, "packets": drops.count, "destination": drops.destination},
+    )
+
+
+def _packets(number: int, facts: Facts) -> str:
+    return f"{count(number, 'packet')} in the last {duration(facts.events_window)}"

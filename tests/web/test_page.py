@@ -1,0 +1,222 @@
+"""What the page shows of a gateway at work, against what the API says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import expect
+
+from tests.netns.gateway import DEFAULT, FRONTENDS, Gateway
+from tests.netns.topology import SERVER, SERVER2, eventually
+from tests.web.browser import PATIENCE, Visit
+
+Begin = Callable[..., Visit]
+
+
+def column(visit: Visit, number: int) -> list[str]:
+    return visit.find(f"#flow-rows td:nth-child({number})").all_inner_texts()
+
+
+def test_the_flows_are_the_apis(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    seen.open()
+    flows = town.flows()
+    seen.shows("#flow-count", f"{len(flows)} shown")
+    expect(seen.find("#flow-rows tr")).to_have_count(len(flows), timeout=PATIENCE)
+    rows = seen.find("#flow-rows tr").all_inner_texts()
+    for flow in flows:
+        public = flow["public"]
+        private, remote = (
+            f"{flow[side]['ip']}:{flow[side]['port']}" for side in ("private", "remote")
+        )
+        texts = (flow["protocol"], flow["vm"], private, remote, f"{public['ip']}:{public['port']}")
+        assert any(all(text in row for text in texts) for row in rows), flow
+
+
+def test_flows_are_searched_and_sorted_by_the_api(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    page.get_by_label("Search").fill(SERVER2)
+    toward = [flow for flow in town.flows() if flow["remote"]["ip"] == SERVER2]
+    seen.shows("#flow-count", f"{len(toward)} shown, {len(town.flows())} in all")
+    assert set(column(seen, 6)) == {f"{SERVER2}:7"}
+    assert any(f"match={SERVER2}" in url for url in seen.requests)
+    page.get_by_role("button", name="Clear").click()
+    seen.shows("#flow-count", f"{len(town.flows())} shown")
+
+    page.get_by_role("button", name="VM", exact=True).click()
+    seen.has("#flow-head th:nth-child(3)", "aria-sort", "ascending")
+    eventually(lambda: column(seen, 3), lambda vms: vms == sorted(vms))
+    page.get_by_role("button", name="VM", exact=True).click()
+    seen.has("#flow-head th:nth-child(3)", "aria-sort", "descending")
+    eventually(lambda: column(seen, 3), lambda vms: vms[0] == "vm3" and vms == sorted(vms)[::-1])
+
+    page.get_by_label("Search").fill("no such thing")
+    seen.shows("#flows-empty", "No flow matches.")
+    page.get_by_label("Search").fill("")
+    page.get_by_label("State").select_option("Opening")
+    seen.shows("#flow-count", "0 shown")
+    page.get_by_label("State").select_option("Established")
+    page.get_by_label("Rows").select_option("25")
+    seen.shows("#flow-count", "25 of ")
+    expect(seen.find("#flow-rows tr")).to_have_count(25, timeout=PATIENCE)
+
+
+def test_rates_and_totals_of_real_traffic(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    vm2 = town.net.client("vm2")
+    vm2.keep_asking(SERVER)
+    try:
+        page.get_by_label("Protocol").first.select_option("Udp")
+        row = seen.find("#flow-rows tr").first
+        expect(row).to_contain_text("vm2", timeout=PATIENCE)
+        for cell in (8, 9):  # out, in
+            expect(row.locator(f"td:nth-child({cell})")).to_have_text(
+                re.compile(r"^[1-9][\d.]* [kM]bit/s$"), timeout=PATIENCE
+            )
+        expect(seen.find("#figures")).to_contain_text(
+            re.compile(r"Out[\d.]+[kM]bit/s"), timeout=PATIENCE
+        )
+        seen.has("#plots canvas >> nth=1", "aria-valuetext", re.compile(r": [1-9][\d,]* a second$"))
+        seen.shows("#busiest-rows", f"{SERVER}:7")
+    finally:
+        vm2.stop()
+
+
+def test_ports_destinations_rules_and_drops(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    for vm, public in (("vm1", DEFAULT), ("vm2", FRONTENDS[0])):
+        card = f".pool[data-vm='{vm}'][data-public-ip='{public}'][data-protocol='Tcp']"
+        record = next(
+            record
+            for record in town._list("ports", "--vm", vm)
+            if (record["publicIp"], record["protocol"]) == (public, "Tcp")
+        )
+        seen.shows(f"{card} .use", f"{record['used']}of {record['allocated']:,} in use")
+    seen.shows("#busiest-rows", f"{SERVER2}:7")
+    seen.shows("#rule-rows", "web-nsg / no-smtpDeny out")
+    seen.shows("#drop-rows", "Denied by security rule")
+    hits = next(rule["hits"] for rule in town._list("nsg") if rule["name"].endswith("no-smtp"))
+    row = seen.find(
+        "#rule-rows tr",
+    ).filter(has_text="no-smtp")
+    assert int(row.locator("td").nth(2).inner_text()) <= hits
+    # a card's flows, a destination's flows
+    page.get_by_role("button", name="Flows of vm1").first.click()
+    eventually(lambda: set(column(seen, 3)), lambda vms: vms == {"vm1"})
+    page.get_by_role("button", name=f"Flows toward {SERVER2}:7").click()
+    eventually(lambda: set(column(seen, 6)), lambda remotes: remotes == {f"{SERVER2}:7"})
+
+
+def test_pools_beyond_the_first_are_shown_when_asked_for(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    every = len(town._list("ports"))
+    expect(seen.find(".pool")).to_have_count(6, timeout=PATIENCE)
+    more = page.get_by_role("button", name=f"Show {every - 6} more")
+    assert more.get_attribute("aria-expanded") == "false"
+    more.click()
+    expect(seen.find(".pool")).to_have_count(every, timeout=PATIENCE)
+    seen.has(".pool[data-vm='idle'] >> nth=0", "data-level", "unused")
+    page.get_by_role("button", name="Show fewer").click()
+    expect(seen.find(".pool")).to_have_count(6, timeout=PATIENCE)
+
+
+def explained(town: Gateway, *arguments: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(town.cli("explain", *arguments, "--json").stdout)
+    return answer
+
+
+def test_explain_both_directions(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    form = page.locator("#explain-form")
+    explain = form.get_by_role("button", name="Explain")
+    form.get_by_label("VM").fill("vm1")
+    form.get_by_label("To", exact=True).fill(SERVER)
+    form.get_by_label("To port").fill("25")
+    explain.click()
+    answer = explained(town, "--vm", "vm1", "--to", f"{SERVER}:25/tcp")
+    seen.shows("#explain-answer .verdict", f"Denied{answer['reason']}")
+    seen.shows("#explain-answer", "Deny by no-smtp of web-nsg, subnet")
+
+    form.get_by_label("To port").fill("443")
+    explain.click()
+    answer = explained(town, "--vm", "vm1", "--to", f"{SERVER}:443/tcp")
+    seen.shows("#explain-answer .verdict", f"Allowed{answer['reason']}")
+    seen.shows("#explain-answer", "default outbound access")
+    (candidate,) = answer["candidates"]
+    seen.shows("#explain-answer td >> nth=0", candidate["publicIp"])
+    seen.shows("#explain-answer td >> nth=1", f"{candidate['portsFree']:,} free")
+
+    flow = town.flows("--vm", "vm1")[0]
+    form.get_by_label("Source port").fill(str(flow["private"]["port"]))
+    form.get_by_label("To port").fill("7")
+    explain.click()
+    seen.shows("#explain-answer", f"It belongs to live flow {flow['id']}.")
+
+    form.get_by_label("ICMP").check()
+    assert form.get_by_label("To port").is_hidden()
+    explain.click()
+    answer = explained(town, "--vm", "vm1", "--to", f"{SERVER}/icmp")
+    seen.shows("#explain-answer .verdict", f"Dropped{answer['reason']}")
+
+    form.get_by_label("Inbound").check()
+    form.get_by_label("TCP").check()
+    assert form.get_by_label("VM").is_hidden()
+    form.get_by_label("From", exact=True).fill(SERVER)
+    form.get_by_label("From port").fill("50000")
+    form.get_by_label("To public IP").fill(DEFAULT)
+    form.get_by_label("To port").fill("1024")
+    explain.click()
+    answer = explained(
+        town, "--inbound", "--from", f"{SERVER}:50000", "--to", f"{DEFAULT}:1024/tcp"
+    )
+    seen.shows("#explain-answer .verdict", answer["reason"])
+
+    form.get_by_label("To public IP").fill("nonsense")
+    explain.click()
+    seen.shows("#explain-answer .problem", "is neither IP:PORT/tcp")
+    form.get_by_label("Outbound").check()
+    form.get_by_label("VM").fill("vm9")
+    form.get_by_label("To", exact=True).fill(SERVER)
+    explain.click()
+    seen.shows("#explain-answer .problem", "did you mean vm")
+    # the browser tells of an answer that is not 200; that is all it may complain about
+    assert len(seen.complaints) == 2
+    assert all("404" in line or "400" in line for line in seen.complaints)
+    seen.complaints.clear()
+
+
+MARKUP = "<img src=x onerror=\"document.title='run'\"><b>bold</b>"
+
+
+def test_data_is_text_whatever_it_says(town: Gateway, visit: Begin) -> None:
+    """Names cannot have markup in them; should one ever, it is shown as it is."""
+    seen = visit()
+    status = town.status() | {"profile": MARKUP, "version": MARKUP}
+    seen.page.route("**/v1/status*", lambda route: route.fulfill(json=status))
+    event = {
+        "time": "2026-01-31T12:00:00.000Z", "category": MARKUP, "operationName": MARKUP, "level": "Error",
+        "resource": MARKUP, "properties": {MARKUP: MARKUP, "vm": MARKUP},
+    }  # fmt: skip
+    seen.page.route(
+        "**/v1/events*",
+        lambda route: route.fulfill(body=json.dumps(event), content_type="application/x-ndjson"),
+    )
+    seen.page.route(
+        "**/v1/diagnose*",
+        lambda route: route.fulfill(json={"findings": [
+            {"severity": MARKUP, "vm": MARKUP, "title": MARKUP, "text": MARKUP, "advice": [MARKUP]}
+        ]}),
+    )  # fmt: skip
+    page = seen.open()
+    for place in ("#where", "#event-list", "#findings", "#about"):
+        seen.shows(place, "<b>bold</b>")
+    assert page.locator("img").count() == 0
+    assert "run" not in page.title()

@@ -1,0 +1,206 @@
+"""Whether everybody can read and use the page: any width, any theme, without a mouse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.netns.gateway import Gateway
+from tests.netns.topology import SERVER, eventually
+from tests.web.browser import PATIENCE, Visit
+
+Begin = Callable[..., Visit]
+
+# What sticks out at the right, but for what is in a box of its own that scrolls.
+STICKING_OUT = """() => [...document.querySelectorAll("body *")]
+  .filter(node => !node.closest(".scroll table, .hidden, .skip, datalist") && node.getClientRects().length > 0)
+  .filter(node => node.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .map(node => node.outerHTML.slice(0, 80))"""
+
+# Text whose contrast to what is behind it is below WCAG 2's level AA (1.4.3).
+HARD_TO_READ = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const behind = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = rgba(getComputedStyle(at).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const bad = [], seen = new Set();
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+    if (!own || node.getClientRects().length === 0 || node.closest(".hidden, datalist, option")) continue;
+    const style = getComputedStyle(node);
+    const size = parseFloat(style.fontSize), bold = style.fontWeight >= 700;
+    const [a, b] = [luminance(rgba(style.color)), luminance(behind(node))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < (size >= 24 || (bold && size >= 18.66) ? 3 : 4.5)) {
+      bad.push(`${contrast.toFixed(2)} ${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 30)}`);
+    }
+    seen.add(style.color);
+  }
+  return [bad, seen.size];
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 768, 1400])
+def test_nothing_sticks_out(visit: Begin, width: int) -> None:
+    seen = visit(viewport={"width": width, "height": 740})
+    page = seen.open()
+    expect(seen.find("#flow-rows tr").first).to_be_visible(timeout=PATIENCE)
+    page.locator("#explain-form [name=vm]").fill("vm1")
+    page.locator("#explain-form [name=to]").fill(SERVER)
+    page.locator("#explain-form button").click()
+    seen.shows("#explain-answer", "Allowed")
+    assert page.evaluate(STICKING_OUT) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # the table does, in its box
+    box = page.locator("#flows .scroll")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth") is (width < 1000)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_has_contrast(visit: Begin, theme: str) -> None:
+    seen = visit(color_scheme=theme)
+    page = seen.open()
+    expect(seen.find("#flow-rows tr").first).to_be_visible(timeout=PATIENCE)
+    seen.shows("#rule-rows", "Deny out")
+    bad, colours = page.evaluate(HARD_TO_READ)
+    assert bad == []
+    assert colours > 4
+    # and with somebody exhausted, as that looks
+    page.evaluate("""() => {
+      for (const [index, level] of ["exhausted", "near"].entries()) {
+        const card = document.querySelectorAll(".pool")[index];
+        card.dataset.level = level;
+        card.querySelector(".level").dataset.level = level;
+      }
+      document.getElementById("alarm").hidden = false;
+      document.getElementById("alarm").innerHTML = "<a href='#ports'>vm1: Tcp ports exhausted</a>";
+      document.getElementById("connection").dataset.state = "lost";
+    }""")
+    assert page.evaluate(HARD_TO_READ)[0] == []
+
+
+def test_dark_and_light_by_system_and_by_choice(visit: Begin) -> None:
+    seen = visit(color_scheme="dark")
+    page = seen.open()
+
+    def ground() -> int:
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", colour)[:3]))
+
+    def plotted() -> str:
+        return page.locator(".pool canvas").first.evaluate("canvas => canvas.toDataURL()")
+
+    assert ground() < 150
+    page.emulate_media(color_scheme="light")
+    assert ground() > 600
+    page.get_by_label("Dark").check()
+    assert ground() < 150
+    dark = plotted()
+    page.reload()
+    seen.shows("#connection", "Live")
+    assert ground() < 150
+    assert page.get_by_label("Dark").is_checked()
+    page.get_by_label("Light").check()
+    assert ground() > 600
+    eventually(plotted, lambda picture: picture != dark)
+
+
+FOCUSED = """() => {
+  const node = document.activeElement, style = getComputedStyle(node);
+  const shown = node.matches("input[type=radio]") ? getComputedStyle(node.nextElementSibling) : style;
+  return [
+    node === document.body ? "BODY" : node.id || node.name || node.textContent.trim() || node.getAttribute("aria-label") || node.tagName,
+    shown.outlineStyle !== "none" && parseFloat(shown.outlineWidth) >= 2,
+    node.getClientRects().length > 0,
+  ];
+}"""
+
+
+def test_everything_is_reached_by_keyboard(visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    expect(seen.find("#flow-rows tr").first).to_be_visible(timeout=PATIENCE)
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUSED)[0] == "Skip to the SNAT ports"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "ports"
+
+    page.goto("about:blank")
+    seen.open()
+    expect(seen.find("#flow-rows tr").first).to_be_visible(timeout=PATIENCE)
+    names: list[str] = []
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        name, outlined, visible = page.evaluate(FOCUSED)
+        if name == "BODY" or (names and name == names[0]):
+            break
+        assert outlined, name
+        assert visible, name
+        names.append(name)
+    for wanted in ("Ports", "Explain", "range", "theme", "match", "protocol", "limit", "flow-freeze",
+                   "Clear", "VM", "Expires", "vm", "to", "toPort", "event-list"):  # fmt: skip
+        assert wanted in names, names
+    assert sum("Flows" in name for name in names) >= 2
+
+
+def test_plots_tell_their_values_to_the_keyboard(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    canvas = page.get_by_role("slider", name="vm1 Tcp ports")
+    canvas.focus()
+    eventually(
+        lambda: canvas.evaluate("c => Number(c.ariaValueNow) || c.getAttribute('aria-valuenow')")
+    )
+    page.keyboard.press("Home")
+    eventually(lambda: int(canvas.get_attribute("aria-valuenow") or 0), lambda now: now < -2)
+    first = canvas.get_attribute("aria-valuetext") or ""
+    assert re.fullmatch(r"\d\d:\d\d:\d\d: [\d,]+ of 1,024", first)
+    page.keyboard.press("ArrowRight")
+    eventually(lambda: canvas.get_attribute("aria-valuetext"), lambda text: text != first)
+    page.keyboard.press("Escape")
+    eventually(lambda: canvas.get_attribute("aria-valuenow"), lambda now: now == "0")
+
+
+def test_landmarks_labels_and_headers(visit: Begin) -> None:
+    seen = visit()
+    page = seen.open()
+    assert page.locator("html").get_attribute("lang") == "en"
+    for landmark in ("banner", "main", "contentinfo", "search", "navigation"):
+        assert page.get_by_role(landmark).count() == 1, landmark
+    assert page.locator("h1").count() == 1
+    for name in ("SNAT ports", "Events", "Gateway traffic", "Flows", "Top destinations",
+                 "Security rule hits", "Packets dropped", "Explain"):  # fmt: skip
+        assert page.get_by_role("region", name=name).count() >= 1, name
+        assert page.get_by_role("heading", name=name).count() == 1, name
+    unnamed = page.evaluate("""() => [...document.querySelectorAll("input, select, button, canvas")]
+      .filter(node => node.getClientRects().length > 0)
+      .filter(node => !(node.labels?.[0]?.textContent || node.textContent || node.ariaLabel).trim())
+      .map(node => node.outerHTML)""")
+    assert unnamed == []
+    loose = page.evaluate(
+        "[...document.querySelectorAll('th')].filter(th => th.scope !== 'col').length"
+    )
+    assert loose == 0
+    assert page.locator("#announcement").get_attribute("aria-live") == "polite"
+    repeated = page.evaluate("""() => {
+      const ids = [...document.querySelectorAll("[id]")].map(node => node.id);
+      return ids.filter((id, index) => ids.indexOf(id) !== index);
+    }""")
+    assert repeated == []
