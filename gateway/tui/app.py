@@ -195,9 +195,7 @@ class Top(App[None]):
         if sample is None:
             return
         room = self.size.width
-        figures = summary.figures(sample)
-        figures.append(f"   {sample['time'][11:19]}Z", "dim")
-        self._below("#figures").update(figures)
+        self._below("#figures").update(summary.figures(sample))
         self._below("#losses").update(summary.losses(sample))
         shown = summary.shown(sample, self._query)
         if self._paused:
