@@ -3,7 +3,7 @@
 The engine gives up the capabilities to change users and to signal other users' processes. This
 small process, forked before anything else, keeps exactly those and does two things when the engine
 says so: start the API process (handing it the sockets that came with the order) in place of the one
-before, and run ``python -m gateway.model FILE`` for a reload. It reads its orders from the engine
+before, and run ``python -m gateway.model`` for a reload. It reads its orders from the engine
 alone.
 
 When the engine is gone, however it went, the order channel ends: the warden kills the API process
@@ -43,16 +43,16 @@ class Warden:
         self._orders = orders
 
     @classmethod
-    def fork(cls, api_main: ApiMain, user: tuple[int, int], file: Path | None) -> Warden:
-        """Start the warden. ``user`` (user, group) is whom the API process runs as; ``file`` the
-        only configuration that will ever be read."""
+    def fork(cls, api_main: ApiMain, user: tuple[int, int], reading: list[str] | None) -> Warden:
+        """Start the warden. ``user`` (user, group) is whom the API process runs as; ``reading`` the
+        arguments of ``gateway.model``: no other configuration will ever be read."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             ours.close()
             status = 1
             try:
-                _Keeper(theirs, api_main, user, file).run()
+                _Keeper(theirs, api_main, user, reading).run()
                 status = 0
             finally:
                 os._exit(status)
@@ -100,12 +100,16 @@ class _Keeper:
     """The warden's own side."""
 
     def __init__(
-        self, orders: socket.socket, api_main: ApiMain, user: tuple[int, int], file: Path | None
+        self,
+        orders: socket.socket,
+        api_main: ApiMain,
+        user: tuple[int, int],
+        reading: list[str] | None,
     ) -> None:
         self._user = user
         self._orders = orders
         self._api_main = api_main
-        self._file = file
+        self._reading = reading
         self._api: int | None = None
         self._reader: subprocess.Popen[bytes] | None = None
 
@@ -136,8 +140,8 @@ class _Keeper:
         if order == _START_API and len(descriptors) in (3, 4):
             self._end_api()
             self._api = self._start_api(*descriptors)
-        elif order == _READ_CONFIGURATION and len(descriptors) == 1 and self._file is not None:
-            self._read(self._file, descriptors[0])
+        elif order == _READ_CONFIGURATION and len(descriptors) == 1 and self._reading is not None:
+            self._read(self._reading, descriptors[0])
 
     def _start_api(self, api: int, control: int, directory: int, http: int | None = None) -> int:
         parent = os.getpid()
@@ -169,12 +173,12 @@ class _Keeper:
             sys.stderr.flush()
             os._exit(status)
 
-    def _read(self, file: Path, output: int) -> None:
+    def _read(self, reading: list[str], output: int) -> None:
         package = Path(__file__).resolve().parents[2]
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
         self._end_reader()
         # -P: modules come from where this program's do, never from the current directory
-        command = [sys.executable, "-P", "-m", "gateway.model", str(file)]
+        command = [sys.executable, "-P", "-m", "gateway.model", *reading]
         with contextlib.suppress(OSError):  # nothing printed: the engine reports that
             self._reader = subprocess.Popen(
                 command,
