@@ -88,7 +88,7 @@ class Daemon:
                 *lines, rest = (rest + piece).split(b"\n")
                 yield from map(json.loads, lines)
             if rest:
-                raise Failure([self._reason(http.client.IncompleteRead(rest))])
+                raise Failure([reason(self._path, http.client.IncompleteRead(rest))])
 
     @contextmanager
     def stream(self, target: str, query: Mapping[str, str]) -> Iterator[Stream]:
@@ -108,10 +108,10 @@ class Daemon:
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise Failure([self._reason(error)]) from error
+            raise Failure([reason(self._path, error)]) from error
         if response.status != 200:
             with closing(connection):
-                raise Failure(_problems(response.status, self._read(response, None)))
+                raise Failure(problems_in(response.status, self._read(response, None)))
         return response
 
     def _read(self, response: http.client.HTTPResponse, piece: int | None) -> bytes:
@@ -119,33 +119,36 @@ class Daemon:
         try:
             return response.read() if piece is None else response.read1(piece)
         except (OSError, http.client.HTTPException) as error:
-            raise Failure([self._reason(error)]) from error
+            raise Failure([reason(self._path, error)]) from error
 
-    def _reason(self, error: OSError | http.client.HTTPException) -> str:
-        if isinstance(error, TimeoutError):
-            return (
-                f"the daemon on {self._path} takes the request and does not answer: it is stopped, "
-                "or overloaded"
-            )
-        if isinstance(error, PermissionError):
-            return f"{self._path}: permission denied; use sudo, or join the group snatgw"
-        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-            return (
-                f"no daemon answers on {self._path}; is `snatgw run` running? "
-                "Another socket is named with --api or $SNATGW_API"
-            )
-        if isinstance(error, OSError) and error.errno in (errno.ENOTSOCK, errno.EPROTOTYPE):
-            return f"{self._path} is not a daemon's socket"
-        if isinstance(error, http.client.HTTPException | ConnectionError):
-            return f"the daemon on {self._path} ended while it answered"
-        return f"{self._path}: {error.strerror or error}"
+
+def reason(path: str, error: OSError | http.client.HTTPException) -> str:
+    """Why the daemon on ``path`` does not answer, and what to do."""
+    if isinstance(error, TimeoutError):
+        return (
+            f"the daemon on {path} takes the request and does not answer: it is stopped, "
+            "or overloaded"
+        )
+    if isinstance(error, PermissionError):
+        return f"{path}: permission denied; use sudo, or join the group snatgw"
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return (
+            f"no daemon answers on {path}; is `snatgw run` running? "
+            "Another socket is named with --api or $SNATGW_API"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOTSOCK, errno.EPROTOTYPE):
+        return f"{path} is not a daemon's socket"
+    if isinstance(error, http.client.HTTPException | ConnectionError):
+        return f"the daemon on {path} ended while it answered"
+    return f"{path}: {error.strerror or error}"
 
 
 def _full(target: str, query: Mapping[str, str]) -> str:
     return f"{target}?{urlencode(query)}" if query else target
 
 
-def _problems(status: int, body: bytes) -> list[str]:
+def problems_in(status: int, body: bytes) -> list[str]:
+    """The sentences in an answer that is not 200."""
     try:
         problems = json.loads(body)["problems"]
     except (ValueError, KeyError, TypeError):

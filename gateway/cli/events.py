@@ -51,17 +51,23 @@ def events(follow: bool, since: str | None, limit: str | None, as_json: bool, ap
 
 def sentence(event: dict[str, Any]) -> str:
     """An event as a line for people."""
+    return f"{event['time']}  {event['level']:<13}  {in_words(event)}"
+
+
+def in_words(event: dict[str, Any]) -> str:
+    """What happened, without when."""
     properties = event["properties"]
-    return f"{event['time']}  {event['level']:<13}  {_what(event, properties)}"
-
-
-def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
-    if event["category"] == "LoadBalancerAlertEvent":
+    if properties.get("eventDescription") == "Ports exhausted":
         public = properties["eventProperties"]["public ip address"]
         return (
             f"{properties['eventDescription']}: {properties['vm']} has no {properties['protocol']} "
             f"port left on {public} toward {endpoint(properties['remote'])}"
             f"{_times(properties['count'])}"
+        )
+    if properties.get("HealthEventType") == "HighSnatPortUsage":
+        return (
+            f"{properties['vm']} uses {properties['used']} of its {properties['allocated']} "
+            f"{properties['protocol']} ports on {properties['Frontend Ip']}"
         )
     operation = event["operationName"]
     if operation == "PacketsDropped":
@@ -77,6 +83,8 @@ def _what(event: dict[str, Any], properties: dict[str, Any]) -> str:
             f"{properties['ports']} SNAT ports of {properties['vm']} on {properties['publicIp']} "
             f"were taken back; {properties['flowsBroken']} flows broken"
         )
+    if operation == "FlowsEnded":
+        return f"{properties['flows']} flows ended: {properties['reason']}"
     lines = properties.get("changes", properties.get("problems"))
     if lines is not None:
         refused = properties.get("refusedFlows", 0)

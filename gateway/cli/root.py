@@ -10,7 +10,8 @@ import click
 from gateway import __version__
 from gateway.cli.options import INTERRUPTED, ApiPath
 
-# name: (where the command is, its line in the list). The lab is a face of its own, mounted here.
+# name: (where the command is, its line in the list). The lab and the terminal view are faces of
+# their own, mounted here.
 COMMANDS = {
     "run": ("gateway.cli.run:run", "Run the gateway in the foreground."),
     "check": ("gateway.cli.check:check", "Validate a configuration, and probe this host."),
@@ -21,6 +22,7 @@ COMMANDS = {
     "diagnose": ("gateway.cli.diagnose:diagnose", "What is wrong, and what to do about it."),
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
+    "top": ("gateway.tui.command:top", "Flows, SNAT ports and events on a whole screen, live."),
     "capture": ("gateway.cli.capture:capture", "Packets of both sides, as pcapng."),
     "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),
     "import": ("gateway.cli.importing:import_", "Azure's JSON to a configuration."),

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gateway.core.allotment import Machine
 from gateway.core.balancer import Balancer, Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
 from gateway.core.nsg import Decision, FiveTuple, Judgement, Policy
-from gateway.core.outbound import Machine, Outbound
+from gateway.core.outbound import Outbound
 from gateway.core.packet import ECHO_REPLY, ECHO_REQUEST, ICMP_QUERIES, PacketView
 from gateway.core.scope import AddressScope
 from gateway.core.tcp import is_opening
@@ -172,11 +173,14 @@ class Admission:
     def _refusal_of_protocol(self, view: PacketView, machine: Machine) -> DropReason | None:
         """Why the VM's method does not take this packet's protocol; None if it does."""
         protocol = view.protocol
-        if machine.method is None:
-            return DropReason.NO_OUTBOUND_METHOD
+        method = machine.method_of(protocol)
+        if method is None:
+            if machine.method is None:
+                return DropReason.NO_OUTBOUND_METHOD
+            return DropReason.PROTOCOL_WITHOUT_RULE
         if protocol in (TCP, UDP):
             return None
-        direct = machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP
+        direct = method is Method.INSTANCE_LEVEL_PUBLIC_IP
         if protocol != ICMP:
             return None if direct else DropReason.PROTOCOL_NOT_SUPPORTED
         if view.kind not in ICMP_QUERIES:

@@ -19,8 +19,9 @@ from hashlib import blake2b
 from random import Random
 from typing import NamedTuple
 
+from gateway.core.allotment import Machine
 from gateway.core.flow import PORTS, TCP, UDP, Flow
-from gateway.core.outbound import Machine, Outbound
+from gateway.core.outbound import Outbound
 from gateway.model.configuration import Configuration, InboundNatRule, LoadBalancer
 from gateway.model.profile import Method
 

@@ -11,10 +11,10 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.admission import Admitted, Refused
+from gateway.core.allotment import Machine
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.nsg import Judgement
-from gateway.core.outbound import Machine
 from gateway.core.packet import ECHO_REQUEST, PacketView
 from gateway.core.tcp import SYN_FLAG, Side
 from gateway.model.profile import Method
@@ -58,7 +58,8 @@ def explain_outbound(
     answer = engine.admission.outbound(view, count=False, keep=False)
     if isinstance(answer, Refused):
         machine = engine.outbound.peek(view.source)
-        return _document(answer, machine.method, _candidates(engine, machine, view), None)
+        method = machine.method_of(number)
+        return _document(answer, method, _candidates(engine, machine, view), None)
     machine = answer.machine
     candidates = _candidates(engine, machine, view)
     if engine.flows.is_full:
@@ -67,7 +68,7 @@ def explain_outbound(
         answer = Refused(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
     elif view.destination in engine.outbound.addresses:
         return _hairpin(engine, answer, view, candidates, None)
-    return _document(answer, machine.method, candidates, None)
+    return _document(answer, machine.method_of(number), candidates, None)
 
 
 def explain_inbound(
@@ -158,24 +159,23 @@ def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict
 
     ``portsFree`` None: no port is needed.
     """
-    if machine.method is None:
+    method = machine.method_of(view.protocol)
+    if method is None:
         return []
-    if machine.instance is not None and machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP:
+    if machine.instance is not None and method is Method.INSTANCE_LEVEL_PUBLIC_IP:
         return [{"publicIp": str(IPv4Address(machine.instance)), "portsFree": None}]
     if view.protocol not in (TCP, UDP, ICMP):
         return []
-    if machine.allotments:
-        destination = engine.translation.destination(view.protocol, view.key)
-        return [
-            {
-                "publicIp": str(IPv4Address(allotment.address)),
-                "portsFree": allotment.pools[view.protocol].free_toward(destination),
-            }
-            for allotment in machine.allotments
-        ]
+    destination = engine.translation.destination(view.protocol, view.key)
+    offers = [
+        (allotment.address, allotment.pools[view.protocol].free_toward(destination))
+        for allotment in machine.allotments
+        if view.protocol in allotment.pools
+    ]
+    if not offers:
+        offers = engine.outbound.default_offers()
     return [
-        {"publicIp": str(IPv4Address(address)), "portsFree": ports}
-        for address, ports in engine.outbound.default_offers()
+        {"publicIp": str(IPv4Address(address)), "portsFree": ports} for address, ports in offers
     ]
 
 
@@ -212,7 +212,7 @@ def _hairpin(
         answer = arriving._replace(judgements=judgements)
     else:
         answer = Admitted(machine, judgements)
-    document = _document(answer, machine.method, candidates, None)
+    document = _document(answer, machine.method_of(view.protocol), candidates, None)
     document["reason"] = f"{document['reason']} Hairpin: {HAIRPIN_CAVEAT}."
     return document
 

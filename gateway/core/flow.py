@@ -15,6 +15,7 @@ protocol, so that one pair of dicts holds them all.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.accounting import Traffic
@@ -22,8 +23,8 @@ from gateway.core.tcp import CLOSING, ENDED, State
 from gateway.model.profile import Method
 
 if TYPE_CHECKING:
+    from gateway.core.allotment import Machine
     from gateway.core.nsg import Judgement
-    from gateway.core.outbound import Machine
     from gateway.core.ports import PortPool
     from gateway.core.timers import Bucket
 
@@ -34,9 +35,8 @@ PORTS = tuple(number.to_bytes(2, "big") for number in range(1 << 16))
 NUMBERS = tuple(range(1 << 16))
 """The numbers of 16 bits, likewise: an object of its own for each would be memory, and a miss."""
 
-# A listing writes three addresses for every flow, between packets: an IPv4Address takes four times
-# as long.
-_dotted = "{}.{}.{}.{}".format
+_original = Struct("!8B2H").unpack_from  # private, remote, private port, remote port
+_public = Struct("!4x4B2xH").unpack_from  # of a reply key: public, public port
 
 
 class Flow:
@@ -280,30 +280,34 @@ class FlowTable:
 
 
 def record(flow: Flow, now: float) -> FlowRecord:
-    """The listing's view of a flow at Azure time ``now``."""
-    original, reply = flow.original, flow.reply
-    word = int.from_bytes
-    untranslated = flow.method is Method.VIRTUAL_NETWORK
+    """The listing's view of a flow at Azure time ``now``.
+
+    It is made for every flow of a listing, between packets: two look-ups of bytes and no keyword
+    take a third of the time that the same takes with address objects and names.
+    """
+    a, b, c, d, e, f, g, h, private_port, remote_port = _original(flow.original)
+    i, j, k, m, public_port = _public(flow.reply)
+    expires_in = flow.last_seen + flow.timeout - now
     return FlowRecord(
-        id=flow.id,
-        protocol=flow.protocol,
-        state=flow.state_name,
-        direction="Inbound" if flow.inbound else "Outbound",
-        method=flow.method.value,
-        vm=flow.machine.name,
-        private_ip=_dotted(*original[0:4]),
-        private_port=word(original[8:10], "big"),
-        public_ip=None if untranslated else _dotted(*reply[4:8]),
-        public_port=word(reply[10:12], "big"),
-        remote_ip=_dotted(*original[4:8]),
-        remote_port=word(original[10:12], "big"),
-        packets_out=flow.packets_out,
-        bytes_out=flow.bytes_out,
-        packets_in=flow.packets_in,
-        bytes_in=flow.bytes_in,
-        age=now - flow.created,
-        idle=now - flow.last_seen,
-        expires_in=max(0.0, flow.last_seen + flow.timeout - now),
-        awaiting_removal=flow.awaiting_removal,
-        offloaded=flow.offloaded,
+        flow.id,
+        flow.protocol,
+        flow.state_name,
+        "Inbound" if flow.inbound else "Outbound",
+        flow.method.value,
+        flow.machine.name,
+        f"{a}.{b}.{c}.{d}",
+        private_port,
+        None if flow.method is Method.VIRTUAL_NETWORK else f"{i}.{j}.{k}.{m}",
+        public_port,
+        f"{e}.{f}.{g}.{h}",
+        remote_port,
+        flow.packets_out,
+        flow.bytes_out,
+        flow.packets_in,
+        flow.bytes_in,
+        now - flow.created,
+        now - flow.last_seen,
+        expires_in if expires_in > 0.0 else 0.0,
+        flow.awaiting_removal,
+        flow.offloaded,
     )

@@ -39,6 +39,7 @@ class Destination:
     before: int = 0  # ports held at the first look
     held: int = 0
     opening: int = 0
+    unanswered: int = 0  # of these, older than UNANSWERED
     busy: int = 0
     half_closed: int = 0
     closed: int = 0  # by FINs from both sides
@@ -77,6 +78,7 @@ class Destination:
             self.spans.append((record.age, 0.0 if still_open else record.idle))
         if state == "Opening":
             self.opening += 1
+            self.unanswered += record.age >= UNANSWERED
         elif state == "Closing":
             self.half_closed += 1
         elif state == "CoolDown" and record.idle + record.expires_in > profile.rst_hold + 1:
@@ -114,7 +116,7 @@ class Supply:
 
 @dataclass
 class Unanswered:
-    """Flows of one protocol that got no answer in UNANSWERED seconds."""
+    """TCP connections that got no answer in UNANSWERED seconds."""
 
     count: int = 0
     oldest: float = 0.0
@@ -169,7 +171,7 @@ class VirtualMachine:
     machine: MachineRecord
     flows: int = 0
     supplies: dict[str, Supply] = field(default_factory=dict)
-    unanswered: dict[str, Unanswered] = field(default_factory=dict)
+    unanswered: Unanswered = field(default_factory=Unanswered)
     drops: list[Drops] = field(default_factory=list)
     exhausted: dict[str, Exhausted] = field(default_factory=dict)  # the last, by protocol
     reclaimed: list[Reclaimed] = field(default_factory=list)
@@ -251,8 +253,8 @@ class Gatherer:
         if record.direction == "Inbound" or record.method == Method.VIRTUAL_NETWORK:
             return
         protocol = protocol_name(record.protocol)
-        if record.state == "Opening" and record.age >= UNANSWERED:
-            vm.unanswered.setdefault(protocol, Unanswered()).add(record)
+        if protocol == "Tcp" and record.state == "Opening" and record.age >= UNANSWERED:
+            vm.unanswered.add(record)
         supply = vm.supplies.get(protocol)
         if supply is None or record.public_ip not in supply.publics:
             return

@@ -19,6 +19,7 @@ from gateway.daemon.diagnosis_findings import (
     be,
     count,
     duration,
+    endpoint,
     listed,
 )
 
@@ -69,8 +70,8 @@ def _no_way_out(vm: VirtualMachine, facts: Facts) -> Finding:
 
 
 def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
-    waiting = vm.unanswered.get("Tcp")
-    if waiting is None or waiting.count < FEW:
+    waiting = vm.unanswered
+    if waiting.count < FEW:
         return
     ((ip, port), number), *_ = waiting.remotes.most_common(1)
     supply = vm.supplies.get("Tcp")
@@ -109,26 +110,30 @@ def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Findin
 
 
 def _unanswered_datagrams(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
-    waiting, supply = vm.unanswered.get("Udp"), vm.supplies.get("Udp")
-    if waiting is None or supply is None or not supply.allocated:
+    supply = vm.supplies.get("Udp")
+    busiest = None if supply is None else supply.busiest
+    if supply is None or busiest is None:
         return
-    if waiting.count < MANY_DATAGRAMS * supply.allocated:
+    if not busiest.unanswered or busiest.unanswered < MANY_DATAGRAMS * supply.allocated:
         return
-    ((ip, port), number), *_ = waiting.remotes.most_common(1)
+    remote = endpoint(busiest.remote)
     yield Finding(
         INFORMATION,
         vm.name,
-        f"{count(waiting.count, 'UDP flow')} of {vm.name} never had an answer",
-        f"Most of them ({number:,}) go to {ip}:{port}. Nothing is wrong with that for one-way "
-        "traffic such as logs; for DNS and the like the answers are missing. Each flow holds a "
-        f"SNAT port until it was idle for {duration(facts.profile.idle_timeout)}.",
+        f"{count(busiest.unanswered, 'UDP flow')} of {vm.name} to {remote} had no answer",
+        f"Each holds one of its {supply.allocated:,} UDP ports toward {remote} until it was idle "
+        f"for {duration(facts.profile.idle_timeout)}. Nothing is wrong with that for one-way "
+        "traffic such as logs; for DNS and the like the answers are missing.",
         (
             (
-                f"If {ip} should answer, see that it does, and that it may send to the gateway's "
-                "public IP."
+                f"If {remote} should answer, see that it does, and that its firewall lets "
+                f"{listed(supply.publics)} in."
             ),
         ),
-        {"count": waiting.count, "remotes": [{"ip": ip, "port": port, "flows": number}]},
+        {
+            "unanswered": busiest.unanswered,
+            "destination": {"ip": busiest.remote[0], "port": busiest.remote[1]},
+        },
     )
 
 

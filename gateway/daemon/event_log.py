@@ -22,12 +22,15 @@ from typing import Any
 from gateway.core.events import (
     AllotmentReclaimed,
     Event,
+    FlowsEnded,
     FlowTableFull,
+    HighSnatPortUsage,
     PacketsDropped,
     PortsExhausted,
 )
 from gateway.daemon.documents import protocol_name
 from gateway.daemon.flow_log import DIRECTORY as FLOW_LOGS
+from gateway.model.profile import ExhaustionEvent
 
 DIRECTORY = "events"
 """Under the state directory; the API process's own."""
@@ -73,22 +76,9 @@ def gateway_event(
 def event_document(event: Event, wall: float) -> dict[str, Any]:
     """A core event that happened at the Unix time ``wall``."""
     if isinstance(event, PortsExhausted):
-        return document(
-            wall,
-            "LoadBalancerAlertEvent",
-            "LoadBalancerProbeHealthStatus",  # as Azure has it
-            "Warning",
-            f"publicIPAddresses/{event.public_ip}",
-            {
-                "eventName": "Resource Limits Hit",
-                "eventDescription": "Ports exhausted",
-                "eventProperties": {"public ip address": event.public_ip},
-                "vm": event.vm,
-                "protocol": event.protocol,
-                "remote": {"ip": event.remote_ip, "port": event.remote_port},
-                "count": event.count,
-            },
-        )
+        return _exhausted(event, wall)
+    if isinstance(event, HighSnatPortUsage):
+        return _high_usage(event, wall)
     if isinstance(event, PacketsDropped):
         resource = "gateway" if event.vm is None else f"virtualMachines/{event.vm}"
         return document(
@@ -122,8 +112,70 @@ def event_document(event: Event, wall: float) -> dict[str, Any]:
                 "flowsBroken": event.flows,
             },
         )
+    if isinstance(event, FlowsEnded):
+        properties = {"flows": event.flows, "reason": event.reason}
+        return gateway_event(wall, "FlowsEnded", "Warning", properties)
     assert isinstance(event, FlowTableFull)
     return gateway_event(wall, "FlowTableFull", "Error", {"count": event.count})
+
+
+def _exhausted(event: PortsExhausted, wall: float) -> dict[str, Any]:
+    """Port exhaustion, as the alert or the health event that Azure would write, or as our own.
+
+    The alert's properties are in all of them.
+    """
+    properties = {
+        "eventName": "Resource Limits Hit",
+        "eventDescription": "Ports exhausted",
+        "eventProperties": {"public ip address": event.public_ip},
+        "vm": event.vm,
+        "protocol": event.protocol,
+        "remote": {"ip": event.remote_ip, "port": event.remote_port},
+        "count": event.count,
+    }
+    if event.shape is ExhaustionEvent.ALERT:
+        operation = "LoadBalancerProbeHealthStatus"  # as Azure has it
+        resource = f"publicIPAddresses/{event.public_ip}"
+        return document(wall, "LoadBalancerAlertEvent", operation, "Warning", resource, properties)
+    kind, level = "SnatPortExhaustion", "Error"
+    if event.shape is None:
+        return document(wall, "GatewayEvent", kind, level, event.owner, properties)
+    description = (
+        f"Backend IP {event.private_ip} has exhausted all SNAT ports allocated to it. New outbound "
+        f"connections through frontend IP {event.public_ip} fail until ports are released."
+    )
+    health = _health(kind, "Critical", description, event.public_ip)
+    return document(wall, *_health_event(kind), level, event.owner, health | properties)
+
+
+def _high_usage(event: HighSnatPortUsage, wall: float) -> dict[str, Any]:
+    kind, level = "HighSnatPortUsage", "Warning"
+    description = (
+        f"Backend IP {event.private_ip} is utilizing more than 75% of SNAT ports allocated from "
+        f"frontend IP {event.public_ip}"
+    )
+    properties = _health(kind, level, description, event.public_ip) | {
+        "vm": event.vm,
+        "protocol": event.protocol,
+        "used": event.used,
+        "allocated": event.allocated,
+    }
+    return document(wall, *_health_event(kind), level, event.owner, properties)
+
+
+def _health_event(kind: str) -> tuple[str, str]:
+    """Category and operation of a Standard load balancer's event ("Health event logs")."""
+    return "LoadBalancerHealthEvent", f"Microsoft.Network/loadBalancers/healthEvents/{kind}"
+
+
+def _health(kind: str, severity: str, description: str, public_ip: str) -> dict[str, Any]:
+    """The properties that each of these has."""
+    return {
+        "HealthEventType": kind,
+        "Severity": severity,
+        "Description": description,
+        "Frontend Ip": public_ip,
+    }
 
 
 def prepare_directory(state_directory: Path, user: int, group: int) -> Path:

@@ -171,6 +171,7 @@ class Gateway:
             "inside": list(gateway.inside),
             "outside": gateway.outside,
             "publicIps": [str(p.ip_address) for p in self.configuration.public_ip_addresses],
+            "http": gateway.http,
             **self.engine.status(self.turns.now),
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),

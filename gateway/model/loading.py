@@ -18,6 +18,7 @@ from gateway.model import (
     availability,
     inbound,
     inventory,
+    outbound,
     references,
     security_checks,
 )
@@ -122,7 +123,8 @@ def load_text(text: str, name: str, interfaces: Interfaces = THE_FILES) -> Loade
             *addressing.check(draft, cuts),
             *inventory.check(draft, cuts),
             *inbound.check(draft, cuts),
-            *availability.check(draft),
+            *outbound.check(draft, cuts),
+            *availability.check(draft, cuts),
         ]
         mistakes += filter(None, map(cuts.real, found))
     problems = [

@@ -290,7 +290,7 @@ def test_a_rule_that_goes_takes_its_flows_with_it_before_its_port_is_anybodys() 
         outside sees   tcp 203.0.113.20:1032 > 198.51.100.1:{TO_VM1} syn
     """)
     changes = scenario.reconfigure(TWO.replace("[vm1, vm2]", "[vm1, vm2, vm4]"))
-    assert any(line.startswith("1 flows ended") for line in changes)
+    assert any(line.startswith("1 flow ended") for line in changes)
     scenario.play(f"""
         outside sends  tcp 198.51.100.1:{TO_VM1} > 203.0.113.20:1024 ack
         dropped        InboundWithoutFlow

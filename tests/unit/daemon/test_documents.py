@@ -6,7 +6,13 @@ import json
 from datetime import datetime
 
 from gateway.core.drops import DropReason
-from gateway.core.events import AllotmentReclaimed, FlowTableFull, PacketsDropped, PortsExhausted
+from gateway.core.events import (
+    AllotmentReclaimed,
+    FlowsEnded,
+    FlowTableFull,
+    PacketsDropped,
+    PortsExhausted,
+)
 from gateway.daemon.documents import flow_document, port_document
 from gateway.daemon.event_log import event_document
 from tests.unit.daemon.serving import flow, pool
@@ -96,6 +102,7 @@ def test_every_event_has_the_contracts_fields_and_goes_through_json() -> None:
         PacketsDropped(1.0, DropReason.TCP_WITHOUT_FLOW, "vm1", 6, "10.0.1.4", "192.0.2.1", 3),
         AllotmentReclaimed(1.0, "vm1", "203.0.113.10", 512, 37),
         FlowTableFull(1.0, 9),
+        FlowsEnded(1.0, 3, "their subnet is gone"),
     ]
     for event in events:
         document = event_document(event, WALL)

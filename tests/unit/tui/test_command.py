@@ -1,0 +1,85 @@
+"""``snatgw top`` where there is no screen: JSON Lines, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.daemon.serving import Served, flow, served
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Served]:
+    with served(tmp_path) as daemon:
+        daemon.engine.flows = [flow(1), flow(2, vm="vm2")]
+        yield daemon
+
+
+def command(daemon: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gateway", "top", "--api", str(daemon), *arguments]
+
+
+def refused(daemon: Path, *arguments: str) -> list[str]:
+    done = subprocess.run(
+        command(daemon, *arguments), capture_output=True, text=True, timeout=60, cwd=ROOT,
+        check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr.splitlines()
+
+
+def test_samples_as_json_lines(daemon: Served) -> None:
+    arguments = command(daemon.path, "--json", "--vm", "vm2", "--sort", "-packetsPerSecond")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        samples = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.terminate()
+    for sample in samples:
+        assert [row["id"] for row in sample["flows"]["rows"]] == [2]
+        assert sample["flows"]["total"] == 2
+
+
+def test_without_a_terminal_it_says_what_to_do_instead(daemon: Served) -> None:
+    (line,) = refused(daemon.path)
+    assert "no terminal" in line
+    assert "--json" in line
+
+
+def in_a_terminal(daemon: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit status and output of a run in a terminal of its own."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(daemon, *arguments), stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            said += os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    return process.wait(60), said.decode()
+
+
+def test_in_a_terminal_mistakes_are_said_before_the_screen_is_taken(
+    daemon: Served, tmp_path: Path
+) -> None:
+    status, said = in_a_terminal(daemon.path, "--sort", "colour", "--limit", "0")
+    assert status == 1
+    assert said.count("snatgw: ") == len(said.splitlines()) == 2
+    assert "'colour' is no field" in said
+    status, said = in_a_terminal(tmp_path / "nobody.sock")
+    assert status == 1
+    assert "no daemon answers" in said
+    assert in_a_terminal(daemon.path, TERM="dumb")[0] == 1
