@@ -36,11 +36,11 @@ def test_nothing_leaves_while_the_gateway_is_killed_and_restarted_under_load(lab
     host = lab.capture("tap0", f"{PRIVATE} or net 198.51.100.0/24 or net 203.0.113.0/24")
     udp = ("flows", "--vm", "vm1", "--remote", f"{WEB}:9")
     assert eventually(lambda: lab.snatgw(*udp))[0]["public"]["ip"] == DEFAULT
-    lab.docker.cli("kill", lab.container("gateway"))
-    for vm in VMS:
-        assert lab.seen_by_the_web(vm) == ""
-    lab.docker.cli("start", lab.container("gateway"))
-    lab.wait_until_healthy()
+    for _ in range(5):
+        lab.docker.cli("kill", lab.container("gateway"))
+        assert lab.seen_by_the_web("vm3") == ""
+        lab.docker.cli("start", lab.container("gateway"))
+        lab.wait_until_healthy()
     for _ in range(2):
         lab.docker.cli("restart", lab.container("gateway"))
         lab.wait_until_healthy()

@@ -26,7 +26,7 @@ for path in pathlib.Path("/proc").glob("[0-9]*"):
         fields = dict(l.split(":", 1) for l in (path / "status").read_text().splitlines())
     except OSError:
         continue
-    if b"run" in line:
+    if line[2:3] == [b"run"]:
         print(json.dumps([int(fields["Uid"].split()[1]), int(fields["CapEff"], 16), int(fields["CapPrm"], 16)]))
 """
 
@@ -106,5 +106,5 @@ def test_what_is_missing_is_said_in_a_line(networks: PrivateDocker, tmp_path: Pa
     (tmp_path / "gateway.yaml").write_text(CONFIGURATION.replace("10.77.", "10.66."))
     start(networks, tmp_path, "--cap-add=NET_ADMIN", "--cap-add=NET_RAW")
     text = eventually(lambda: said(networks))
-    assert text.startswith("snatgw: gateway.inside = lan0: 1 wanted and 0 of this container's")
+    assert text.startswith("snatgw: gateway.inside = lan0: 1 wanted, 0 of this container's")
     assert len(text.splitlines()) == 1

@@ -40,8 +40,15 @@ def test_the_flow_table_lists_what_the_vms_do(lab: Lab) -> None:
 def test_the_log_shows_the_flow_table_and_the_vms_at_work(lab: Lab) -> None:
     log = eventually(lambda: lab.compose("logs"), lambda text: "DefaultOutboundAccess" in text)
     assert re.search(r"watch_1 +\| +ID +PROTO +STATE", log)
-    eventually(lambda: lab.compose("logs", "vm1"), lambda text: f"You are {DEFAULT}" in text)
-    assert "fails" not in lab.compose("logs", "vm1", "vm2", "vm3")
+    assert f"You are {DEFAULT}" in eventually(lambda: lab.compose("logs", "vm1"))
+
+    def latest() -> list[str]:
+        """The last thing that each VM said of each of its doings."""
+        said = re.findall(r"^(vm\d)_1 +\| (web|dns|echo): (.*)", lab.compose("logs"), re.M)
+        return list({(vm, doing): line for vm, doing, line in said}.values())
+
+    found = eventually(latest, lambda lines: not any("fails" in line for line in lines))
+    assert len(found) == 9
 
 
 def test_a_vm_needs_no_capability_and_its_default_route_is_the_gateway(lab: Lab) -> None:
@@ -56,7 +63,8 @@ def test_a_vm_needs_no_capability_and_its_default_route_is_the_gateway(lab: Lab)
 def test_there_is_one_way_out(lab: Lab) -> None:
     """By capture: on the VNet's bridge what leaves the network is for the gateway's interface; the
     internet sees nothing private; and nothing at all comes to the Docker host."""
-    gateway = lab.run("gateway", "cat", "/sys/class/net/lan0/address").strip()
+    inside = lab.snatgw("status")[0]["inside"][0]
+    gateway = lab.run("gateway", "cat", f"/sys/class/net/{inside}/address").strip()
     vnet = lab.capture_network("snatgw-vnet", "ip")
     internet = lab.capture_network("snatgw-internet", f"ip and ({PRIVATE} or icmp)")
     host = lab.capture("tap0", f"{PRIVATE} or net 198.51.100.0/24 or net 203.0.113.0/24")
@@ -97,8 +105,11 @@ def test_it_works_whether_bridged_packets_pass_the_hosts_rules_or_not(
 def test_icmp_passes_as_azure_has_it(lab: Lab) -> None:
     assert " 0% packet loss" in lab.run("vm3", "ping", "-c1", "-W2", ECHO)
     assert " 100% packet loss" in lab.run("vm1", "ping", "-c1", "-W1", ECHO, status=1)
-    route = lab.run("vm1", "traceroute", "-n", "-q1", "-w2", ECHO)
-    assert re.search(r"^ 2  198\.51\.100\.7 ", route, re.M), route
+    # again if need be: hosts answer only so many probes a second
+    eventually(
+        lambda: lab.run("vm1", "traceroute", "-n", "-q1", "-w1", "-m3", ECHO),
+        lambda route: re.search(r"^ 2  198\.51\.100\.7 ", route, re.M),
+    )
 
 
 def test_the_documented_command_exhausts_a_vm(lab: Lab) -> None:
@@ -106,7 +117,7 @@ def test_the_documented_command_exhausts_a_vm(lab: Lab) -> None:
     assert exhaust.stdout is not None
     try:
         printed = [exhaust.stdout.readline() for _ in range(2)]
-        assert re.match(r"1,02[34] are open; failed: 7\d timeout", printed[1]), printed
+        assert re.match(r"1,0[12]\d are open; failed: \d\d timeout", printed[1]), printed
         (ports,) = [
             record for record in lab.snatgw("ports", "--vm", "vm1") if record["protocol"] == "Tcp"
         ]
@@ -139,7 +150,7 @@ def test_the_dashboard_is_on_the_hosts_loopback_and_asks_for_its_token(lab: Lab)
     )
     header = f"Authorization: Bearer {printed[1]}"
     told = json.loads(lab.docker.host("curl", "-s", "-m", "10", "-H", header, status))
-    assert (told["inside"], told["outside"]) == (["lan0"], "wan0")
+    assert told["publicIps"] == sorted(set().union(*VMS.values()))
     metrics = "http://127.0.0.1:8480/metrics"  # as docker/prometheus scrapes it
     assert "snatgw_flows" in lab.docker.host("curl", "-s", "-m", "10", "-H", header, metrics)
 
