@@ -144,7 +144,7 @@ def test_a_start_that_is_cut_short_is_closed_and_cleared_by_the_next(
 
 def test_what_a_killed_probe_left_is_cleared(fresh: Topology) -> None:
     before = host_state(fresh)
-    fresh.run("gw", "iptables", "-t", "mangle", "-N", "snatgw-probe4194999-ok")  # beyond pid_max
+    fresh.run("gw", "iptables", "-t", "mangle", "-N", "snatgw-probe-0123456789ab-ok")
     gateway = Gateway(fresh)
     gateway.start()
     assert gateway.stop() == 0

@@ -13,9 +13,9 @@ MEGABYTE = 1 << 20
 
 
 @pytest.mark.parametrize("vm", ["vm1", "vm2", "vm3"])
-@pytest.mark.parametrize("mode", ["", "-T -p 7", "-U -p 7"])
-def test_traceroute_sees_every_hop(town: Gateway, vm: str, mode: str) -> None:
-    output = town.net.run(vm, "traceroute", "-n", *mode.split(), "-w", "5", "-q", "1", FAR)
+@pytest.mark.parametrize("kind", ["", "-T -p 7", "-U -p 7"])
+def test_traceroute_sees_every_hop(town: Gateway, vm: str, kind: str) -> None:
+    output = town.net.run(vm, "traceroute", "-n", *kind.split(), "-w", "5", "-q", "1", FAR)
     hops = [line.split()[1] for line in output.splitlines()[1:]]
     assert hops == [INSIDE, ROUTER, NARROW, FAR]
 
