@@ -180,7 +180,10 @@ class Sampler:
         self._counts, self._counted_at = comparison.counts, begin
         carried: dict[str, Any] = {}
         if before is not None and since > 0:
+            packets = comparison.packets_out + comparison.packets_in
             carried = {
+                # more than were handled here, where the kernel forwards, or hands over many as one
+                "packetsPerSecond": round(packets / since, 3),
                 "packetsOutPerSecond": round(comparison.packets_out / since, 3),
                 "packetsInPerSecond": round(comparison.packets_in / since, 3),
                 "bytesOutPerSecond": round(comparison.bytes_out / since, 3),

@@ -35,7 +35,7 @@ def guarded(gateway: Gateway) -> Gateway:
     return gateway
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its event loop must be gone before others' tests run
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as driver:
         yield driver

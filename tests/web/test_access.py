@@ -156,3 +156,16 @@ def test_the_page_stays_on_its_own_host(visit: Begin) -> None:
 def test_http_is_what_was_configured(town: Gateway) -> None:
     listening = town.net.run("gw", "ss", "-Hltn")
     assert [line.split()[3] for line in listening.splitlines()] == [HTTP]
+
+
+def test_a_dashboard_without_a_file(fresh: Topology) -> None:
+    gateway = Gateway(fresh)
+    place = ("--inside", "lan0", "--outside", "wan0", "--public-ip", "203.0.113.40")
+    gateway.start(*place, "--state-directory", str(gateway.state), "--http", HTTP)
+    status, body = curl(fresh, "gw", URL)
+    assert status == 200
+    assert "<h1>snatgw</h1>" in body
+    assert f"dashboard: {URL}\n" in gateway.errors.read_text()
+    assert gateway.status()["http"] == HTTP
+    (wrong,) = Gateway(fresh).refused(*place, "--http", "8480")
+    assert "gateway.http = 8480: has no address; did you mean 127.0.0.1:8480?" in wrong

@@ -74,7 +74,11 @@ def test_the_next_sample_has_rates_and_sorts_by_them(daemon: Served) -> None:
     assert (busiest["id"], second["id"]) == (4, 1)
     assert busiest["bytesInPerSecond"] > 0
     assert second["bytesInPerSecond"] == 0
-    assert sample["gateway"]["bytesInPerSecond"] > 0
+    gateway = sample["gateway"]
+    assert gateway["bytesInPerSecond"] > 0
+    both = gateway["packetsOutPerSecond"] + gateway["packetsInPerSecond"]
+    assert gateway["packetsPerSecond"] == pytest.approx(both, abs=0.01)
+    assert both > 0
     assert sample["destinations"][0]["bytesPerSecond"] > 0
 
 
