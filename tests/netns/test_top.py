@@ -106,7 +106,7 @@ def test_the_daemon_goes_and_comes_back(fresh: Topology) -> None:
 def test_no_color_means_none(town: Gateway) -> None:
     with top(town.net, town) as terminal:
         terminal.shows("SNAT PORTS")
-        assert _colours(terminal.screen(colours=True))
+        eventually(lambda: _colours(terminal.screen(colours=True)))
     with top(town.net, town, colours=False) as terminal:
         terminal.shows("SNAT PORTS")
         assert _colours(terminal.screen(colours=True)) == set()
