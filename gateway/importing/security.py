@@ -70,12 +70,17 @@ class SecurityGroups:
         return name
 
     def application_names(self, node: Node, key: str) -> list[str]:
-        """The application security groups that a list refers to: each is declared by that."""
-        names = []
-        for reference in node.references(key):
+        """The application security groups that a list refers to: each is declared by that.
+
+        For those that are not known ``UNKNOWN`` stands, undeclared, so that check refuses it.
+        """
+        references = node.references(key)
+        names = [] if node.is_whole(key, len(references)) else [UNKNOWN]
+        for reference in references:
             name = reference.name(APPLICATION_GROUPS)
             if name is None:
                 node.note(key, f"{LEFT_OUT} ({reference}): not an application security group")
+                names.append(UNKNOWN)
                 continue
             if name.casefold() not in self._spelling:
                 self._applications.append(name)
@@ -119,8 +124,7 @@ class SecurityGroups:
         for prefix in several:
             if ":" in prefix:
                 node.note(plural, f"{LEFT_OUT} ({prefix}): IPv6 is not supported")
-        members = len(node.references(collective))
-        if not (node.is_whole(plural, len(several)) and node.is_whole(collective, members)):
+        if not node.is_whole(plural, len(several)):
             return True
         if ipv4:
             rule[plural] = ipv4

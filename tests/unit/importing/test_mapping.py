@@ -80,7 +80,7 @@ def test_a_rule_with_an_unknown_part_stays_for_check_to_refuse(tmp_path: Path) -
     [
         ([rule(destinationAddressPrefix=None, destinationAddressPrefixes=["192.0.2.0/24", "[utcNow()]"])], "says no destination: "),
         ([rule(destinationPortRange=None, destinationPortRanges=["80", "[utcNow()]"])], "says no destination ports: "),
-        ([rule(sourceAddressPrefix=None, sourceApplicationSecurityGroups=[identity("applicationSecurityGroups/a"), {"id": "[utcNow()]"}])], "says no source: "),
+        ([rule(sourceAddressPrefix=None, sourceApplicationSecurityGroups=[identity("applicationSecurityGroups/a"), {"id": "[utcNow()]"}])], "= not-carried-over: no such name"),
         ([rule(), "[utcNow()]"], "no such service tag"),
         ([rule(name="[utcNow()]")], "name: missing"),
         ("[utcNow()]", "no such service tag"),
@@ -92,8 +92,15 @@ def test_what_is_not_known_of_rules_makes_no_narrower_group_that_passes(
     group = resource("networkSecurityGroups", "n", securityRules=rules) | {"id": None}
     said = run(tmp_path, template(network(), group)).stderr.splitlines()
     assert any("function utcNow is not carried over" in line for line in said)
-    (line,) = (line for line in said if line.startswith("check will say"))
+    (line,) = (line for line in said if "check will say" in line and "warning" not in line)
     assert refused in line
+
+
+def test_a_membership_that_is_not_known_is_refused_by_check(tmp_path: Path) -> None:
+    groups = [identity("applicationSecurityGroups/a"), {"id": "[utcNow()]"}]
+    nic = interface("a", "10.0.1.4", applicationSecurityGroups=groups)
+    said = run(tmp_path, template(network(), nic | {"id": None})).stderr
+    assert "applicationSecurityGroups[0] = not-carried-over: no such name" in said
 
 
 @pytest.mark.parametrize("reference", ["[utcNow()]", {"id": "[utcNow()]"}])
