@@ -77,7 +77,8 @@ class Admission:
         known = self._outbound.machines.get(view.source)
         vm = None if known is None else known.name
         to = view.destination
-        if not self.scope.is_internet(to) and to not in self._outbound.addresses:
+        leads_out = self.scope.is_internet(to) or to in self._outbound.addresses
+        if not leads_out and to in self.scope.not_judged:
             return Refused(DropReason.DESTINATION_NOT_INTERNET, vm)
         if view.protocol == TCP and not is_opening(view.kind):
             reclaimed = (TCP, view.key) in self._table.reclaimed
@@ -86,6 +87,8 @@ class Admission:
         decision = self.policy.outbound(_five_tuple(view), count=count)
         if not decision.allowed:
             return _denied(decision, vm)
+        if not leads_out:  # private, but not here: without a group, or by a rule of the user's own
+            return Refused(DropReason.DESTINATION_NOT_INTERNET, vm, decision.judgements)
         machine = self._outbound.machine(view.source, keep=keep)
         if machine is None:
             return Refused(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.judgements)

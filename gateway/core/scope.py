@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import IPv4Network, collapse_addresses
 
-from gateway.model.tags import NOT_INTERNET
+from gateway.model.tags import NOT_INTERNET, NOT_JUDGED
 
 
 class Prefixes:
@@ -45,6 +45,7 @@ class AddressScope:
         self.subnets = Prefixes(subnets)
         self._added = Prefixes(internet)
         self._excluded = Prefixes(NOT_INTERNET)
+        self.not_judged = Prefixes(NOT_JUDGED)
 
     def is_internet(self, address: bytes) -> bool:
         """Whether an outbound flow to ``address`` (4 bytes) is translated."""

@@ -111,6 +111,11 @@ class Node:
                 found.append(value)
         return found
 
+    def is_whole(self, key: str, found: int) -> bool:
+        """Whether ``found`` is all that a list has: nothing of it was named and left out."""
+        _, value = self._fields.get(key.casefold(), (key, []))
+        return isinstance(value, list) and sum(not _is_nothing(item) for item in value) == found
+
     def number(self, key: str) -> int | float | None:
         return self._typed(key, _number, "a number")
 

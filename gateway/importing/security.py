@@ -2,7 +2,9 @@
 
 Default rules are every group's and not written down. A side that names IPv6 prefixes beside IPv4
 ones loses the former, by name; a rule of IPv6 alone is left out, by name. A rule that lacks what
-could not be resolved stays, so that ``snatgw check`` refuses it: it must not vanish unnoticed.
+could not be resolved stays, so that ``snatgw check`` refuses it: it must not vanish unnoticed. A
+list of which one item is unknown counts as unknown, since a Deny that is narrower lets through what
+Azure stops; rules and groups that are unknown as a whole leave ``UNKNOWN`` behind, for ``check``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from gateway.importing.inventory import APPLICATION_GROUPS, SECURITY_GROUPS, Inv
 from gateway.importing.nodes import Node
 from gateway.importing.notes import LEFT_OUT
 
+UNKNOWN = "not-carried-over"
+"""Stands, for check to refuse it, where a rule or a group is that could not be resolved."""
 _SPELLINGS = {
     word.casefold(): word
     for word in ("Inbound", "Outbound", "Allow", "Deny", "Tcp", "Udp", "Icmp", "Esp", "Ah")
@@ -33,6 +37,10 @@ class SecurityGroups:
         self._spelling = {name.casefold(): name for name in self._applications}
         for resource in inventory.of(SECURITY_GROUPS):
             rules = [self._rule(node) for node in inventory.children(resource, "securityRules")]
+            listed = len(resource.node.nodes("securityRules"))
+            known = resource.node.is_whole("securityRules", listed)
+            if not known or not resource.node.is_whole("copy", 0):
+                rules.append(_unknown_rule())
             self.entries.append(
                 Entry(
                     name=resource.name,
@@ -46,28 +54,33 @@ class SecurityGroups:
         """The name of the network security group that a property refers to.
 
         One that is not in the files stays referred to: check refuses that, where leaving the
-        reference out would let everything pass.
+        reference out would let everything pass. So does one that is not known.
         """
         reference = node.reference(key)
         if reference is None:
-            return None
+            return UNKNOWN if node.has(key) else None
         name = reference.name(SECURITY_GROUPS)
         resource = self._inventory.find(SECURITY_GROUPS, name)
         if resource is not None:
             return resource.name
         if name is None:
             node.note(key, f"{LEFT_OUT} ({reference}): not a network security group")
-        else:
-            node.note(key, f"{name} is not in the files; give az network nsg show, too")
+            return UNKNOWN
+        node.note(key, f"{name} is not in the files; give az network nsg show, too")
         return name
 
     def application_names(self, node: Node, key: str) -> list[str]:
-        """The application security groups that a list refers to: each is declared by that."""
-        names = []
-        for reference in node.references(key):
+        """The application security groups that a list refers to: each is declared by that.
+
+        For those that are not known ``UNKNOWN`` stands, undeclared, so that check refuses it.
+        """
+        references = node.references(key)
+        names = [] if node.is_whole(key, len(references)) else [UNKNOWN]
+        for reference in references:
             name = reference.name(APPLICATION_GROUPS)
             if name is None:
                 node.note(key, f"{LEFT_OUT} ({reference}): not an application security group")
+                names.append(UNKNOWN)
                 continue
             if name.casefold() not in self._spelling:
                 self._applications.append(name)
@@ -82,8 +95,7 @@ class SecurityGroups:
     def _rule(self, node: Node) -> Entry | None:
         name = node.text("name")
         if name is None:
-            node.note("", f"{LEFT_OUT}: a rule without a name")
-            return None
+            node.note("name", "a rule without a name")
         rule = Entry(
             name=name,
             description=node.text("description"),
@@ -112,6 +124,8 @@ class SecurityGroups:
         for prefix in several:
             if ":" in prefix:
                 node.note(plural, f"{LEFT_OUT} ({prefix}): IPv6 is not supported")
+        if not node.is_whole(plural, len(several)):
+            return True
         if ipv4:
             rule[plural] = ipv4
         if groups:
@@ -121,9 +135,27 @@ class SecurityGroups:
         return True
 
 
+def _unknown_rule() -> Entry:
+    """Refused by check in one line: it names a service tag that there is not."""
+    return Entry(
+        "stands for rules that are not known: write these in its place",
+        name=UNKNOWN,
+        priority=4096,
+        direction="Inbound",
+        access="Deny",
+        protocol="*",
+        sourceAddressPrefix=UNKNOWN,
+        sourcePortRange="*",
+        destinationAddressPrefix="*",
+        destinationPortRange="*",
+    )
+
+
 def _ports(node: Node, rule: Entry, side: str) -> None:
     single, plural = f"{side}PortRange", f"{side}PortRanges"
     one, several = node.text(single), node.texts(plural)
+    if not node.is_whole(plural, len(several)):
+        return
     if several:
         rule[plural] = several
     if one is not None and several != [one]:

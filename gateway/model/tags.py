@@ -18,25 +18,22 @@ from gateway.model.intervals import EVERY_ADDRESS, Intervals, of_networks, subtr
 PLATFORM_ADDRESS = IPv4Network("168.63.129.16/32")
 """Where probes come from, and where a VM finds DNS and the agent's server."""
 
-# RFC 1918, RFC 6598, loopback, link-local, "this network", multicast, reserved and broadcast; and
-# Azure's platform address, which belongs to the VirtualNetwork tag.
-NOT_INTERNET = (
+# "This network", loopback, link-local with the platform's 169.254.169.254, multicast, reserved and
+# broadcast; and Azure's platform address, which belongs to the VirtualNetwork tag.
+NOT_JUDGED = (
     *map(
         IPv4Network,
-        (
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "224.0.0.0/4",
-            "240.0.0.0/4",
-        ),
+        ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"),
     ),
     PLATFORM_ADDRESS,
 )
+"""Where no flow leads to, and what no security group judges on the way out."""
+
+# RFC 1918, RFC 6598: outside the virtual network these are in no tag, so DenyAllOutBound has them.
+PRIVATE = tuple(
+    map(IPv4Network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"))
+)
+NOT_INTERNET = (*PRIVATE, *NOT_JUDGED)
 
 VIRTUAL_NETWORK = "VirtualNetwork"
 AZURE_LOAD_BALANCER = "AzureLoadBalancer"

@@ -63,6 +63,23 @@ def test_the_default_rules_let_out_and_nothing_in() -> None:
     """)
 
 
+def test_a_private_address_that_is_not_in_the_network_is_in_no_tag() -> None:
+    anywhere = rule("lan", 100, "Outbound", "Allow", to="172.31.0.0/16", port="'80'")
+    Scenario(network(anywhere)).play("""
+        vm1 sends      tcp 10.0.1.4:40000 > 172.31.0.100:443 syn
+        dropped        DeniedBySecurityRule
+        event          PacketsDropped vm=vm1 rule=subnet-nsg/DenyAllOutBound count=1
+        vm1 sends      tcp 10.0.1.4:40000 > 172.31.0.100:80 syn           # allowed, but no way there
+        dropped        DestinationNotInternet
+        vm3 sends      tcp 10.0.2.4:40000 > 172.31.0.100:443 syn          # no group
+        dropped        DestinationNotInternet
+        vm1 sends      udp 10.0.1.4:40000 > 169.254.169.254:53            # bypasses groups
+        dropped        DestinationNotInternet
+        vm1 sends      udp 10.0.1.4:40000 > 168.63.129.16:53
+        dropped        DestinationNotInternet
+    """)
+
+
 def test_a_rule_denies_silently_and_by_name_and_takes_no_port() -> None:
     Scenario(network(NO_SMTP)).play("""
         vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:25 syn

@@ -14,6 +14,7 @@ from tests.unit.importing.arm import (
     network,
     resource,
     rule,
+    run,
     template,
 )
 
@@ -72,6 +73,44 @@ def test_a_rule_with_an_unknown_part_stays_for_check_to_refuse(tmp_path: Path) -
         "networkSecurityGroups/n: securityRules[r].access: not carried over: [utcNow()]: function utcNow is not carried over"
         in lines
     )
+
+
+@pytest.mark.parametrize(
+    ("rules", "refused"),
+    [
+        ([rule(destinationAddressPrefix=None, destinationAddressPrefixes=["192.0.2.0/24", "[utcNow()]"])], "says no destination: "),
+        ([rule(destinationPortRange=None, destinationPortRanges=["80", "[utcNow()]"])], "says no destination ports: "),
+        ([rule(sourceAddressPrefix=None, sourceApplicationSecurityGroups=[identity("applicationSecurityGroups/a"), {"id": "[utcNow()]"}])], "= not-carried-over: no such name"),
+        ([rule(), "[utcNow()]"], "no such service tag"),
+        ([rule(name="[utcNow()]")], "name: missing"),
+        ("[utcNow()]", "no such service tag"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_of_rules_makes_no_narrower_group_that_passes(
+    tmp_path: Path, rules: object, refused: str
+) -> None:
+    group = resource("networkSecurityGroups", "n", securityRules=rules) | {"id": None}
+    said = run(tmp_path, template(network(), group)).stderr.splitlines()
+    assert any("function utcNow is not carried over" in line for line in said)
+    (line,) = (line for line in said if "check will say" in line and "warning" not in line)
+    assert refused in line
+
+
+def test_a_membership_that_is_not_known_is_refused_by_check(tmp_path: Path) -> None:
+    groups = [identity("applicationSecurityGroups/a"), {"id": "[utcNow()]"}]
+    nic = interface("a", "10.0.1.4", applicationSecurityGroups=groups)
+    said = run(tmp_path, template(network(), nic | {"id": None})).stderr
+    assert "applicationSecurityGroups[0] = not-carried-over: no such name" in said
+
+
+@pytest.mark.parametrize("reference", ["[utcNow()]", {"id": "[utcNow()]"}])
+def test_a_reference_to_a_group_that_is_not_known_is_refused_by_check(
+    tmp_path: Path, reference: object
+) -> None:
+    nic = interface("a", "10.0.1.4")
+    nic["properties"]["networkSecurityGroup"] = reference
+    said = run(tmp_path, template(network(), nic | {"id": None})).stderr
+    assert "networkSecurityGroup = not-carried-over: no such name" in said
 
 
 def test_a_group_that_is_not_in_the_files_stays_referred_to(tmp_path: Path) -> None:
