@@ -49,9 +49,11 @@ from gateway.daemon.probe_messages import Result
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
+    Readers,
     parse_flag,
     parse_limit,
     parse_since,
+    read_parameters,
     suggestion,
     unknown_parameters,
 )
@@ -134,25 +136,15 @@ def application(
 
     async def list_events(request: Request) -> Response:
         values = dict(request.query_params)
-        problems = unknown_parameters(values, ("since", "follow", "limit"))
-        since, limit, follow = None, None, False
-        try:
-            if "since" in values:
-                since = parse_since(values["since"], datetime.now(UTC))
-        except QueryError as error:
-            problems += error.problems
-        try:
-            if "limit" in values:
-                limit = parse_limit(values["limit"])
-        except QueryError as error:
-            problems += error.problems
-        try:
-            follow = parse_flag(values, "follow")
-        except QueryError as error:
-            problems += error.problems
-        if problems:
-            raise QueryError(problems)
-        return _lines(_event_lines(events, since, limit, follow))
+        readers: Readers = {
+            "since": lambda text: {"since": parse_since(text, datetime.now(UTC))},
+            "limit": lambda text: {"limit": parse_limit(text)},
+            "follow": lambda _: {"follow": parse_flag(values, "follow")},
+        }
+        found = read_parameters(values, readers, ("since", "follow", "limit"))
+        return _lines(
+            _event_lines(events, found.get("since"), found.get("limit"), found.get("follow", False))
+        )
 
     async def explain(request: Request) -> Response:
         values = dict(request.query_params)

@@ -7,23 +7,23 @@ takes nothing on trust from the API process. All problems of a query are found a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.daemon.explain_query import MAXIMUM_NAME
 from gateway.daemon.queries import (
     QueryError,
+    Readers,
     parse_protocol,
     parse_remote,
-    unknown_parameters,
+    read_parameters,
     whole,
 )
 
 SIDES = ("inside", "outside", "both")
 ENGINES = ("vm", "side", "snaplen", "remote", "protocol")
 """The parameters that the engine's filter is made of; the others end the capture."""
-PARAMETERS = (*ENGINES, "count", "size", "duration")
 MAXIMUM_SNAP_LENGTH = 0xFFFF
 DEFAULT_SIZE = 100_000_000
 UNLIMITED = "unlimited"
@@ -53,18 +53,7 @@ class CaptureQuery:
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> CaptureQuery:
         """From a query string's values; raises QueryError."""
-        problems = unknown_parameters(values, PARAMETERS)
-        found: dict[str, Any] = {}
-        for name, read in _READERS.items():
-            if name not in values:
-                continue
-            try:
-                found |= read(values[name])
-            except QueryError as error:
-                problems += error.problems
-        if problems:
-            raise QueryError(problems)
-        return cls(**found)
+        return cls(**read_parameters(values, _READERS))
 
 
 def engines_part(values: Mapping[str, str]) -> dict[str, str]:
@@ -127,7 +116,7 @@ def _duration(text: str) -> dict[str, Any]:
     return {"duration": seconds}
 
 
-_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
+_READERS: Readers = {
     "vm": _vm,
     "side": _side,
     "snaplen": _snap_length,

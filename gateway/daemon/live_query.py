@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 from gateway.core.flow import FlowRecord
 from gateway.daemon.documents import protocol_name
 from gateway.daemon.queries import (
+    FLOW_READERS,
     SORT_FIELDS,
     FlowQuery,
     QueryError,
+    Readers,
     parse_sort,
-    unknown_parameters,
+    read_parameters,
     whole,
 )
 
@@ -27,8 +29,6 @@ MAXIMUM_ROWS = 1000
 MAXIMUM_MATCH = 200
 """Characters of free text."""
 MAXIMUM_INTERVAL = 60.0
-_FILTERS = ("vm", "public", "remote", "protocol", "state")
-PARAMETERS = (*_FILTERS, "sort", "limit", "match", "interval", "format")
 
 
 class Rates(NamedTuple):
@@ -66,28 +66,9 @@ class LiveQuery:
     @classmethod
     def parse(cls, values: Mapping[str, str], accept: str = "") -> LiveQuery:
         """From a query string's values and the Accept header; raises QueryError."""
-        problems = unknown_parameters(values, PARAMETERS)
-        filters, found = FlowQuery(), dict[str, Any]()
-        chosen = {name: values[name] for name in _FILTERS if name in values}
-        for name, read in (
-            (None, lambda _: {"filters": FlowQuery.parse(chosen)}),
-            ("sort", lambda text: {"order": parse_sort(text, LIVE_SORT_FIELDS)}),
-            ("limit", _parse_limit),
-            ("match", _parse_match),
-            ("interval", _parse_interval),
-            ("format", _parse_format),
-        ):
-            if name is None or name in values:
-                try:
-                    found |= read(values.get(name or "", ""))
-                except QueryError as error:
-                    problems += error.problems
-        if problems:
-            raise QueryError(problems)
-        found.setdefault("sse", "text/event-stream" in accept)
-        filters = found.pop("filters")
-        order = found.pop("order", {})
-        return cls(filters=FlowQuery(**{**vars(filters), **order}), **found)
+        found = {"sse": "text/event-stream" in accept} | read_parameters(values, _READERS)
+        own = {name: found.pop(name) for name in _OWN if name in found}
+        return cls(filters=FlowQuery(**found), **own)
 
     def matches(self, record: FlowRecord) -> bool:
         """Whether the flow is one of those asked for."""
@@ -153,3 +134,15 @@ def _parse_format(text: str) -> dict[str, Any]:
     if text not in ("ndjson", "sse"):
         raise QueryError([f"format: {text!r} is neither ndjson nor sse"])
     return {"sse": text == "sse"}
+
+
+_OWN = ("words", "limit", "interval", "sse")
+"""The fields that are not the filters'."""
+_READERS: Readers = {
+    **{name: FLOW_READERS[name] for name in ("vm", "public", "remote", "protocol", "state")},
+    "sort": lambda text: parse_sort(text, LIVE_SORT_FIELDS),
+    "limit": _parse_limit,
+    "match": _parse_match,
+    "interval": _parse_interval,
+    "format": _parse_format,
+}

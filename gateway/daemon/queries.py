@@ -18,6 +18,8 @@ from typing import Any
 from gateway.core.flow import FlowRecord
 from gateway.daemon.documents import PROTOCOLS, protocol_name
 
+Readers = Mapping[str, Callable[[str], dict[str, Any]]]
+"""For each parameter what makes fields of its text, or raises QueryError."""
 STATES = ("Opening", "Established", "Closing", "Closed", "CoolDown")
 MAXIMUM_LIMIT = 100_000_000
 
@@ -75,25 +77,7 @@ class FlowQuery:
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> FlowQuery:
         """From a query string's values; raises QueryError."""
-        known = ("vm", "public", "remote", "protocol", "state", "sort", "limit")
-        problems = unknown_parameters(values, known)
-        found: dict[str, Any] = {"vm": values.get("vm")}
-        for name, read in (
-            ("public", lambda text: {"public": parse_address(text, "public")}),
-            ("remote", parse_remote),
-            ("protocol", lambda text: {"protocol": parse_protocol(text)}),
-            ("state", lambda text: {"state": parse_state(text)}),
-            ("sort", parse_sort),
-            ("limit", lambda text: {"limit": parse_limit(text)}),
-        ):
-            if name in values:
-                try:
-                    found |= read(values[name])
-                except QueryError as error:
-                    problems += error.problems
-        if problems:
-            raise QueryError(problems)
-        return cls(**found)
+        return cls(**read_parameters(values, FLOW_READERS))
 
     def is_of(self, record: FlowRecord) -> bool:
         """Whether the flow is of the VM asked for."""
@@ -114,6 +98,27 @@ class FlowQuery:
     def key(self) -> Callable[[FlowRecord], Any] | None:
         """The sort key, if an order is asked for."""
         return None if self.sort is None else _SORT_KEYS[self.sort]
+
+
+def read_parameters(
+    values: Mapping[str, str], readers: Readers, known: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """The fields that each reader makes of its parameter, where that is given.
+
+    Raises QueryError with every problem at once: first of the parameters that there are not
+    (``known``, in the order in which they are told; without it the readers'), then the readers'.
+    """
+    problems = unknown_parameters(values, tuple(readers) if known is None else known)
+    found: dict[str, Any] = {}
+    for name, read in readers.items():
+        if name in values:
+            try:
+                found |= read(values[name])
+            except QueryError as error:
+                problems += error.problems
+    if problems:
+        raise QueryError(problems)
+    return found
 
 
 def unknown_parameters(values: Mapping[str, str], known: tuple[str, ...]) -> list[str]:
@@ -221,6 +226,17 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     folded = {candidate.casefold(): candidate for candidate in known}
     close = get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
     return f", did you mean {folded[close[0]]}?" if close else ""
+
+
+FLOW_READERS: Readers = {
+    "vm": lambda text: {"vm": text},
+    "public": lambda text: {"public": parse_address(text, "public")},
+    "remote": parse_remote,
+    "protocol": lambda text: {"protocol": parse_protocol(text)},
+    "state": lambda text: {"state": parse_state(text)},
+    "sort": parse_sort,
+    "limit": lambda text: {"limit": parse_limit(text)},
+}
 
 
 def _address(text: str | None) -> bytes:

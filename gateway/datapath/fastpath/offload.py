@@ -65,10 +65,7 @@ class FastPath:
             raise DatapathError([f"eBPF cannot be attached: {error}"]) from None
 
     def install(self, flow: int, slot: int, original: Direction, reply: Direction) -> bool:
-        """Take a flow over. False: no room, or a key that is taken; nothing changed."""
-        if slot >= self.capacity:
-            self.refused += 1
-            return False
+        """Take a flow over. False: no room in the map, or a key that is taken; nothing changed."""
         library, entries = self._object, self._entries
         key = original.key()
         if library.insert(entries, key, original.entry(flow, 2 * slot, reverse=False)):
