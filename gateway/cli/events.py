@@ -57,14 +57,27 @@ def sentence(event: dict[str, Any]) -> str:
 def in_words(event: dict[str, Any]) -> str:
     """What happened, without when."""
     properties = event["properties"]
-    if event["category"] == "LoadBalancerAlertEvent":
+    if properties.get("eventDescription") == "Ports exhausted":
         public = properties["eventProperties"]["public ip address"]
         return (
             f"{properties['eventDescription']}: {properties['vm']} has no {properties['protocol']} "
             f"port left on {public} toward {endpoint(properties['remote'])}"
             f"{_times(properties['count'])}"
         )
+    if properties.get("HealthEventType") == "HighSnatPortUsage":
+        return (
+            f"{properties['vm']} uses {properties['used']} of its {properties['allocated']} "
+            f"{properties['protocol']} ports on {properties['Frontend Ip']}"
+        )
     operation = event["operationName"]
+    if event["category"] == "LoadBalancerProbeHealthStatus":
+        return (
+            f"{properties['vm']} is {properties['status'].lower()} by probe {properties['probe']}: "
+            f"{properties['dipDownCount']} of {properties['totalDipCount']} VMs behind "
+            f"{properties['publicIpAddress']}:{properties['port']} ({properties['rule']}) are down"
+        )
+    if event["category"] == "LoadBalancerHealthEvent":
+        return f"{properties['HealthEventType']}: {properties['Description']}"
     if operation == "PacketsDropped":
         vm = "" if properties["vm"] is None else f"{properties['vm']} "
         rule = properties.get("rule")  # absent in what an earlier version wrote

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gateway.core.allotment import Machine
 from gateway.core.balancer import Balancer, Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
 from gateway.core.nsg import Decision, FiveTuple, Judgement, Policy
-from gateway.core.outbound import Machine, Outbound
+from gateway.core.outbound import Outbound
 from gateway.core.packet import ECHO_REPLY, ECHO_REQUEST, ICMP_QUERIES, PacketView
 from gateway.core.scope import AddressScope
 from gateway.core.tcp import is_opening
 from gateway.model.profile import HairpinToItself, Method
+from gateway.model.tags import PLATFORM_ADDRESS
+
+PROBE_SOURCE = PLATFORM_ADDRESS.network_address.packed
 
 
 class Admitted(NamedTuple):
@@ -144,6 +148,16 @@ class Admission:
             return _denied(Decision(False, judgements), machine.name)
         return Admitted(machine, judgements)
 
+    def probe(self, view: PacketView) -> Admitted | Refused:
+        """A load balancer's probe (tag AzureLoadBalancer) opens a connection to a VM."""
+        machine = self._outbound.peek(view.destination)
+        if view.source != PROBE_SOURCE or view.destination not in self.scope.subnets:
+            return Refused(DropReason.DESTINATION_NOT_INTERNET, None)
+        decision = self.policy.inbound(_five_tuple(view))
+        if not decision.allowed:
+            return _denied(decision, machine.name)._replace(machine=machine)
+        return Admitted(machine, decision.judgements)
+
     def still_allowed(self, flow: Flow) -> Decision:
         """What the groups would say to a live flow if it opened now; counts no hits."""
         word = int.from_bytes
@@ -172,11 +186,14 @@ class Admission:
     def _refusal_of_protocol(self, view: PacketView, machine: Machine) -> DropReason | None:
         """Why the VM's method does not take this packet's protocol; None if it does."""
         protocol = view.protocol
-        if machine.method is None:
-            return DropReason.NO_OUTBOUND_METHOD
+        method = machine.method_of(protocol)
+        if method is None:
+            if machine.method is None:
+                return DropReason.NO_OUTBOUND_METHOD
+            return DropReason.PROTOCOL_WITHOUT_RULE
         if protocol in (TCP, UDP):
             return None
-        direct = machine.method is Method.INSTANCE_LEVEL_PUBLIC_IP
+        direct = method is Method.INSTANCE_LEVEL_PUBLIC_IP
         if protocol != ICMP:
             return None if direct else DropReason.PROTOCOL_NOT_SUPPORTED
         if view.kind not in ICMP_QUERIES:

@@ -19,8 +19,9 @@ from hashlib import blake2b
 from random import Random
 from typing import NamedTuple
 
+from gateway.core.allotment import Machine
 from gateway.core.flow import PORTS, TCP, UDP, Flow
-from gateway.core.outbound import Machine, Outbound
+from gateway.core.outbound import Outbound
 from gateway.model.configuration import Configuration, InboundNatRule, LoadBalancer
 from gateway.model.profile import Method
 
@@ -198,6 +199,10 @@ class Balancer:
             listener.members[target.vm].up = up
             listener.settle()
         return listeners
+
+    def health_of(self, target: Target) -> bool | None:
+        """What is known of a target's health; None: nothing, or there is no such target."""
+        return self._health.get(target)
 
     def targets(self) -> dict[Target, bool | None]:
         """What is to be probed, with what is known of its health."""

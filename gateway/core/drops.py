@@ -46,8 +46,16 @@ class DropReason(Enum):
     NO_OUTBOUND_METHOD = (
         "NoOutboundMethod",
         (
-            "The VM has no way out: no instance-level public IP, no load balancer rule that links "
-            "its pool to a frontend, and defaultOutboundAccess has no public IP."
+            "The VM has no way out: no NAT gateway, instance-level public IP, outbound rule or "
+            "load balancing rule that links its pool to a frontend (none with disableOutboundSnat "
+            "does), and no default outbound access (its subnet's to allow in azure-current)."
+        ),
+    )
+    PROTOCOL_WITHOUT_RULE = (
+        "ProtocolWithoutRule",
+        (
+            "The rules that give the VM SNAT are for another protocol: a load balancing rule of a "
+            "Standard load balancer, and an outbound rule, program their own protocol only."
         ),
     )
     DEFAULT_OUTBOUND_CAPACITY = (

@@ -27,7 +27,6 @@ from gateway.core.events import (
     FlowsEnded,
     FlowTableFull,
     PacketsDropped,
-    PortsExhausted,
     Sampler,
 )
 from gateway.core.flow import ICMP, TCP, Flow, FlowRecord, record
@@ -35,7 +34,7 @@ from gateway.core.flow_log import FlowLog
 from gateway.core.health import HealthKeeper
 from gateway.core.nsg import Judgement, Policy
 from gateway.core.offload import BUSY, NEVER, Offload, is_busy
-from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
+from gateway.core.outbound import Outbound
 from gateway.core.packet import (
     ICMP_ERRORS,
     PacketView,
@@ -43,20 +42,23 @@ from gateway.core.packet import (
     sent,
 )
 from gateway.core.plan import plan
-from gateway.core.ports import PortPool, PortRecord
+from gateway.core.ports import PortRecord
 from gateway.core.reporting import (
     SecurityRuleRecord,
+    allotment_changes,
     changes_between,
     port_records,
     security_records,
 )
 from gateway.core.scope import AddressScope
+from gateway.core.shortage import PortWatch
 from gateway.core.tcp import ENDED, Side, is_opening
 from gateway.core.translation import Translation
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
 
 MAXIMUM_EVENTS = 10_000  # that wait to be taken; the oldest go first
+DROP_EVENT_INTERVAL = 60.0  # seconds; drops of one kind make at most one event in it
 REVIEW_SLICE = 256  # flows looked at again between two chances to handle packets
 MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
 
@@ -91,13 +93,15 @@ class Engine:
         """``probed``: somebody will report the health of backends, which are not up until then."""
         self.configuration = configuration
         self.profile = PROFILES[configuration.gateway.profile]
+        self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
+        self._shortage = PortWatch(self.profile, MAXIMUM_SAMPLED, self._events.append)
         self.outbound = Outbound(plan(configuration, self.profile), self.profile)
         self.translation = Translation(
             self.profile,
             self.outbound,
             configuration.gateway.maximum_flows,
             seed,
-            self._exhausted,
+            self._shortage,
         )
         self.translation.offload = offload
         self.flows = self.translation.table
@@ -108,16 +112,11 @@ class Engine:
         self.translation.log = self._flow_log(configuration)
         self._refuse: _Refuse = self._drop  # who wants to be told of refusals stands before it
         self._now = now
-        self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
         self.health = HealthKeeper(self.balancer, self.translation, self._events.append)
         self._drops = dict.fromkeys(DropReason, 0)
-        interval = self.profile.exhaustion_event_interval
         self._drop_sampler = Sampler[
             tuple[DropReason, str | None, str | None], tuple[int, bytes, bytes]
-        ](interval, MAXIMUM_SAMPLED)
-        self._exhaustion_sampler = Sampler[tuple[str, bytes, int], tuple[bytes, int]](
-            interval, MAXIMUM_SAMPLED
-        )
+        ](DROP_EVENT_INTERVAL, MAXIMUM_SAMPLED)
 
     # -- the pipeline
 
@@ -136,6 +135,7 @@ class Engine:
             Arrival.HAIRPIN: self._hairpin,
             Arrival.LOCAL_ERROR: self._local_error,
             Arrival.LATERAL: self._lateral,
+            Arrival.PROBE: self._probe,
         }
         ways = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
@@ -275,6 +275,11 @@ class Engine:
                 return view.packet
         return self._refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
 
+    def _probe(self, view: PacketView, now: float) -> bytes | None:
+        """A health probe goes to a VM as any packet from outside does, past the groups there."""
+        answer = self.admission.probe(view)
+        return self._refused(answer, view) if isinstance(answer, Refused) else view.packet
+
     def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
         """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.
 
@@ -332,8 +337,7 @@ class Engine:
         """Reclaim flows whose time is over, looking at ``limit`` at most; returns how many."""
         for (reason, vm, rule), count, (protocol, source, remote) in self._drop_sampler.due(now):
             self._report_drop(reason, vm, rule, protocol, source, remote, count, now)
-        for (vm, public, protocol), count, (address, port) in self._exhaustion_sampler.due(now):
-            self._report_exhaustion(vm, public, protocol, address, port, count, now)
+        self._shortage.look(now)
         self._now = now
         self.health.expire(now)
         return self.translation.expire(now, limit)
@@ -369,7 +373,7 @@ class Engine:
             "flowsOpened": self.flows.opened,
             "virtualMachines": len(self.outbound.machines),
             "drops": {reason.value: count for reason, count in self._drops.items() if count},
-            "unsampledDrops": self._drop_sampler.unsampled + self._exhaustion_sampler.unsampled,
+            "unsampledDrops": self._drop_sampler.unsampled + self._shortage.unsampled,
         }
 
     # -- changes
@@ -392,20 +396,10 @@ class Engine:
         resized = self.outbound.apply(plan(configuration, self.profile))
         broken = self.translation.resize(resized, now)
         changes = changes_between(before, configuration, self.profile)
-        for position, change in enumerate(resized):
-            allotment = change.allotment
-            lost, after = broken.get(position, 0), sum(map(len, change.ranges))
-            address = str(IPv4Address(allotment.address))
-            changes.append(
-                f"{allotment.machine.name} on {address}: {change.before} -> {after} SNAT ports for "
-                f"each protocol, {lost} flows broken"
-            )
-            if lost or after < change.before:
-                self._events.append(
-                    AllotmentReclaimed(
-                        now, allotment.machine.name, address, max(change.before - after, 0), lost
-                    )
-                )
+        for sentence, machine, address, ports, lost in allotment_changes(resized, broken):
+            changes.append(sentence)
+            if ports or lost:
+                self._events.append(AllotmentReclaimed(now, machine.name, address, ports, lost))
         gone = self.balancer.apply(configuration)
         self.health.reconfigured()
         # A look at every flow: only where an address went, or went to another VM, or a rule or VM.
@@ -582,36 +576,6 @@ class Engine:
             return
         self._events.append(
             PacketsDropped(now, reason, vm, protocol, _dotted(source), _dotted(remote), count, rule)
-        )
-
-    def _exhausted(
-        self, machine: Machine, pool: PortPool, protocol: int, original: bytes, now: float
-    ) -> None:
-        key = (machine.name, pool.address, protocol)
-        address, port = original[4:8], int.from_bytes(original[10:12], "big")
-        if self._exhaustion_sampler.note(key, (address, port), now):
-            self._report_exhaustion(*key, address, port, 1, now)
-
-    def _report_exhaustion(
-        self,
-        vm: str,
-        public: bytes,
-        protocol: int,
-        address: bytes,
-        port: int,
-        count: int,
-        now: float,
-    ) -> None:
-        self._events.append(
-            PortsExhausted(
-                now,
-                vm,
-                str(IPv4Address(public)),
-                PROTOCOL_NAMES[protocol],
-                str(IPv4Address(address)),
-                port,
-                count,
-            )
         )
 
 

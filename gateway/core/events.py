@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gateway.core.drops import DropReason
+from gateway.model.profile import ExhaustionEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,25 @@ class PortsExhausted:
     remote_ip: str
     remote_port: int
     count: int
+    private_ip: str = ""
+    owner: str = ""
+    """What gives the ports: ``loadBalancers/lb``, ``natGateways/nat``, …"""
+    shape: ExhaustionEvent | None = ExhaustionEvent.ALERT
+    """As which of Azure's events it is told; None: Azure has none for this."""
+
+
+@dataclass(frozen=True, slots=True)
+class HighSnatPortUsage:
+    """A VM uses most of the SNAT ports that it is allocated on a public IP."""
+
+    time: float
+    vm: str
+    public_ip: str
+    protocol: str
+    used: int
+    allocated: int
+    private_ip: str
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +118,7 @@ class NoHealthyBackends:
 
 Event = (
     PortsExhausted
+    | HighSnatPortUsage
     | PacketsDropped
     | AllotmentReclaimed
     | FlowTableFull

@@ -23,8 +23,8 @@ from gateway.core.tcp import CLOSING, ENDED, State
 from gateway.model.profile import Method
 
 if TYPE_CHECKING:
+    from gateway.core.allotment import Machine
     from gateway.core.nsg import Judgement
-    from gateway.core.outbound import Machine
     from gateway.core.ports import PortPool
     from gateway.core.timers import Bucket
 

@@ -8,87 +8,14 @@ stays untouched, and where ports must move, flows are broken as Azure breaks the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from gateway.core.flow import ICMP, TCP, UDP
-from gateway.core.plan import Frontend, MachinePlan, Plan
-from gateway.core.ports import Inventory, PortPool, joined, lowest
+from gateway.core.allotment import Allotment, Machine, PublicAddress
+from gateway.core.flow import TCP, UDP
+from gateway.core.plan import Grant, MachinePlan, Plan, SubnetPlan, Terms
+from gateway.core.ports import Inventory, joined, lowest
 from gateway.model.profile import Method, Profile
-
-PROTOCOL_NAMES = {TCP: "Tcp", UDP: "Udp", ICMP: "Icmp"}
-
-
-class Machine:
-    """A VM. One that the configuration does not name is named by its address."""
-
-    __slots__ = (
-        "address",
-        "allotments",
-        "flows",
-        "idle_timeout",
-        "instance",
-        "method",
-        "name",
-        "named",
-    )
-
-    def __init__(self, plan: MachinePlan, *, named: bool) -> None:
-        self.address = plan.address
-        self.named = named
-        self.flows = 0
-        self.allotments: list[Allotment] = []
-        self.adopt(plan)
-
-    def adopt(self, plan: MachinePlan) -> None:
-        """Take the plan's decisions; flows that live keep what they have."""
-        self.name = plan.name
-        self.method = plan.method
-        self.instance = plan.instance
-        self.idle_timeout = plan.idle_timeout
-
-
-class Allotment:
-    """The SNAT ports of one machine on one public IP: the same ones for each protocol."""
-
-    __slots__ = ("address", "machine", "method", "pools")
-
-    def __init__(
-        self, machine: Machine, address: bytes, method: Method, ranges: Iterable[range]
-    ) -> None:
-        self.machine = machine
-        self.address = address
-        self.method = method
-        ports = joined(ranges)
-        self.pools = {protocol: PortPool(address, ports) for protocol in PROTOCOL_NAMES}
-
-    @property
-    def ranges(self) -> tuple[range, ...]:
-        return self.pools[TCP].ranges
-
-    @property
-    def count(self) -> int:
-        """Ports allotted for each protocol."""
-        return self.pools[TCP].count
-
-    @property
-    def in_use(self) -> bool:
-        return any(pool.used for pool in self.pools.values())
-
-
-@dataclass
-class PublicAddress:
-    """A public IP of the configuration: an inventory of ports, or one machine's own address."""
-
-    address: bytes
-    inventory: Inventory
-    frontend_ports: frozenset[int]
-    instance_of: Machine | None = None
-    allotments: list[Allotment] = field(default_factory=list)
-    retired: list[Allotment] = field(default_factory=list)  # hold ports until their flows end
-
-    def __str__(self) -> str:
-        return str(IPv4Address(self.address))
 
 
 @dataclass(frozen=True)
@@ -110,7 +37,14 @@ class Outbound:
         self.profile = profile
         self.machines: dict[bytes, Machine] = {}
         self.addresses: dict[bytes, PublicAddress] = {}
+        self._by_name: dict[str, Machine] = {}
+        self._subnets: tuple[SubnetPlan, ...] = ()
         self._default_addresses: tuple[bytes, ...] = ()
+        ports = profile.ports_per_vm(profile.default_outbound_pool_size)
+        self._default_ports = ports
+        self._default_terms = Terms(
+            Method.DEFAULT_OUTBOUND_ACCESS, profile.idle_timeout, "defaultOutboundAccess"
+        )
         self.apply(plan)
 
     def machine(self, address: bytes, *, keep: bool = True) -> Machine | None:
@@ -121,7 +55,7 @@ class Outbound:
         allotted and nobody remembered: an answer to "what if".
         """
         machine = self.peek(address)
-        if machine.method is not Method.DEFAULT_OUTBOUND_ACCESS or machine.allotments or not keep:
+        if machine.allotments or not keep or not self._lacks_default(machine):
             return machine
         if not self._allot_default(machine, {}):
             return None
@@ -131,16 +65,16 @@ class Outbound:
     def peek(self, address: bytes) -> Machine:
         """The machine with a private address, or what it would be if it sent."""
         known = self.machines.get(address)
-        if known is not None:
-            return known
-        standalone = MachinePlan(
-            str(IPv4Address(address)),
-            address,
-            Method.DEFAULT_OUTBOUND_ACCESS if self._default_addresses else None,
-            None,
-            self.profile.idle_timeout,
-        )
-        return Machine(standalone, named=False)
+        return known if known is not None else Machine(self._stranger(address), named=False)
+
+    def _stranger(self, address: bytes) -> MachinePlan:
+        """How a VM that the configuration does not name goes out."""
+        ip, timeout = IPv4Address(address), self.profile.idle_timeout
+        for subnet in self._subnets:
+            if ip in subnet.prefix:
+                ways = subnet.tcp, subnet.udp
+                return MachinePlan(str(ip), address, *ways, None, timeout, subnet.nat_gateway)
+        return MachinePlan(str(ip), address, None, None, None, timeout)
 
     def owners(self) -> dict[bytes, Machine | None]:
         """Each public address and whose own it is (None: its ports are shared)."""
@@ -150,7 +84,7 @@ class Outbound:
         """What a standalone machine without ports could be dealt: address and ports, or 0."""
         ports = self._default_ports
         return [
-            (address, ports if self.addresses[address].inventory.free >= ports else 0)
+            (address, ports if self._has_room(self.addresses[address], (TCP, UDP)) else 0)
             for address in self._default_addresses
         ]
 
@@ -161,19 +95,20 @@ class Outbound:
         grows takes from what became free.
         """
         resized: Resizings = {}
+        self._subnets = plan.subnets
         self._apply_addresses(plan, resized)
         self._apply_machines(plan, resized)
         self._default_addresses = plan.default_addresses
         wanted = {
-            (self._by_name[name].address, frontend.address): frontend.ports
-            for frontend in plan.frontends
-            for name in frontend.members
+            (self._by_name[name].address, grant.address, grant.protocol): (grant.terms, ports)
+            for grant in plan.grants
+            for name, ports in grant.ports.items()
         }
         self._retire_and_shrink(wanted, resized)
-        for frontend in plan.frontends:
-            self._allot_frontend(frontend, resized)
+        for grant in plan.grants:
+            self._allot(grant, resized)
         for machine in self._by_name.values():
-            if machine.method is Method.DEFAULT_OUTBOUND_ACCESS and not machine.allotments:
+            if self._lacks_default(machine):
                 self._allot_default(machine, resized)
         return list(resized.values())
 
@@ -188,16 +123,20 @@ class Outbound:
             del self.addresses[address]
         for address, frontend_ports in plan.addresses.items():
             public = self.addresses.get(address)
-            if public is not None and public.frontend_ports == frontend_ports:
-                continue
-            inventory = Inventory(
-                profile.first_snat_port, profile.last_snat_port, profile.port_unit, frontend_ports
-            )
             if public is None:
-                self.addresses[address] = PublicAddress(address, inventory, frontend_ports)
+                public = self.addresses[address] = PublicAddress(address)
+            elif public.frontend_ports == frontend_ports:
                 continue
-            public.inventory, public.frontend_ports = inventory, frontend_ports
+            public.frontend_ports = frontend_ports
+            for protocol in (TCP, UDP):
+                public.inventories[protocol] = Inventory(
+                    profile.first_snat_port,
+                    profile.last_snat_port,
+                    profile.port_unit,
+                    frontend_ports,
+                )
             for allotment in (*public.allotments, *public.retired):
+                inventory = public.inventories[allotment.protocol]
                 kept = tuple(joined(inventory.claim(allotment.ranges)))
                 if kept != allotment.ranges:
                     resized[allotment] = Resized(allotment, allotment.count, kept)
@@ -217,6 +156,9 @@ class Outbound:
                 existing.adopt(planned)
                 existing.named = True
         self._by_name = {m.name: m for m in self.machines.values() if m.named}
+        for machine in self.machines.values():
+            if not machine.named:
+                machine.adopt(self._stranger(machine.address))
         for public in self.addresses.values():
             public.instance_of = None
         for planned in plan.machines:
@@ -225,75 +167,104 @@ class Outbound:
                 own.instance_of = self.machines[planned.address]
 
     def _retire_and_shrink(
-        self, wanted: dict[tuple[bytes, bytes], int], resized: Resizings
+        self, wanted: dict[tuple[bytes, bytes, int], tuple[Terms, int]], resized: Resizings
     ) -> None:
+        default = Method.DEFAULT_OUTBOUND_ACCESS, self._default_ports
         for public in self.addresses.values():
+            is_default = public.address in self._default_addresses
             for allotment in list(public.allotments):
-                machine = allotment.machine
+                machine, protocol = allotment.machine, allotment.protocol
                 if allotment.method is Method.DEFAULT_OUTBOUND_ACCESS:
-                    stays = (
-                        machine.method is Method.DEFAULT_OUTBOUND_ACCESS
-                        and public.address in self._default_addresses
-                    )
-                    target = self._default_ports
+                    stays = is_default and machine.method_of(protocol) is default[0]
+                    target = default[1] if stays else 0
                 else:
-                    target = wanted.get((machine.address, public.address), 0)
-                    stays = target > 0
-                if not stays:
+                    key = machine.address, public.address, protocol
+                    allotment.terms, target = wanted.get(key, (allotment.terms, 0))
+                if not target:
                     self._retire(allotment, resized)
                     continue
                 kept, rest = lowest(_ranges_after(allotment, resized), target)
                 if rest:
-                    public.inventory.release(rest)
+                    public.inventories[protocol].release(rest)
                     _resize(allotment, kept, resized)
 
-    def _allot_frontend(self, frontend: Frontend, resized: Resizings) -> None:
-        public = self.addresses[frontend.address]
-        present = {allotment.machine.name: allotment for allotment in public.allotments}
-        for name in frontend.members:
-            allotment = present.get(name)
+    def _allot(self, grant: Grant, resized: Resizings) -> None:
+        """Give what a grant says to those who have less; a machine's last grant is used last."""
+        public, protocol = self.addresses[grant.address], grant.protocol
+        for name, ports in grant.ports.items():
+            machine = self._by_name[name]
+            allotment = public.allotment(machine, protocol)
             if allotment is None:
-                ranges = self._deal(public, frontend.ports, resized)
+                ranges = self._deal(public, protocol, ports, resized)
                 if ranges is not None:
-                    machine = self._by_name[name]
-                    self._add(Allotment(machine, public.address, Method.LOAD_BALANCER, ranges))
+                    self._add(Allotment(machine, public.address, protocol, grant.terms, ranges))
                 continue
+            machine.allotments.remove(allotment)
+            machine.allotments.append(allotment)
             current = _ranges_after(allotment, resized)
-            missing = frontend.ports - sum(map(len, current))
+            missing = ports - sum(map(len, current))
             if missing > 0:
-                extra = self._deal(public, missing, resized)
+                extra = self._deal(public, protocol, missing, resized)
                 if extra is not None:
                     _resize(allotment, [*current, *extra], resized)
 
-    # -- dealing, retiring, dropping
+    # -- default outbound access
 
-    @property
-    def _default_ports(self) -> int:
-        return self.profile.ports_per_vm(self.profile.default_outbound_pool_size)
+    def _lacks_default(self, machine: Machine) -> bool:
+        """Whether it goes out by default outbound access and has no ports for it."""
+        default = Method.DEFAULT_OUTBOUND_ACCESS
+        if machine.tcp is not default and machine.udp is not default:
+            return False
+        return not any(allotment.method is default for allotment in machine.allotments)
+
+    def _has_room(self, public: PublicAddress, protocols: Iterable[int]) -> bool:
+        return all(public.inventories[p].free >= self._default_ports for p in protocols)
 
     def _allot_default(self, machine: Machine, resized: Resizings) -> bool:
         """Associate a standalone machine with an address that has room, evicting idle strangers."""
+        default = Method.DEFAULT_OUTBOUND_ACCESS
+        protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]
         for evict in (False, True):
             for address in self._default_addresses:
                 public = self.addresses[address]
                 if evict:
                     self._evict_idle(public, resized)
                 self._reap_retired(public, resized)
-                ranges = public.inventory.allot(self._default_ports)
-                if ranges is not None:
-                    self._add(Allotment(machine, address, Method.DEFAULT_OUTBOUND_ACCESS, ranges))
-                    return True
+                if not self._has_room(public, protocols):
+                    continue
+                for protocol in protocols:
+                    ranges = public.inventories[protocol].allot(self._default_ports)
+                    assert ranges is not None
+                    terms = self._default_terms
+                    self._add(Allotment(machine, address, protocol, terms, ranges))
+                return True
         return False
 
-    def _deal(self, public: PublicAddress, count: int, resized: Resizings) -> list[range] | None:
-        ranges = public.inventory.allot(count)
+    def _evict_idle(self, public: PublicAddress, resized: Resizings) -> None:
+        for allotment in list(public.allotments):
+            machine = allotment.machine
+            if machine.named or machine.flows or any(a.in_use for a in machine.allotments):
+                continue
+            public.allotments.remove(allotment)
+            public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
+            machine.allotments.remove(allotment)  # a cycle would outlive it: the collector is off
+            self.machines.pop(machine.address, None)
+
+    # -- dealing, retiring, dropping
+
+    def _deal(
+        self, public: PublicAddress, protocol: int, count: int, resized: Resizings
+    ) -> list[range] | None:
+        inventory = public.inventories[protocol]
+        ranges = inventory.allot(count)
         if ranges is None:
             self._reap_retired(public, resized)
-            ranges = public.inventory.allot(count)
-        while ranges is None and public.retired:
+            ranges = inventory.allot(count)
+        retired = [allotment for allotment in public.retired if allotment.protocol == protocol]
+        while ranges is None and retired:
             # The flows of a member that left live on its ports only while nobody needs these.
-            self._drop(public.retired[0], resized)
-            ranges = public.inventory.allot(count)
+            self._drop(retired.pop(0), resized)
+            ranges = inventory.allot(count)
         return ranges
 
     def _add(self, allotment: Allotment) -> None:
@@ -312,16 +283,7 @@ class Outbound:
         for allotment in list(public.retired):
             if not allotment.in_use:
                 public.retired.remove(allotment)
-                public.inventory.release(_ranges_after(allotment, resized))
-
-    def _evict_idle(self, public: PublicAddress, resized: Resizings) -> None:
-        for allotment in list(public.allotments):
-            machine = allotment.machine
-            if not machine.named and not machine.flows and not allotment.in_use:
-                public.allotments.remove(allotment)
-                public.inventory.release(_ranges_after(allotment, resized))
-                machine.allotments.clear()  # a cycle would outlive it: the collector is off
-                del self.machines[machine.address]
+                public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
 
     def _drop(self, allotment: Allotment, resized: Resizings) -> None:
         """Take all ports back at once: the flows on them break."""
@@ -331,7 +293,7 @@ class Outbound:
             allotment.machine.allotments.remove(allotment)
         else:
             public.retired.remove(allotment)
-        public.inventory.release(_ranges_after(allotment, resized))
+        public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
         _resize(allotment, (), resized)
 
 

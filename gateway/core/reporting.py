@@ -6,19 +6,20 @@ their reader can handle packets in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from gateway.core.flow import ICMP
+from gateway.core.allotment import PROTOCOL_NAMES, Machine
+from gateway.core.flow import ICMP, TCP, UDP
 from gateway.core.network_changes import network_changes
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
-from gateway.core.outbound import PROTOCOL_NAMES, Machine, Outbound
-from gateway.core.plan import MachinePlan, plan
-from gateway.core.ports import SLICE, PortPool, PortRecord, destination_endpoint
+from gateway.core.outbound import Outbound, Resized
+from gateway.core.plan import MachinePlan, Plan, plan
+from gateway.core.ports import SLICE, PortPool, PortRecord, bounds, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
-from gateway.model.inventory import linked_members
+from gateway.model.grants import frontends_behind
 from gateway.model.profile import Method, Profile
 
 
@@ -38,8 +39,7 @@ def live_pools(outbound: Outbound) -> Iterator[LivePool]:
     for public in list(outbound.addresses.values()):
         current = len(public.allotments)
         for position, allotment in enumerate([*public.allotments, *public.retired]):
-            for protocol in PROTOCOL_NAMES:
-                pool = allotment.pools[protocol]
+            for protocol, pool in allotment.pools.items():
                 if protocol != ICMP or pool.high_water:
                     vm, method = allotment.machine.name, allotment.method
                     yield LivePool(vm, public.address, protocol, method, position >= current, pool)
@@ -73,38 +73,63 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
                 (*destination_endpoint(destination), used) for destination, used in busiest
             ),
             cooling=pool.cooling,
+            ranges=bounds(pool.ranges),
+            reserved=outbound.addresses[address].inventories[TCP].reserved,
         )
 
 
 class MachineRecord(NamedTuple):
-    """How one VM goes out. ``method`` None: it has no way out."""
+    """How one VM goes out. A method that is None: it has no way out for that protocol."""
 
     name: str
     private_ip: str
-    method: str | None
+    tcp: str | None
+    udp: str | None
     ports: tuple[tuple[str, int], ...]  # public IP, and SNAT ports on it for each protocol
     instance: str | None  # its instance-level public IP
     frontends: tuple[tuple[str, str, int], ...]  # load balancer, frontend, size of the pool behind
+    outbound_rules: tuple[tuple[str, int, int], ...]  # name, frontends, allocatedOutboundPorts
+    nat_gateway: str | None
+
+    @property
+    def method(self) -> str | None:
+        """Of its flows, whatever their protocol; None: there is no way out."""
+        return self.tcp or self.udp
+
+    def method_of(self, protocol: str) -> str | None:
+        """For a protocol's name; what is not UDP goes as TCP does."""
+        return self.udp if protocol == "Udp" else self.tcp
 
 
 def machine_records(
     configuration: Configuration, machines: Iterable[Machine]
 ) -> Iterator[MachineRecord]:
     """A record for each of these machines."""
-    behind: dict[str, list[tuple[str, str, int]]] = {}
-    for (index, frontend), members in linked_members(configuration).items():
-        balancer = configuration.load_balancers[index].name
-        for name in members:
-            behind.setdefault(name, []).append((balancer, frontend, len(members)))
+    behind = frontends_behind(configuration, configuration.profile)
+    ruled: dict[str, list[tuple[str, int, int]]] = {}
+    for balancer in configuration.load_balancers:
+        pools = {pool.name: pool.virtual_machines for pool in balancer.backend_address_pools}
+        for rule in balancer.outbound_rules:
+            frontends = len(rule.frontend_ip_configurations)
+            for name in pools[rule.backend_address_pool]:
+                entry = rule.name, frontends, rule.allocated_outbound_ports
+                ruled.setdefault(name, []).append(entry)
     for machine in machines:
         instance = machine.instance
+        ports: dict[str, int] = {}
+        for allotment in machine.allotments:  # one for each protocol
+            address = str(IPv4Address(allotment.address))
+            ports[address] = max(ports.get(address, 0), allotment.count)
         yield MachineRecord(
             machine.name,
             str(IPv4Address(machine.address)),
-            None if machine.method is None else machine.method.value,
-            tuple((str(IPv4Address(a.address)), a.count) for a in machine.allotments),
+            None if machine.tcp is None else machine.tcp.value,
+            None if machine.udp is None else machine.udp.value,
+            tuple(ports.items()),
             None if instance is None else str(IPv4Address(instance)),
             tuple(behind.get(machine.name, ())),
+            tuple(ruled.get(machine.name, ())),
+            machine.nat_gateway,
         )
 
 
@@ -123,22 +148,7 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
     changes += [
         f"virtual machine {name} removed" for name in machines_before if name not in machines_after
     ]
-    sizes_before = {f.address: (len(f.members), f.ports) for f in old.frontends}
-    sizes_after = {f.address: (len(f.members), f.ports) for f in new.frontends}
-    for address in sizes_before | sizes_after:
-        was_size, size = sizes_before.get(address), sizes_after.get(address)
-        if was_size == size:
-            continue
-        dotted = IPv4Address(address)
-        if size is None:
-            changes.append(f"frontend {dotted} no longer serves outbound flows")
-        elif was_size is None:
-            changes.append(f"frontend {dotted} serves {size[0]} VMs, {size[1]} SNAT ports each")
-        else:
-            changes.append(
-                f"frontend {dotted}: {was_size[0]} -> {size[0]} VMs, "
-                f"{was_size[1]} -> {size[1]} SNAT ports each"
-            )
+    changes += _frontend_changes(old, new)
     changes += [
         f"public IP {IPv4Address(address)} {what}"
         for address in old.addresses.keys() ^ new.addresses.keys()
@@ -158,12 +168,81 @@ def changes_between(before: Configuration, after: Configuration, profile: Profil
     return [*changes, *network_changes(before, after), *security_changes(before, after)]
 
 
+def _frontend_changes(old: Plan, new: Plan) -> Iterator[str]:
+    """Who serves how many VMs with how many ports; said of a protocol where they differ in that."""
+    before, after = _sizes(old), _sizes(new)
+    for address in dict.fromkeys([*before, *after]):
+        was, size = before.get(address, {}), after.get(address, {})
+        alike = all(len(set(s.values())) < 2 and len(s) != 1 for s in (was, size))
+        for protocol in (TCP,) if alike else (TCP, UDP):
+            one, other = was.get(protocol), size.get(protocol)
+            if one == other:
+                continue
+            frontend = f"frontend {IPv4Address(address)}"
+            if not alike:
+                frontend += f" ({PROTOCOL_NAMES[protocol]})"
+            if other is None:
+                yield f"{frontend} no longer serves outbound flows"
+            elif one is None:
+                yield f"{frontend} serves {other[0]} VMs, {other[1]} SNAT ports each"
+            else:
+                vms, ports = f"{one[0]} -> {other[0]}", f"{one[1]} -> {other[1]}"
+                yield f"{frontend}: {vms} VMs, {ports} SNAT ports each"
+
+
+def _sizes(plan_: Plan) -> dict[bytes, dict[int, tuple[int, int]]]:
+    """Public IP → protocol → VMs that go out by it, and the most ports that one of them has."""
+    sizes: dict[bytes, dict[int, tuple[int, int]]] = {}
+    for grant in plan_.grants:
+        of_address = sizes.setdefault(grant.address, {})
+        vms, ports = of_address.get(grant.protocol, (0, 0))
+        most = max(grant.ports.values(), default=0)
+        of_address[grant.protocol] = vms + len(grant.ports), max(ports, most)
+    return sizes
+
+
 def _way(machine: MachinePlan) -> str:
-    method = "no way out" if machine.method is None else machine.method.value
     address = IPv4Address(machine.address)
+    if machine.tcp is machine.udp:
+        method = "no way out" if machine.tcp is None else machine.tcp.value
+    else:
+        method = ", ".join(
+            f"{name} {'no way out' if way is None else way.value}"
+            for name, way in (("Tcp", machine.tcp), ("Udp", machine.udp))
+        )
     if machine.instance is not None:
         return f"{address} by {method} ({IPv4Address(machine.instance)})"
+    if machine.nat_gateway is not None:
+        return f"{address} by {method} ({machine.nat_gateway})"
     return f"{address} by {method}"
+
+
+def allotment_changes(
+    resized: list[Resized], broken: Mapping[int, int]
+) -> Iterator[tuple[str, Machine, str, int, int]]:
+    """Sentence, VM, public IP, ports taken back and flows broken, for each VM and public IP.
+
+    ``broken``: live flows that broke, by position in ``resized``.
+    """
+    together: dict[tuple[int, bytes], list[int]] = {}
+    for position, change in enumerate(resized):
+        allotment = change.allotment
+        together.setdefault((id(allotment.machine), allotment.address), []).append(position)
+    for positions in together.values():
+        counts = {(resized[n].before, sum(map(len, resized[n].ranges))) for n in positions}
+        both = len(positions) == 2 and len(counts) == 1
+        for number in positions[:1] if both else positions:
+            change = resized[number]
+            allotment = change.allotment
+            before, after = change.before, sum(map(len, change.ranges))
+            lost = sum(broken.get(n, 0) for n in (positions if both else (number,)))
+            address = str(IPv4Address(allotment.address))
+            of = "each protocol" if both else PROTOCOL_NAMES[allotment.protocol]
+            sentence = (
+                f"{allotment.machine.name} on {address}: {before} -> {after} SNAT ports for {of}, "
+                f"{lost} flows broken"
+            )
+            yield sentence, allotment.machine, address, max(before - after, 0), lost
 
 
 class SecurityRuleRecord(NamedTuple):

@@ -12,15 +12,17 @@ from collections.abc import Callable, Collection
 from random import Random
 
 from gateway.core.accounting import Connections
+from gateway.core.allotment import Allotment, Machine
 from gateway.core.balancer import INBOUND_RULES, Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement
 from gateway.core.offload import Offload
-from gateway.core.outbound import Machine, Outbound, Resized
+from gateway.core.outbound import Outbound, Resized
 from gateway.core.ports import PortPool
 from gateway.core.scope import AddressScope
+from gateway.core.shortage import PortWatch
 from gateway.core.tcp import (
     CLOSING,
     ENDED,
@@ -33,8 +35,6 @@ from gateway.core.tcp import (
 )
 from gateway.core.timers import Expiry
 from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
-
-OnExhausted = Callable[[Machine, PortPool, int, bytes, float], None]
 
 
 class _Endpoint:
@@ -49,7 +49,7 @@ class _Endpoint:
 
 
 class Translation:
-    """Flows and the ports they hold. ``exhausted`` is told of every pool that had no port."""
+    """Flows and the ports they hold. ``watch`` is told of every pool that has no port, or few."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Translation:
         outbound: Outbound,
         maximum: int,
         seed: int | None,
-        exhausted: OnExhausted,
+        watch: PortWatch,
     ) -> None:
         self.profile = profile
         self.outbound = outbound
@@ -70,7 +70,8 @@ class Translation:
         self.watched: Callable[[Flow], bool] | None = None
         """Of which flows somebody wants to see every packet: they are not handed over."""
         self._random = Random(seed)
-        self._exhausted = exhausted
+        self._watch = watch
+        self._high = profile.high_usage
         self._endpoints: dict[bytes, _Endpoint] = {}
         self._hold = {
             State.FIN_FROM_ORIGINAL: profile.fin_hold,
@@ -92,19 +93,21 @@ class Translation:
         """A flow for a VM's packet to outside; ``original`` has no live flow."""
         if self.table.is_full:
             return DropReason.FLOW_TABLE_FULL
-        method = machine.method
+        method = machine.method_of(protocol)
         if method is None:
             return DropReason.NO_OUTBOUND_METHOD
         pool: PortPool | None = None
         if method is Method.INSTANCE_LEVEL_PUBLIC_IP:
             assert machine.instance is not None
-            public, port = machine.instance, original[8:10]
+            public, port, timeout = machine.instance, original[8:10], machine.idle_timeout
         else:
             held = self._take_port(machine, protocol, original, now)
-            if held is None:
-                return DropReason.PORTS_EXHAUSTED
-            pool, number = held
+            if isinstance(held, DropReason):
+                return held
+            allotment, number = held
+            pool = allotment.pools[protocol]
             public, port = pool.address, PORTS[number]
+            method, timeout = allotment.terms.method, allotment.terms.idle_timeout
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
         reply = original[4:8] + public + original[10:12] + port + original[12:]
         return self._enter(
@@ -116,7 +119,7 @@ class Translation:
                 public,
                 method,
                 pool,
-                machine.idle_timeout,
+                timeout,
                 now,
                 judgements=judgements,
             )
@@ -132,12 +135,10 @@ class Translation:
         now: float,
     ) -> Flow | DropReason:
         """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
-        table = self.table
-        if table.is_full:
+        if self.table.is_full:
             return DropReason.FLOW_TABLE_FULL
-        port = reply[10:12] if listener is None else listener.backend_port
-        original = machine.address + reply[0:4] + port + reply[8:10] + reply[12:]
-        other = table.originals(protocol).get(original)
+        original = _arriving_at(reply, machine, listener)
+        other = self.table.originals(protocol).get(original)
         if other is not None:
             if other.state not in ENDED:
                 return DropReason.PRIVATE_ENDPOINT_IN_USE
@@ -219,32 +220,37 @@ class Translation:
 
     def _take_port(
         self, machine: Machine, protocol: int, original: bytes, now: float
-    ) -> tuple[PortPool, int] | None:
+    ) -> tuple[Allotment, int] | DropReason:
         destination = self.destination(protocol, original)
-        pools = [allotment.pools[protocol] for allotment in machine.allotments]
+        allotments = [a for a in machine.allotments if protocol in a.pools]
+        if not allotments:
+            return DropReason.DEFAULT_OUTBOUND_CAPACITY
         endpoint_key = original[0:4] + original[8:10]
         endpoint = self._endpoints.get(endpoint_key) if protocol == UDP else None
-        if (
-            endpoint is not None
-            and endpoint.pool in pools
-            and endpoint.pool.take_exactly(destination, endpoint.port)
-        ):
-            endpoint.flows += 1
-            return endpoint.pool, endpoint.port
-        if len(pools) > 1 and self.profile.frontend_choice is FrontendChoice.RANDOM:
-            self._random.shuffle(pools)
-        for pool in pools:
+        if endpoint is not None:
+            for allotment in allotments:
+                pool = allotment.pools[protocol]
+                if endpoint.pool is pool and pool.take_exactly(destination, endpoint.port):
+                    endpoint.flows += 1
+                    return allotment, endpoint.port
+        if len(allotments) > 1 and self.profile.frontend_choice is FrontendChoice.RANDOM:
+            self._random.shuffle(allotments)
+        for allotment in allotments:
+            pool = allotment.pools[protocol]
             port = pool.take(destination)
             if port:
                 if protocol == UDP and endpoint is None:
                     endpoint = self._endpoints[endpoint_key] = _Endpoint(pool, port)
                     endpoint.flows = 1
-                return pool, port
-        for pool in pools:
+                if self._high is not None and pool.used > self._high * pool.count:
+                    self._watch.high(allotment, protocol, now)
+                return allotment, port
+        for allotment in allotments:
+            pool = allotment.pools[protocol]
             pool.failed += 1
             self.connections.failed(machine.name, pool.address, protocol)
-            self._exhausted(machine, pool, protocol, original, now)
-        return None
+            self._watch.exhausted(allotment, protocol, original, now)
+        return DropReason.PORTS_EXHAUSTED
 
     # -- advancing
 
@@ -426,6 +432,13 @@ class Translation:
             return public.instance_of is None
         return public.instance_of is flow.machine
 
+    def endpoint_in_use(
+        self, protocol: int, reply: bytes, machine: Machine, listener: Listener | None
+    ) -> bool:
+        """Whether ``open_inbound`` would refuse for a live flow at the same port of the VM."""
+        other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
+        return other is not None and other.state not in ENDED
+
     def _break(self, flow: Flow, pool: PortPool) -> None:
         self.take_back(flow)
         self._forget_port(flow, pool, flow.snat_port)
@@ -436,6 +449,12 @@ class Translation:
             flow.machine.flows -= 1
         else:
             self.table.reclaim(flow)
+
+
+def _arriving_at(reply: bytes, machine: Machine, listener: Listener | None) -> bytes:
+    """The original key of a flow that a packet from outside opens."""
+    port = reply[10:12] if listener is None else listener.backend_port
+    return machine.address + reply[0:4] + port + reply[8:10] + reply[12:]
 
 
 def _inside(flow: Flow, scope: AddressScope) -> bool:

@@ -102,4 +102,5 @@ async def _history(
 
 def _is_marked(event: dict[str, Any]) -> bool:
     """Whether an event belongs on a time axis: exhausted ports, and what probes found."""
-    return event["category"] == "LoadBalancerAlertEvent" or "Probe" in event["operationName"]
+    exhausted = event["properties"].get("eventDescription") == "Ports exhausted"
+    return exhausted or "Probe" in event["operationName"]

@@ -264,7 +264,10 @@ class OutboundRule(Resource):
     def _ports_come_in_units(self) -> Self:
         if self.allocated_outbound_ports % 8:
             below = self.allocated_outbound_ports // 8 * 8
-            raise refused(f"allocatedOutboundPorts must be a multiple of 8, as {below or 8}")
+            raise refused(
+                f"allocatedOutboundPorts must be a multiple of 8, as {below or 8} "
+                "(SpecifiedAllocatedOutboundPortsForOutboundRuleIsNotAMultipleOfEight)"
+            )
         return self
 
 

@@ -16,6 +16,7 @@ from gateway.model import (
     availability,
     inbound,
     inventory,
+    outbound,
     references,
     security_checks,
 )
@@ -90,7 +91,8 @@ def load_text(text: str, name: str) -> Loaded:
             *addressing.check(draft, cuts),
             *inventory.check(draft, cuts),
             *inbound.check(draft, cuts),
-            *availability.check(draft),
+            *outbound.check(draft, cuts),
+            *availability.check(draft, cuts),
         ]
         mistakes += filter(None, map(cuts.real, found))
     problems = [

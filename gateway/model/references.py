@@ -1,7 +1,7 @@
 """Names: each resource's is its own, and each reference leads to a resource.
 
-Also what may be referred to only once: a public IP address belongs to one VM, one frontend or
-default outbound access.
+Also what may be referred to only once: a public IP address belongs to one VM, one frontend, one
+NAT gateway or default outbound access.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
     yield from unique(configuration.public_ip_addresses, ("publicIPAddresses",))
     yield from unique(configuration.virtual_machines, ("virtualMachines",))
     yield from unique(configuration.load_balancers, ("loadBalancers",))
+    yield from unique(configuration.nat_gateways, ("natGateways",))
     public_ips = named(configuration.public_ip_addresses)
     for place, name in _public_ip_uses(configuration):
         yield from known(name, public_ips, "publicIPAddresses", place, cuts)
     yield from _used_once(_public_ip_uses(configuration))
     for index, balancer in enumerate(configuration.load_balancers):
         yield from _balancer(configuration, balancer, ("loadBalancers", index), cuts)
+    subnet_names = named(subnets)
+    for index, gateway in enumerate(configuration.nat_gateways):
+        for number, name in enumerate(gateway.subnets):
+            place = ("natGateways", index, "subnets", number)
+            yield from known(name, subnet_names, "subnets", place, cuts)
 
 
 def unique(resources: Sequence[Named], place: Location) -> Iterator[Mistake]:
@@ -82,6 +88,9 @@ def _public_ip_uses(configuration: Configuration) -> Iterator[tuple[Location, st
         for number, frontend in enumerate(balancer.frontend_ip_configurations):
             here = ("loadBalancers", index, "frontendIPConfigurations", number)
             yield (*here, "publicIPAddress"), frontend.public_ip_address
+    for index, gateway in enumerate(configuration.nat_gateways):
+        for number, name in enumerate(gateway.public_ip_addresses):
+            yield ("natGateways", index, "publicIPAddresses", number), name
     default = configuration.default_outbound_access.public_ip_addresses
     for index, name in enumerate(default):
         yield ("defaultOutboundAccess", "publicIPAddresses", index), name
@@ -104,6 +113,7 @@ def _balancer(
     yield from unique(balancer.probes, (*place, "probes"))
     yield from unique(balancer.load_balancing_rules, (*place, "loadBalancingRules"))
     yield from unique(balancer.inbound_nat_rules, (*place, "inboundNatRules"))
+    yield from unique(balancer.outbound_rules, (*place, "outboundRules"))
 
     machines = named(configuration.virtual_machines)
     frontends = named(balancer.frontend_ip_configurations)
@@ -135,3 +145,12 @@ def _balancer(
         if nat.backend_address_pool is not None:
             where = (*here, "backendAddressPool")
             yield from known(nat.backend_address_pool, pools, "backendAddressPools", where, cuts)
+    for index, outbound in enumerate(balancer.outbound_rules):
+        here = (*place, "outboundRules", index)
+        for number, frontend in enumerate(outbound.frontend_ip_configurations):
+            where = (*here, "frontendIPConfigurations", number)
+            yield from known(frontend, frontends, "frontendIPConfigurations", where, cuts)
+            if frontend in outbound.frontend_ip_configurations[:number]:
+                yield Mistake(where, "frontend named twice in this rule", frontend)
+        where = (*here, "backendAddressPool")
+        yield from known(outbound.backend_address_pool, pools, "backendAddressPools", where, cuts)

@@ -299,14 +299,16 @@ class GatewayUnderLoad(RuleBasedStateMachine):
     @invariant()
     def allotments_never_overlap(self) -> None:
         for public in self.engine.outbound.addresses.values():
-            ranges = [r for a in (*public.allotments, *public.retired) for r in a.ranges]
-            dealt = sorted(ranges, key=lambda r: r.start)
-            for before, after in pairwise(dealt):
-                assert before.stop <= after.start
             reserved = {port // 8 for port in public.frontend_ports}
-            for ports_ in dealt:
-                assert reserved.isdisjoint({ports_.start // 8, (ports_.stop - 1) // 8})
-            assert public.inventory.free + sum(map(len, dealt)) == public.inventory.capacity
+            for protocol, inventory in public.inventories.items():
+                everyone = (*public.allotments, *public.retired)
+                ranges = [r for a in everyone if a.protocol == protocol for r in a.ranges]
+                dealt = sorted(ranges, key=lambda r: r.start)
+                for before, after in pairwise(dealt):
+                    assert before.stop <= after.start
+                for ports_ in dealt:
+                    assert reserved.isdisjoint({ports_.start // 8, (ports_.stop - 1) // 8})
+                assert inventory.free + sum(map(len, dealt)) == inventory.capacity
 
     @invariant()
     def the_table_is_bounded(self) -> None:

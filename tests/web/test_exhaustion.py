@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-from playwright.sync_api import Playwright
+from playwright.sync_api import Playwright, expect
 
 from tests.netns.gateway import DEFAULT, Gateway
 from tests.netns.topology import SERVER, SERVER2, Topology, eventually
@@ -64,6 +65,13 @@ def test_a_vm_runs_out_and_gets_ports_back(playwright: Playwright, fresh: Topolo
         assert (record["used"], record["free"], record["highWater"]) == (PORTS, 0, PORTS)
         shown = int(visit.find(f"{CARD} .rest .bad b").inner_text().replace(",", ""))
         assert 0 < shown <= gateway.ports("vm1", "Tcp")["failed"]
+
+        # what the gateway thinks of it, the advice open
+        finding = json.loads(gateway.cli("diagnose", "vm1", "--json").stdout)["findings"][0]
+        worst = "#findings li[data-severity='critical']"
+        visit.shows(f"{worst} summary", finding["title"])
+        visit.shows(f"{worst} ul", finding["advice"][-1])
+        expect(visit.find(f"{worst} ul")).to_be_visible()
 
         # who comes later sees when it was, too
         later = Visit(browser, URL, color_scheme="light")

@@ -1,5 +1,6 @@
 """Ports when pools grow and shrink, and other reloads (docs/fidelity.md A3, A6)."""
 
+from gateway.core.flow import TCP
 from tests.scenario import Scenario
 
 HEAD = """
@@ -42,7 +43,7 @@ def allotted(scenario: Scenario, vm: str) -> list[tuple[int, int]]:
     """First and last port of each range that a VM has on the frontend."""
     public = scenario.engine.outbound.addresses[bytes((203, 0, 113, 20))]
     for allotment in public.allotments:
-        if allotment.machine.name == vm:
+        if allotment.machine.name == vm and allotment.protocol == TCP:
             return [(ports.start, ports.stop - 1) for ports in allotment.ranges]
     return []
 

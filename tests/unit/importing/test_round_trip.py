@@ -75,7 +75,7 @@ def test_standard_things_get_their_profile_and_the_consequence_is_named() -> Non
     said = [line for line in result.stderr.splitlines() if line.startswith("check will say")]
     expected = [str(p) for p in load_text(result.stdout, "result").problems]
     assert said == [f"check will say: {line}" for line in expected]
-    assert any("natGateways" in line for line in said)
+    assert any("numberOfProbes" in line for line in said)
 
 
 def test_flags_fill_in_what_azure_does_not_say() -> None:

@@ -235,15 +235,11 @@ BETWEEN_RESOURCES = {
     ),
 }  # fmt: skip
 
-LATER = "needs profile azure-current, which this version does not have"
+LATER = "needs gateway.profile: azure-current"
 NOT_AVAILABLE = {
-    "profile": (
-        "outside: wan0", "outside: wan0\n  profile: azure-current",
-        "gateway.profile = azure-current: not available in this version; allowed: azure-2017",
-    ),
     "no such profile": (
         "outside: wan0", "outside: wan0\n  profile: azure-2016",
-        ("gateway.profile = azure-2016: no such profile; allowed: azure-2017; "
+        ("gateway.profile = azure-2016: no such profile; allowed: azure-2017, azure-current; "
         "did you mean azure-2017?"),
     ),
     "Standard": (
@@ -272,10 +268,12 @@ NOT_AVAILABLE = {
     "subnet without default outbound access": (
         "10.0.1.0/24}", "10.0.1.0/24, defaultOutboundAccess: false}",
         (f"virtualNetwork.subnets[0].defaultOutboundAccess: a subnet's switch {LATER}; "
-        "leave it out"),
+        "or leave it out"),
     ),
     "NAT gateway": (
-        "virtualMachines:", "natGateways: [{name: n, publicIPAddresses: [pip-a]}]\nvirtualMachines:",
+        "defaultOutbound",
+        ("  - {name: n, ipAddress: 203.0.113.14}\n"
+        "natGateways: [{name: n, publicIPAddresses: [n]}]\ndefaultOutbound"),
         f"natGateways: a NAT gateway {LATER}",
     ),
 }  # fmt: skip
@@ -351,7 +349,7 @@ def test_standalone_vms_that_default_outbound_access_cannot_carry() -> None:
 
 MANY_MISTAKES = """\
 gateway:
-  profile: azure-current
+  profile: azure-2017
   inside: [lan0, wan0]
   outside: wan0
   timeScal: 60
@@ -386,7 +384,6 @@ loadBalancers:
 
 def test_every_mistake_of_a_bad_file_is_reported_in_one_go() -> None:
     assert [line.split("; ")[0] for line in errors(MANY_MISTAKES)] == [
-        "2: gateway.profile = azure-current: not available in this version",
         "3: gateway.inside[1] = wan0: is also gateway.outside",
         "5: gateway.timeScal: unknown key",
         (
@@ -410,10 +407,7 @@ def test_every_mistake_of_a_bad_file_is_reported_in_one_go() -> None:
             "21: virtualMachines[3].privateIPAddress = 10.0.1.4: private address already used by VM "
             "vm1"
         ),
-        (
-            "24: loadBalancers[0].sku = Standard: needs profile azure-current, which this version "
-            "does not have"
-        ),
+        "24: loadBalancers[0].sku = Standard: needs gateway.profile: azure-current",
         (
             "26: loadBalancers[0].backendAddressPools[0].virtualMachines[2] = vm5: no such name in "
             "virtualMachines"
@@ -482,7 +476,7 @@ WITHHELD = {
         "- name: lb\n", "- sku: Standard\n",
         [
             "loadBalancers[0].name: missing",
-            "loadBalancers[0].sku = Standard: needs profile azure-current, which this version does not have",
+            "loadBalancers[0].sku = Standard: needs gateway.profile: azure-current",
         ],
     ),
     "rule without a protocol": (
@@ -496,7 +490,7 @@ WITHHELD = {
         "frontendPort: 80,", "disableOutboundSnat: true,",
         [
             "loadBalancers[0].loadBalancingRules[0].frontendPort: missing",
-            f"{RULE}.disableOutboundSnat = true: needs profile azure-current, which this version does not have",
+            f"{RULE}.disableOutboundSnat = true: needs gateway.profile: azure-current",
         ],
     ),
     "probe without name": (

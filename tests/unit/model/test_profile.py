@@ -1,11 +1,11 @@
-"""The azure-2017 table against Azure's published figures."""
+"""The profiles' tables against Azure's published figures."""
 
 from __future__ import annotations
 
 import pytest
 
 from gateway.model import PROFILES, DestinationScope, Method
-from gateway.model.profile import AZURE_2017
+from gateway.model.profile import AZURE_2017, AZURE_CURRENT
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,25 @@ def test_an_instance_level_public_ip_wins_and_default_snat_is_last() -> None:
     )
 
 
-def test_only_the_profile_that_is_carried_out_is_offered() -> None:
-    assert list(PROFILES) == ["azure-2017"]
+def test_both_profiles_are_offered_under_their_names() -> None:
+    assert {name: profile.name for name, profile in PROFILES.items()} == {
+        "azure-2017": "azure-2017",
+        "azure-current": "azure-current",
+    }
+
+
+def test_what_changed_since_2017() -> None:
+    """docs/fidelity.md A1, the right column."""
+    now = AZURE_CURRENT
+    assert now.tcp_destination is DestinationScope.ADDRESS_AND_PORT
+    assert now.udp_destination is DestinationScope.ADDRESS
+    assert now.method_order == (
+        Method.NAT_GATEWAY,
+        Method.INSTANCE_LEVEL_PUBLIC_IP,
+        Method.OUTBOUND_RULE,
+        Method.LOAD_BALANCER,
+        Method.DEFAULT_OUTBOUND_ACCESS,
+    )
+    assert now.ports_of_several_frontends == 1024
+    assert now.nat_gateway is not None
+    assert (now.nat_gateway.port_count, now.nat_gateway.maximum_addresses) == (64_512, 16)

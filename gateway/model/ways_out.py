@@ -1,0 +1,113 @@
+"""Which method takes a VM's flows out: a table, in the profile's order, and the facts behind it.
+
+``AVAILABLE`` says for each method whether a VM has it for a protocol; the first that it has in the
+profile's ``method_order`` is the one (docs/fidelity.md A1). The checks of a file, the core's plan
+and so ``explain`` read this same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from gateway.model.configuration import Configuration, Subnet
+from gateway.model.profile import Method, Profile
+
+PROTOCOLS = ("Tcp", "Udp")
+
+
+@dataclass(frozen=True, slots=True)
+class WaysOut:
+    """What a VM could go out by; names are the configuration's."""
+
+    nat_gateway: str | None = None
+    instance: str | None = None
+    outbound_rules: frozenset[str] = frozenset()
+    """The protocols for which an outbound rule has one of its pools."""
+    frontends: frozenset[str] = frozenset()
+    """The protocols for which a load balancing rule gives it SNAT through a frontend."""
+    default: bool = False
+
+
+AVAILABLE: dict[Method, Callable[[WaysOut, str], bool]] = {
+    Method.NAT_GATEWAY: lambda ways, protocol: ways.nat_gateway is not None,
+    Method.INSTANCE_LEVEL_PUBLIC_IP: lambda ways, protocol: ways.instance is not None,
+    Method.OUTBOUND_RULE: lambda ways, protocol: protocol in ways.outbound_rules,
+    Method.LOAD_BALANCER: lambda ways, protocol: protocol in ways.frontends,
+    Method.DEFAULT_OUTBOUND_ACCESS: lambda ways, protocol: ways.default,
+}
+
+
+def method_of(profile: Profile, ways: WaysOut, protocol: str) -> Method | None:
+    """The method for a protocol (``Tcp``, ``Udp``); None: there is no way out for it."""
+    return next((m for m in profile.method_order if AVAILABLE[m](ways, protocol)), None)
+
+
+def rule_protocols(protocol: str) -> tuple[str, ...]:
+    """The protocols of a rule: ``All`` is both."""
+    return PROTOCOLS if protocol == "All" else (protocol,)
+
+
+def programmed(profile: Profile, protocol: str) -> tuple[str, ...]:
+    """The protocols that a load balancing rule of ``protocol`` gives outbound SNAT for."""
+    return PROTOCOLS if profile.programs_all_protocols else rule_protocols(protocol)
+
+
+def subnet_ways(configuration: Configuration, profile: Profile, subnet: Subnet | None) -> WaysOut:
+    """What every VM of a subnet has, named in the file or not."""
+    gateways = (
+        gateway.name
+        for gateway in configuration.nat_gateways
+        if subnet is not None and subnet.name in gateway.subnets
+    )
+    default = bool(configuration.default_outbound_access.public_ip_addresses)
+    if profile.default_outbound_by_subnet:
+        default = default and subnet is not None and subnet.default_outbound_access is True
+    return WaysOut(nat_gateway=next(gateways, None), default=default)
+
+
+def ways_out(configuration: Configuration, profile: Profile) -> dict[str, WaysOut]:
+    """What each VM of the file has, by its name."""
+    ruled: dict[str, set[str]] = {}
+    linked: dict[str, set[str]] = {}
+    in_standard: set[str] = set()
+    for balancer in configuration.load_balancers:
+        pools = {pool.name: pool.virtual_machines for pool in balancer.backend_address_pools}
+        if balancer.sku == "Standard":
+            in_standard.update(*pools.values())
+        for outbound in balancer.outbound_rules:
+            for name in pools.get(outbound.backend_address_pool, ()):
+                ruled.setdefault(name, set()).update(rule_protocols(outbound.protocol))
+        for rule in balancer.load_balancing_rules:
+            if rule.disable_outbound_snat:
+                continue
+            for name in pools.get(rule.backend_address_pool, ()):
+                linked.setdefault(name, set()).update(programmed(profile, rule.protocol))
+    of_subnet = _Subnets(configuration, profile)
+    found = {}
+    for machine in configuration.virtual_machines:
+        ways = replace(
+            of_subnet.at(machine.private_ip_address),
+            instance=machine.public_ip_address,
+            outbound_rules=frozenset(ruled.get(machine.name, ())),
+            frontends=frozenset(linked.get(machine.name, ())),
+        )
+        if profile.default_outbound_by_subnet and machine.name in in_standard:
+            ways = replace(ways, default=False)
+        found[machine.name] = ways
+    return found
+
+
+class _Subnets:
+    """The ways of subnets, each asked once."""
+
+    def __init__(self, configuration: Configuration, profile: Profile) -> None:
+        self._all: Iterable[tuple[Subnet, WaysOut]] = [
+            (subnet, subnet_ways(configuration, profile, subnet))
+            for subnet in configuration.virtual_network.subnets
+        ]
+        self._none = subnet_ways(configuration, profile, None)
+
+    def at(self, address: IPv4Address) -> WaysOut:
+        return next((w for s, w in self._all if address in s.address_prefix), self._none)
