@@ -34,6 +34,8 @@ class Queue(Protocol):
 
     def drain(self, limit: int, now: float) -> int: ...
 
+    def outside_is(self, index: int) -> None: ...
+
     def change_ways(self, ways: Ways, *, finished: bool = False) -> None: ...
 
     def statistics(self) -> QueueStatistics: ...
@@ -41,6 +43,9 @@ class Queue(Protocol):
 
 class Diverted(Protocol):
     """The host while its packets are diverted. Failures are DatapathError."""
+
+    renewed: set[str]
+    """Interfaces that were removed and made again; who reads it takes them out."""
 
     def change(self, configuration: Configuration) -> None:
         """Divert what another configuration says; the interfaces are the same."""
@@ -50,8 +55,9 @@ class Diverted(Protocol):
 
 
 class _LinuxDiverted:
-    def __init__(self, diversion: Diversion) -> None:
+    def __init__(self, diversion: Diversion, renewed: set[str]) -> None:
         self._diversion = diversion
+        self.renewed = renewed
 
     def change(self, configuration: Configuration) -> None:
         plan = _plan(configuration, self._diversion.plan.queue_number)
@@ -107,8 +113,16 @@ class LinuxHost:
     @contextmanager
     def diversion(self, configuration: Configuration, queue: Queue) -> Iterator[Diverted]:
         """Packets come to the queue."""
-        with Diversion(_plan(configuration, queue.number)) as diversion:
-            yield _LinuxDiverted(diversion)
+        renewed: set[str] = set()
+
+        def note(interface: str) -> None:
+            link = find_link(interface)
+            if link is not None and interface == configuration.gateway.outside:
+                queue.outside_is(link.index)
+            renewed.add(interface)
+
+        with Diversion(_plan(configuration, queue.number), note) as diversion:
+            yield _LinuxDiverted(diversion, renewed)
 
 
 def losses(statistics: QueueStatistics) -> dict[str, int]:

@@ -36,6 +36,7 @@ from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_c
 from gateway.daemon.restarts import LIMIT, WINDOW, Restarts
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
+from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.model.configuration import Configuration
 
@@ -345,7 +346,8 @@ class Gateway:
         """An interface that was down has lost its routes and addresses: put them back."""
         # The collector is off for what lives; what netlink leaves behind is young and in cycles.
         gc.freeze()
-        problems = self._diverted().refresh()
+        diverted = self._diverted()
+        problems = diverted.refresh()
         gc.collect()
         if problems != self._unrestored:
             for problem in problems:
@@ -354,6 +356,24 @@ class Gateway:
             level = "Error" if problems else "Informational"
             self._own_event(operation, level, {"problems": problems})
             self._unrestored = problems
+        if diverted.renewed and not problems:
+            self._renew(sorted(diverted.renewed))
+            diverted.renewed.clear()
+
+    def _renew(self, interfaces: list[str]) -> None:
+        """Interfaces were removed and made again, and have their rules: now the rest."""
+        properties = {"problems": [], "interfaces": interfaces}
+        self._own_event("HostRestored", "Informational", properties)
+        say(f"{', '.join(interfaces)}: removed and made again, and programmed anew")
+        if isinstance(self._fast_path, str):
+            return
+        try:
+            self._fast_path.renew()
+        except DatapathError as error:
+            lines = [f"no fast path until a restart: {line}" for line in error.problems]
+            for line in lines:
+                say(line)
+            self._own_event("HostChanged", "Error", {"problems": lines})
 
     def _look_at_queue(self, queue: Queue, real: float) -> None:
         statistics = queue.statistics()

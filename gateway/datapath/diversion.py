@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -69,14 +70,21 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
-        """A journal whose interfaces are still the same ones, or None."""
+        """A journal, as far as it is about interfaces that are still the same ones; or None."""
         try:
             journal = cls(**json.loads(path.read_text()))
             journal.sysctls = [(str(a), str(b), str(c)) for a, b, c in journal.sysctls]
-            same = journal.links == _identities([*journal.inside, journal.outside])
-        except (OSError, ValueError, TypeError):
+            now = _identities([*journal.inside, journal.outside])
+            same = {name for name, identity in journal.links.items() if identity == now[name]}
+        except (OSError, ValueError, TypeError, KeyError):
             return None
+        journal.sysctls = [entry for entry in journal.sysctls if entry[0] in same]
         return journal if same else None
+
+    def renew(self, interface: str, identity: str) -> None:
+        """Another interface has the name now: what the one before was like is of no use."""
+        self.links[interface] = identity
+        self.sysctls = [entry for entry in self.sysctls if entry[0] != interface]
 
     def erase(self) -> None:
         self.path(self.outside).unlink(missing_ok=True)
@@ -85,11 +93,17 @@ class Journal:
 class Diversion:
     """The host's side of one gateway. Make one, ``install`` it, ``update`` it, ``remove`` it."""
 
-    def __init__(self, plan: DiversionPlan) -> None:
+    def __init__(
+        self, plan: DiversionPlan, renewed: Callable[[str], None] = lambda interface: None
+    ) -> None:
+        """``renewed`` is told of an interface that was removed and made again, before any packet
+        is forwarded there."""
         self.plan = plan
+        self._renewed = renewed
         self._journal: Journal | None = None
         self._links: LinkChanges | None = None
         self._stale = False
+        self._anew = False
 
     def install(self) -> None:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
@@ -145,7 +159,8 @@ class Diversion:
         self._journal.write()
 
     def refresh(self) -> list[str]:
-        """Restore what the kernel forgets when an interface goes down: to be called now and then.
+        """Restore what the kernel forgets when an interface goes down, or is removed and made
+        again: to be called now and then.
 
         Costs a read from a socket while nothing has changed. Returns what could not be restored
         yet; the next call tries again.
@@ -156,18 +171,20 @@ class Diversion:
         if not self._stale:
             return []
         plan = self.plan
-        anew = [
-            name
-            for name, identity in _identities([*plan.inside, plan.outside]).items()
-            if identity and identity != self._journal.links[name]
-        ]
-        if anew:
-            # The queue knows the outside interface by its number. Until then nothing passes.
-            return [f"{name} was removed and made again: restart the gateway" for name in anew]
         try:
+            for name, identity in _identities([*plan.inside, plan.outside]).items():
+                if identity and identity != self._journal.links[name]:
+                    self._journal.renew(name, identity)
+                    self._renewed(name)
+                    self._anew = True
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
             self._add_probe_source()
             self._note_sysctls()
+            if self._anew:
+                # They name interfaces, so that they stood all the time; but whether the outside one
+                # forwards because of us is told by what it was like before.
+                self._load_rules()
+                self._anew = False
             self._set_sysctls()
         except DatapathError as error:
             return error.problems
@@ -282,11 +299,10 @@ def _take_down(journal: Journal) -> None:
         if find_link(interface) is not None:
             with _Collecting(problems):
                 write_sysctl(interface, name, old)
-    if journal.inside and all(find_link(n) for n in (journal.outside, journal.inside[0])):
-        with _Collecting(problems):
-            PublicAddresses(journal.outside, journal.inside[0]).remove(
-                IPv4Address(address) for address in journal.public_ips
-            )
+    with _Collecting(problems):
+        PublicAddresses(journal.outside, journal.inside[0]).remove(
+            IPv4Address(address) for address in journal.public_ips
+        )
     with _Collecting(problems):
         _remove_probe_source(journal)
     instance = instance_name(journal.outside)

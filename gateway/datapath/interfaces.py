@@ -86,13 +86,13 @@ class PublicAddresses:
     def __init__(self, outside: str, inside: str) -> None:
         with IPRoute() as netlink:
             found = [netlink.link_lookup(ifname=name) for name in (outside, inside)]
-        missing = [name for name, index in zip((outside, inside), found, strict=True) if not index]
-        if missing:
-            raise DatapathError([f"{name}: there is no such interface" for name in missing])
-        self._outside, self._inside = found[0][0], found[1][0]
+        self._missing = [n for n, index in zip((outside, inside), found, strict=True) if not index]
+        self._outside, self._inside = (index[0] if index else 0 for index in found)
 
     def add(self, addresses: Iterable[IPv4Address]) -> None:
         """Idempotent. Raises DatapathError."""
+        if self._missing:
+            raise DatapathError([f"{name}: there is no such interface" for name in self._missing])
         with IPRoute() as netlink:
             for address in addresses:
                 try:
@@ -102,13 +102,15 @@ class PublicAddresses:
                     raise DatapathError([f"{address}: cannot be answered for: {error}"]) from None
 
     def remove(self, addresses: Iterable[IPv4Address]) -> None:
-        """Idempotent: what is gone already stays gone."""
+        """Idempotent: what is gone already stays gone, what went with its interface too."""
         with IPRoute() as netlink:
             for address in addresses:
-                for change, arguments in (
-                    (netlink.neigh, self._neighbour(address)),
-                    (netlink.route, self._route(address)),
+                for index, change, arguments in (
+                    (self._outside, netlink.neigh, self._neighbour(address)),
+                    (self._inside, netlink.route, self._route(address)),
                 ):
+                    if not index:
+                        continue
                     try:
                         change("del", **arguments)
                     except NetlinkError as error:

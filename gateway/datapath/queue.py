@@ -135,6 +135,7 @@ class PacketQueue:
         self.last_error = ""  # the traceback of the handler's last exception
         self._ways = ways
         self._change_ways: Callable[[Ways], None] = lambda ways: None
+        self._move_outside: Callable[[int], None] = lambda index: None
         self._outside = outside_index
         self._uncut = uncut
         self._queue: NetfilterQueue | None = None
@@ -257,6 +258,11 @@ class PacketQueue:
         self._ways = [self._finishing(way) for way in ways] if finished else ways
         self._change_ways(self._ways)
 
+    def outside_is(self, index: int) -> None:
+        """The outside interface has another number: it was removed and made again."""
+        self._outside = index
+        self._move_outside(index)
+
     def _finishing(self, way: Way) -> Way:
         message = self._message
 
@@ -280,7 +286,12 @@ class PacketQueue:
             nonlocal outbound, inbound, hairpin, local_error, lateral, probe
             outbound, inbound, hairpin, local_error, lateral, probe = _in_order(ways)
 
+        def move(index: int) -> None:
+            nonlocal outside
+            outside = index
+
         self._change_ways = change
+        self._move_outside = move
 
         def on_packet(packet: Packet) -> None:
             payload = packet.get_payload()

@@ -66,7 +66,7 @@ struct report {
 	__u8 unused[2];
 };
 
-const volatile __u32 outside_interface = 0;
+volatile __u32 outside_interface = 0; // written again when it was removed and made again
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -37,8 +37,8 @@ int bpf_map_delete_elem(int fd, const void *key);
 class BpfObject:
     """A compiled object, loaded: its maps and programs by name."""
 
-    def __init__(self, path: str, *, entries: dict[str, int], constants: bytes) -> None:
-        """``entries``: the size of maps; ``constants``: the bytes of ``.rodata``.
+    def __init__(self, path: str, *, entries: dict[str, int], variables: bytes) -> None:
+        """``entries``: the size of maps; ``variables``: the bytes of ``.bss``.
 
         Raises OSError: no library, no such file, or the kernel refuses it.
         """
@@ -53,9 +53,9 @@ class BpfObject:
         try:
             for name, count in entries.items():
                 self._check(library.bpf_map__set_max_entries(self._map(name), count), name)
-            section = self._map(".rodata")
+            section = self._map(".bss")
             self._check(
-                library.bpf_map__set_initial_value(section, constants, len(constants)), ".rodata"
+                library.bpf_map__set_initial_value(section, variables, len(variables)), ".bss"
             )
             self._check(library.bpf_object__load(self._object), "the kernel refuses the program")
         except OSError:
@@ -76,6 +76,12 @@ class BpfObject:
     def insert(self, descriptor: int, key: bytes, value: bytes) -> int:
         """Put a key that is not there yet; 0, or an errno (EEXIST, E2BIG: full)."""
         return -int(self._library.bpf_map_update_elem(descriptor, key, value, BPF_NOEXIST))
+
+    def set_variables(self, value: bytes) -> None:
+        """Change the bytes of ``.bss`` while programs run. Raises OSError."""
+        section, key = self.map(".bss"), bytes(4)
+        result = self._library.bpf_map_update_elem(section, key, value, BPF_ANY)
+        self._check(result, ".bss")
 
     def delete(self, descriptor: int, key: bytes) -> int:
         """Remove a key; 0, or an errno (ENOENT)."""

@@ -24,7 +24,7 @@ from gateway.datapath.fastpath.records import COUNTER, Direction, Report, Totals
 from gateway.datapath.fastpath.reports import ReportReader
 
 OBJECT = Path(__file__).parent / "fastpath.o"
-_constants = Struct("=I")
+_variables = Struct("=I")  # outside_interface
 REPORTS_PER_LOOK = 1024
 
 
@@ -37,6 +37,7 @@ class FastPath:
         """Load. Raises DatapathError with a line that says why not."""
         self.capacity = capacity
         self.refused = 0  # flows that found no room, or another one's key
+        self._outside = outside
         self._interfaces = [*((name, "from_inside") for name in inside), (outside, "from_outside")]
         if not program.exists():
             raise DatapathError([f"{program.name} is not compiled (clang and libbpf-dev make it)"])
@@ -45,7 +46,7 @@ class FastPath:
             self._object = BpfObject(
                 str(program),
                 entries={"entries": 2 * capacity, "counters": 2 * capacity},
-                constants=_constants.pack(index),
+                variables=_variables.pack(index),
             )
         except OSError as error:
             raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
@@ -63,6 +64,14 @@ class FastPath:
         except (OSError, NetlinkError) as error:
             detach(name for name, _ in self._interfaces)
             raise DatapathError([f"eBPF cannot be attached: {error}"]) from None
+
+    def renew(self) -> None:
+        """Go on after an interface was removed and made again. Raises as ``attach``."""
+        try:
+            self._object.set_variables(_variables.pack(socket.if_nametoindex(self._outside)))
+        except OSError as error:
+            raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
+        self.attach()
 
     def install(self, flow: int, slot: int, original: Direction, reply: Direction) -> bool:
         """Take a flow over. False: no room in the map, or a key that is taken; nothing changed."""

@@ -97,7 +97,13 @@ def main() -> None:
     queue = PacketQueue([partial(nat.handle, arrival) for arrival in Arrival], outside.index)
     queue.open()
     plan, nat.pairs = plan_from(sys.argv[1], queue.number)
-    diversion = Diversion(plan)
+
+    def renewed(interface: str) -> None:
+        link = find_link(interface)
+        if link is not None and interface == plan.outside:
+            queue.outside_is(link.index)
+
+    diversion = Diversion(plan, renewed)
     try:
         diversion.install()
     except DatapathError as error:

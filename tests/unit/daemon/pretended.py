@@ -39,6 +39,9 @@ class PretendedQueue:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def outside_is(self, index: int) -> None:
+        raise AssertionError("no interface is made again here")
+
     def drain(self, limit: int, now: float) -> int:
         return 0
 
@@ -52,6 +55,8 @@ class PretendedDiverted:
     def __init__(self, configuration: Configuration, *, refuses: bool) -> None:
         self._configuration = configuration
         self._refuses = refuses
+
+    renewed: frozenset[str] = frozenset()
 
     def change(self, configuration: Configuration) -> None:
         if self._refuses and configuration != self._configuration:
