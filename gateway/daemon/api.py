@@ -22,14 +22,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.core.flow import FlowRecord
-from gateway.core.health import HealthRecord
 from gateway.core.reporting import SecurityRuleRecord
 from gateway.daemon.capture_api import capture_routes
 from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.diagnosis_api import Diagnosis
 from gateway.daemon.documents import (
     flow_document,
-    health_document,
+    health_documents,
     port_document,
     security_rule_document,
 )
@@ -45,7 +44,6 @@ from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
 from gateway.daemon.flow_log import FlowLogWriter
 from gateway.daemon.live_api import live_routes
 from gateway.daemon.metrics import metrics_endpoint
-from gateway.daemon.probe_messages import Result
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
@@ -317,14 +315,9 @@ async def _port_lines(answer: Answer, vm: str | None) -> AsyncIterator[bytes]:
 
 async def _health_lines(answer: Answer, vm: str | None) -> AsyncIterator[bytes]:
     for part in answer.records():
-        for fields, latest in part:
-            record = HealthRecord._make(fields)
-            if vm is not None and vm not in (record.vm, record.private_ip):
-                continue
-            result = None
-            if latest is not None:
-                result = (Result._make(latest[0]), latest[1], latest[2])
-            yield _line(health_document(record, result))
+        for document in health_documents(part):
+            if vm is None or vm in (document["vm"], document["backend"]["ip"]):
+                yield _line(document)
         await asyncio.sleep(0)
 
 

@@ -6,6 +6,7 @@ time; ports are numbers, null where the profile's destinations have none.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -113,6 +114,15 @@ def health_document(
         },
         "deniedBy": record.denied_by,
     }
+
+
+def health_documents(part: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """The lines of ``health`` that a part of the engine's answer has."""
+    for fields, latest in part:
+        result = None
+        if latest is not None:
+            result = (Result._make(latest[0]), latest[1], latest[2])
+        yield health_document(HealthRecord._make(fields), result)
 
 
 def security_rule_document(

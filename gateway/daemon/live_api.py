@@ -101,6 +101,6 @@ async def _history(
 
 
 def _is_marked(event: dict[str, Any]) -> bool:
-    """Whether an event belongs on a time axis: exhausted ports, and what probes found."""
+    """Whether an event belongs on a time axis: exhausted ports, what probes found, Azure's own."""
     exhausted = event["properties"].get("eventDescription") == "Ports exhausted"
-    return exhausted or "Probe" in event["operationName"]
+    return bool(exhausted or event["category"].startswith("LoadBalancer"))

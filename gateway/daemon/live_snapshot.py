@@ -16,7 +16,12 @@ from typing import Any
 from gateway.core.flow import FlowRecord
 from gateway.core.ports import PortRecord
 from gateway.core.reporting import SecurityRuleRecord
-from gateway.daemon.documents import flow_document, port_document, security_rule_name
+from gateway.daemon.documents import (
+    flow_document,
+    health_documents,
+    port_document,
+    security_rule_name,
+)
 from gateway.daemon.flow_rates import Comparison
 from gateway.daemon.live_query import STILL, LiveQuery, Rates
 from gateway.daemon.messages import decode_payload
@@ -25,6 +30,7 @@ PARTS_PER_STEP = 32
 """Parts (of 32 flows) between two chances for others: about 3 milliseconds."""
 MAXIMUM_PORTS = 1000
 RULES = 20
+MAXIMUM_BACKENDS = 500
 
 
 class Snapshot:
@@ -181,6 +187,18 @@ def rule_documents(
         )
     busiest = heapq.nlargest(RULES, found, key=lambda one: (one["hitsPerSecond"] or 0, one["hits"]))
     return busiest, hits
+
+
+def backend_documents(parts: Iterable[Iterable[Any]]) -> list[dict[str, Any]]:
+    """As ``/v1/health`` has them; of very many those that are down first, in order."""
+    found = [document for part in parts for document in health_documents(part)]
+    if len(found) <= MAXIMUM_BACKENDS:
+        return found
+    places = {status: n for n, status in enumerate(("Down", "Unknown", "Up"))}
+    worst = sorted(
+        range(len(found)), key=lambda n: places.get(found[n]["status"], len(places))
+    )  # stable
+    return [found[n] for n in sorted(worst[:MAXIMUM_BACKENDS])]
 
 
 def encode(document: dict[str, Any]) -> bytes:

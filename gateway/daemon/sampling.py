@@ -1,6 +1,6 @@
 """Looks at the engine at a steady pace, once for all who watch: many faces cost what one does.
 
-While somebody waits for a sample: everything (flows, ports, status, rules), at most once a second
+While somebody waits for a sample: flows, ports, status, rules, probes; at most once a second
 and rarer where a listing takes long, so that the engine lists a quarter of the time at most. While
 nobody does: ports and status every five seconds, for the history alone. A watcher that does not
 read waits for nothing, and so causes no work. Real time only; nothing here reaches packets.
@@ -22,7 +22,7 @@ from gateway.daemon.event_log import EventLog
 from gateway.daemon.flow_rates import Comparison, Counts
 from gateway.daemon.history import STEP, History
 from gateway.daemon.live_query import LiveQuery
-from gateway.daemon.live_snapshot import Snapshot, port_documents, rule_documents
+from gateway.daemon.live_snapshot import Snapshot, backend_documents, port_documents, rule_documents
 from gateway.daemon.security_listing import read_rules
 
 PACE = 1.0
@@ -35,8 +35,8 @@ QUIET_SHARE = 0.02
 """Of the time, in which the engine may be listing ports while nobody watches."""
 FORGET_AFTER = 10.0
 """Seconds without a watcher until the last snapshot is forgotten: it may be large."""
-RULES_PER_SECOND = 500
-"""Security rules listed in a second, on average: thousands of them are looked at less often."""
+ENTRIES_PER_SECOND = 500
+"""Security rules, and backends, listed in a second: thousands are looked at less often."""
 MAXIMUM_WATCHERS = 64
 MAXIMUM_EVENTS = 100
 """Events in a sample; the latest."""
@@ -82,6 +82,8 @@ class Sampler:
         self._hits: dict[tuple[str, str, str], int] | None = None
         self._hits_at = 0.0
         self._rules_due = 0.0
+        self._backends: list[dict[str, Any]] = []
+        self._backends_due = 0.0
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -168,6 +170,7 @@ class Sampler:
         answer = await self._engine.flows()
         ports = await self._ports()
         await self._look_at_rules()
+        await self._look_at_backends()
         listed = time.monotonic()
         before, since = self._counts, begin - self._counted_at
         scale = float(status.get("timeScale", 1))
@@ -195,6 +198,7 @@ class Sampler:
             gateway=gateway,
             ports=port_documents(ports),
             rules=self._rules,
+            **({"health": {"backends": self._backends}} if self._backends else {}),
         )
         self._latest = snapshot
         for waiting in self._waiting:
@@ -243,4 +247,12 @@ class Sampler:
         since = begin - self._hits_at
         self._rules, self._hits = rule_documents(records, self._hits, since)
         self._hits_at = begin
-        self._rules_due = begin + len(records) / RULES_PER_SECOND
+        self._rules_due = begin + len(records) / ENTRIES_PER_SECOND
+
+    async def _look_at_backends(self) -> None:
+        begin = time.monotonic()
+        if begin < self._backends_due:
+            return
+        answer = await self._engine.health()
+        self._backends = backend_documents(answer.records())
+        self._backends_due = begin + len(self._backends) / ENTRIES_PER_SECOND

@@ -1,4 +1,4 @@
-"""Events and probes as rows. Probes are shown as they come: whatever members a backend has."""
+"""Events and probes as rows; of members that a daemon does not have, nothing is said."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.cli.events import in_words
+from gateway.cli.tables import endpoint
 from gateway.tui.listing import Cell, Column, Row
 
 LEVELS = {"Error": "bold red", "Warning": "yellow", "Informational": ""}
 EVENT_COLUMNS = (Column("time", "EVENTS", 8), Column("what", "", 400))
-PROBE_COLUMNS = (Column("state", "PROBES", 8), Column("what", "", 400))
-_STATES = ("state", "status", "health")
-_GOOD = {"up", "healthy", "online", "succeeded", "true"}
+PROBE_COLUMNS = (Column("state", "PROBES", 9), Column("what", "", 400))
+STATUSES = {"Down": "bold red", "Unknown": "yellow", "Up": "green", "NotProbed": "dim"}
+"""The worst first."""
 
 
 def rows(events: Mapping[str, Mapping[str, Any]]) -> list[Row]:
@@ -34,19 +35,36 @@ def what(event: Mapping[str, Any]) -> str:
 
 
 def probe_rows(backends: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Backends as the API has them, those that are down first."""
-    found = []
-    for number, backend in enumerate(backends):
-        name = next((n for n in _STATES if n in backend), None)
-        state = "?" if name is None else str(backend[name])
-        good = state.casefold() in _GOOD
-        rest = "  ".join(f"{n} {_text(v)}" for n, v in backend.items() if n != name)
-        cells: list[Cell] = [(state, "green" if good else "bold red"), rest]
-        found.append((good, Row(f"{number}", cells)))
-    return [row for _, row in sorted(found, key=lambda entry: entry[0])]
+    """Backends with what their probes say, those that are down first."""
+    places = list(STATUSES)
+
+    def place(backend: Mapping[str, Any]) -> int:
+        status = backend.get("status")
+        return places.index(status) if status in places else 0
+
+    return [Row(_probe_key(one), _probe_cells(one)) for one in sorted(backends, key=place)]
 
 
-def _text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ":".join(str(part) for part in value.values())
-    return str(value)
+def _probe_key(backend: Mapping[str, Any]) -> str:
+    names = ("loadBalancer", "rule", "vm", "protocol")
+    return " ".join(str(backend.get(name)) for name in names)
+
+
+def _probe_cells(backend: Mapping[str, Any]) -> list[Cell]:
+    status = str(backend.get("status", "?"))
+    words = [
+        f"{backend.get('vm')} {_endpoint(backend, 'backend')}",
+        f"{backend.get('loadBalancer')}/{backend.get('rule')}",
+    ]
+    last = backend.get("lastProbe")
+    if last:
+        again = f" x{last['inARow']}" if last.get("inARow", 1) > 1 else ""
+        words.append(f"{backend.get('probe')}: {last.get('reason')}{again}")
+    if backend.get("deniedBy"):
+        words.append(f"denied by {backend['deniedBy']}")
+    return [(status, STATUSES.get(status, "bold red")), "  ".join(words)]
+
+
+def _endpoint(backend: Mapping[str, Any], name: str) -> str:
+    found = backend.get(name)
+    return endpoint(dict(found)) if found else ""

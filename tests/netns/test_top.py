@@ -7,6 +7,7 @@ import sys
 
 from tests.netns.gateway import DEFAULT, Gateway
 from tests.netns.terminal import Terminal
+from tests.netns.test_load_balancing import Site
 from tests.netns.topology import SERVER, SERVER2, Topology, eventually
 
 PORTS = 1024
@@ -101,6 +102,22 @@ def test_the_daemon_goes_and_comes_back(fresh: Topology) -> None:
         terminal.press("q")
         eventually(lambda: terminal.ended)
     assert gateway.stop() == 0
+
+
+def test_a_backend_that_goes_down_and_comes_back(fresh: Topology) -> None:
+    site = Site(fresh)
+    for vm in ("vm1", "vm2"):
+        site.serve(vm)
+    site.gateway.start()
+    with top(fresh, site.gateway) as terminal:
+        terminal.until(lambda seen: re.search(r"^Up +vm1 10\.0\.1\.4:8080 ", seen, re.M))
+        site.sick("vm2", True)
+        terminal.until(lambda seen: re.search(r"^Down +vm2 10\.0\.1\.5:8080 ", seen, re.M))
+        terminal.shows("vm2 is down by probe p")
+        site.sick("vm2", False)
+        terminal.until(lambda seen: not re.search(r"^Down ", seen, re.M))
+        terminal.shows("vm2 is up by probe p")
+    assert site.gateway.stop() == 0
 
 
 def test_no_color_means_none(town: Gateway) -> None:

@@ -13,11 +13,13 @@ import pytest
 
 from gateway.cli.client import Daemon
 from gateway.cli.options import Failure
-from gateway.daemon import sampling
+from gateway.core.health import HealthRecord
+from gateway.daemon import live_snapshot, sampling
 from gateway.daemon.event_log import gateway_event
 from gateway.daemon.live_query import LiveQuery
 from gateway.daemon.queries import QueryError
 from gateway.daemon.sampling import pause
+from tests.unit.core.test_inbound import TWO
 from tests.unit.daemon.serving import Served, flow, pool, served
 
 
@@ -131,6 +133,29 @@ def test_watchers_share_one_listing(daemon: Served) -> None:
         samples = [next(one), next(other)]
         assert daemon.engine.listings - before <= 2
     assert [len(s["flows"]["rows"]) for s in samples] == [3, 1]
+
+
+def test_backends_are_there_where_inbound_rules_have_some(daemon: Served, tmp_path: Path) -> None:
+    assert "health" not in first(daemon)
+    (tmp_path / "balanced").mkdir()
+    with served(tmp_path / "balanced", TWO) as balanced:
+        listed = list(Daemon(str(balanced.path)).lines("/v1/health", {}))
+        assert len(listed) == 8
+        assert first(balanced)["health"]["backends"] == listed
+
+
+def test_of_very_many_backends_those_that_are_down_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_snapshot, "MAXIMUM_BACKENDS", 2)
+    records = [
+        HealthRecord(
+            balancer="lb", rule=f"r{n}", method="LoadBalancingRule", protocol=6,
+            public_ip="203.0.113.20", frontend_port=80, vm="vm1", private_ip="10.0.1.4",
+            backend_port=80, probe="p", up=up, takes_flows=True, denied_by=None,
+        )
+        for n, up in enumerate([True, False, None, True, False])
+    ]  # fmt: skip
+    found = live_snapshot.backend_documents([[(tuple(record), None) for record in records]])
+    assert [one["rule"] for one in found] == ["r1", "r4"]
 
 
 def test_server_sent_events(daemon: Served) -> None:

@@ -250,14 +250,17 @@ def test_probes_are_shown_once_the_api_has_them(tmp_path: Path) -> None:
         app = pilot.app
         assert isinstance(app, Top)
         backends = [
-            {"state": "Up", "vm": "vm1", "probe": "http"},
-            {"state": "Down", "vm": "web2", "probe": "http", "address": {"ip": "x", "port": 80}},
-        ]
+            {"status": "Up", "vm": "vm1", "rule": "web", "loadBalancer": "lb"},
+            {
+                "status": "Down", "vm": "web2", "rule": "web", "loadBalancer": "lb", "probe": "p",
+                "backend": {"ip": "10.0.1.5", "port": 80}, "lastProbe": {"reason": "refused", "inARow": 3},
+            },
+        ]  # fmt: skip
         assert app._sample is not None
         app.workers.cancel_all()
         app._take({**app._sample, "health": {"backends": backends}})
-        seen = await shows(pilot, "PROBES", "vm vm1  probe http", "address x:80")
-        assert seen.index(row(seen, "vm web2")) < seen.index(row(seen, "vm vm1"))
+        seen = await shows(pilot, "PROBES", "web2 10.0.1.5:80  lb/web  p: refused x3", "Down")
+        assert seen.index(row(seen, "Down ")) < seen.index(row(seen, "Up  "))
 
     play(tmp_path, test)
 
