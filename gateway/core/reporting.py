@@ -16,7 +16,7 @@ from gateway.core.network_changes import network_changes
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import Outbound, Resized
 from gateway.core.plan import MachinePlan, Plan, plan
-from gateway.core.ports import SLICE, PortPool, PortRecord, destination_endpoint
+from gateway.core.ports import SLICE, PortPool, PortRecord, bounds, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.grants import frontends_behind
@@ -73,6 +73,8 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
                 (*destination_endpoint(destination), used) for destination, used in busiest
             ),
             cooling=pool.cooling,
+            ranges=bounds(pool.ranges),
+            reserved=outbound.addresses[address].inventories[TCP].reserved,
         )
 
 
