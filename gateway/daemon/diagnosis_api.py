@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gateway.core.health import HealthRecord
 from gateway.core.ports import PortRecord
 from gateway.core.reporting import MachineRecord
 from gateway.daemon.diagnosis import diagnose
 from gateway.daemon.diagnosis_facts import Gatherer
 from gateway.daemon.engine_client import Answer, EngineClient, flow_record, port_record
+from gateway.daemon.probe_messages import Result
 from gateway.daemon.queries import parse_since
 
 BETWEEN_LOOKS = 2.0
@@ -80,6 +82,10 @@ class Diagnosis:
             for fields in part:
                 gatherer.flow(flow_record(fields))
             await asyncio.sleep(0)  # others' requests, and the engine's messages
+        for part in (await self._engine.health()).records():
+            for fields, latest in part:
+                result = None if latest is None else Result._make(latest[0])
+                gatherer.health(HealthRecord._make(fields), result)
         status = await self._status()
         facts = gatherer.facts(
             status,

@@ -15,9 +15,11 @@ from itertools import accumulate
 from typing import Any
 
 from gateway.core.flow import FlowRecord
+from gateway.core.health import HealthRecord
 from gateway.core.ports import BUSIEST, PortRecord
 from gateway.core.reporting import MachineRecord
 from gateway.daemon.documents import protocol_name
+from gateway.daemon.probe_messages import Result
 from gateway.model.profile import PROFILES, DestinationScope, Method, Profile
 
 BUSY = 15.0
@@ -165,6 +167,18 @@ class Reclaimed:
 
 
 @dataclass
+class Down:
+    """A health probe that finds a VM down, and the rules that give it no new flows for that."""
+
+    balancer: str
+    probe: str
+    reason: str  # of the last failure; empty: not known
+    in_a_row: int
+    denied_by: str | None  # "group/rule" that keeps the probes out
+    rules: list[str] = field(default_factory=list)
+
+
+@dataclass
 class VirtualMachine:
     """All about one VM."""
 
@@ -175,6 +189,7 @@ class VirtualMachine:
     drops: list[Drops] = field(default_factory=list)
     exhausted: dict[str, Exhausted] = field(default_factory=dict)  # the last, by protocol
     reclaimed: list[Reclaimed] = field(default_factory=list)
+    down: dict[tuple[str, str], Down] = field(default_factory=dict)  # by load balancer and probe
 
     @property
     def name(self) -> str:
@@ -203,7 +218,7 @@ class Facts:
 
 
 class Gatherer:
-    """Takes what the listings have, in this order: machines, ports twice, flows; then ``facts``."""
+    """Takes what the listings have: machines, ports twice, flows, health; then gives ``facts``."""
 
     def __init__(self, profile: str, machines: Iterable[MachineRecord]) -> None:
         self._profile = PROFILES[profile]
@@ -265,6 +280,18 @@ class Gatherer:
         destination = self._by_remote.get((record.vm, protocol, remote))
         if destination is not None:
             destination.add(record, profile)
+
+    def health(self, record: HealthRecord, result: Result | None) -> None:
+        """A VM behind a rule, with its probe's latest result."""
+        vm = self._machines.get(record.vm)
+        if vm is None or record.up is not False or record.probe is None:
+            return
+        key = record.balancer, record.probe
+        down = vm.down.get(key)
+        if down is None:
+            reason, in_a_row = ("", 0) if result is None else (result.reason, abs(result.in_a_row))
+            down = vm.down[key] = Down(*key, reason, in_a_row, record.denied_by)
+        down.rules.append(record.rule)
 
     def facts(
         self,

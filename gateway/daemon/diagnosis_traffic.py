@@ -32,6 +32,7 @@ MANY_DATAGRAMS = 0.25
 def traffic_findings(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
     """All that is to be said about a VM but for its ports."""
     yield from _no_way_out(vm, facts)
+    yield from _down(vm)
     yield from _unanswered_connections(vm, facts)
     yield from _unanswered_datagrams(vm, facts)
     for drops in vm.drops:
@@ -108,6 +109,40 @@ def _half_a_way_out(
         (f"Give its pool an outbound rule, or a load balancing rule, for {protocol} as well.",),
         {"protocol": protocol.capitalize(), "refused": refused},
     )
+
+
+def _down(vm: VirtualMachine) -> Iterator[Finding]:
+    for down in vm.down.values():
+        rules = listed(sorted(set(down.rules)))
+        text = f"It gets no new flows of {rules}."
+        if down.reason:
+            times = f", {down.in_a_row:,} times in a row" if down.in_a_row > 1 else ""
+            text = f"Its last result: {down.reason}{times}. {text}"
+        if down.denied_by is None:
+            advice = (
+                f"snatgw health --vm {vm.name} shows the probe: something has to answer it in "
+                f"{vm.name}, on the probe's port and path, to 168.63.129.16."
+            )
+        else:
+            advice = (
+                f"Rule {down.denied_by} denies the probe: allow AzureLoadBalancer (168.63.129.16) "
+                "before it."
+            )
+        yield Finding(
+            WARNING,
+            vm.name,
+            f"Probe {down.probe} of {down.balancer} finds {vm.name} down",
+            text,
+            (advice,),
+            {
+                "loadBalancer": down.balancer,
+                "probe": down.probe,
+                "rules": down.rules,
+                "reason": down.reason,
+                "inARow": down.in_a_row,
+                "deniedBy": down.denied_by,
+            },
+        )
 
 
 def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:

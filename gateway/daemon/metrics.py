@@ -28,6 +28,7 @@ from gateway.daemon.engine_client import Answer, EngineClient
 PREFIX = "snatgw_"
 POOL_LABELS = ("vm", "public_ip", "protocol", "method", "awaiting_removal")
 TRAFFIC_LABELS = ("public_ip", "method", "protocol", "direction")
+RULE_LABELS = ("load_balancer", "rule", "public_ip", "frontend_port", "protocol")
 DIRECTIONS = ("outbound", "inbound")
 
 Sample = tuple[tuple[str, ...], float]
@@ -67,6 +68,7 @@ class Scrape(Collector):
         yield from self._flows()
         yield from self._ports()
         yield from self._traffic()
+        yield from self._backends()
         yield from self._packets()
         yield from self._lost()
 
@@ -145,6 +147,24 @@ class Scrape(Collector):
         syns = "TCP segments with SYN and without ACK that went on (SYNCount)."
         yield counter("traffic_syn_packets_total", syns, (7, 8))
 
+    def _backends(self) -> Iterator[Metric]:
+        rules = self._rows["balanced"]
+
+        def gauge(name: str, text: str, position: int) -> Metric:
+            samples = ((row[:5], row[position]) for row in rules)
+            return _labelled(GaugeMetricFamily, name, text, RULE_LABELS, samples)
+
+        yield gauge("rule_backends", "VMs behind a load balancing rule.", 5)
+        healthy = "Of these, those that new flows can go to; 0: none is answered."
+        yield gauge("rule_healthy_backends", healthy, 6)
+        yield _labelled(
+            GaugeMetricFamily,
+            "backend_up",
+            "Whether the rule's health probe finds the VM up (DipAvailability).",
+            (*RULE_LABELS, "vm", "backend_port"),
+            ((row[:7], row[7]) for row in self._rows["backends"]),
+        )
+
     def _packets(self) -> Iterator[Metric]:
         yield _counter("packets_total", "Packets that the engine judged.", self._status["packets"])
         drops = self._status["drops"]
@@ -189,6 +209,9 @@ class Scrape(Collector):
         )
         unwritten = "Events that could not be written to the log file."
         yield _counter("events_unwritten_total", unwritten, events["unwritten"])
+        restarts = "Times that the process that sends health probes was started again."
+        probes = self._status.get("healthProbes", {})
+        yield _counter("prober_restarts_total", restarts, probes.get("restarts", 0))
         if logs["mode"] != "off":
             lost = "Flow log entries that found no room on their way to the API process."
             yield _counter("flow_log_lost_entries_total", lost, logs["lost"])

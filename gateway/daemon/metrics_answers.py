@@ -18,6 +18,7 @@ from gateway.core.reporting import live_pools
 from gateway.daemon.control import Answers
 from gateway.daemon.documents import protocol_name
 from gateway.daemon.messages import Kind
+from gateway.model.profile import Method
 
 OTHER_NAME = "other"
 POOLS_PER_SLICE = 64
@@ -35,6 +36,7 @@ class MetricsAnswers:
     def __init__(self, engine: Engine, now: Callable[[], float], series: int = SERIES) -> None:
         self._engine = engine
         self._now = now
+        self._series = series
         self._rules = RuleHits(series)
         self.questions: dict[str, Answers] = {"metrics": self.metrics}
 
@@ -50,6 +52,7 @@ class MetricsAnswers:
         yield from _parts("traffic", self._traffic(sums))
         yield from self._ports()
         yield from _parts("connections", self._connections())
+        yield from self._backends()
         yield from self._rule_hits()
         single = {
             "opened": engine.flows.opened,
@@ -100,6 +103,32 @@ class MetricsAnswers:
     def _connections(self) -> Iterator[tuple[Any, ...]]:
         for (pair, protocol), row in list(self._engine.translation.connections.rows.items()):
             yield (*_text(pair), protocol_name(protocol), *row)
+
+    def _backends(self) -> Steps:
+        """Load balancing rules with how many are behind them, and what probes say of each VM."""
+        rules: list[tuple[Any, ...]] = []
+        members: list[tuple[Any, ...]] = []
+        looked_at = 0
+        for listener in self._engine.balancer.listeners():
+            if listener.method is not Method.LOAD_BALANCING_RULE:
+                continue
+            name = listener.balancer, listener.rule
+            port, protocol = str(listener.port), protocol_name(listener.protocol)
+            public = inet_ntoa(listener.address)
+            backends = len(listener.members)
+            if len(rules) < self._series:
+                rules.append((*name, public, port, protocol, backends, len(listener.healthy)))
+            looked_at += backends
+            if listener.probe is not None:
+                backend = str(int.from_bytes(listener.backend_port, "big"))
+                for vm, member in listener.members.items():
+                    if len(members) < self._series and member.up is not None:
+                        members.append((*name, public, port, protocol, vm, backend, member.up))
+            if looked_at >= POOLS_PER_SLICE:
+                looked_at = 0
+                yield None
+        yield from _parts("backends", members)
+        yield from _parts("balanced", rules)
 
     def _rule_hits(self) -> Steps:
         rows: list[tuple[Rule, int]] = []

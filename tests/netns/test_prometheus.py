@@ -144,6 +144,10 @@ def test_prometheus_shows_every_panel_and_tells_of_exhaustion(fresh: Topology) -
     gateway = Gateway(fresh, http=WEB)
     gateway.configuration["networkSecurityGroups"] = [{"name": "nsg", "securityRules": [RULE]}]
     gateway.configuration["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "nsg"
+    balancer = gateway.configuration["loadBalancers"][0]
+    balancer["probes"] = [{"name": "p", "protocol": "Tcp", "port": 8080, "intervalInSeconds": 5}]
+    for rule in balancer["loadBalancingRules"]:
+        rule["probe"] = "p"  # nothing answers it
     gateway.start()
     token = gateway.state / "dashboard-token"
     file = own_configuration(fresh.directory, WEB, token)

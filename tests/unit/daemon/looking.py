@@ -14,6 +14,7 @@ from gateway.daemon.diagnosis import diagnose
 from gateway.daemon.diagnosis_facts import Gatherer
 from gateway.daemon.diagnosis_findings import Finding
 from gateway.daemon.event_log import event_document
+from gateway.daemon.probe_messages import Result
 from tests.scenario import Scenario
 from tests.unit.daemon.scraping import status_of
 
@@ -33,6 +34,8 @@ class Look:
         self.gatherer.first_ports(self._ports())
         self.earlier = self._status()
         self.began = world.now
+        self.results: dict[str, Result] = {}
+        """What probes said last, by VM."""
 
     def _ports(self) -> list[PortRecord]:
         return [r for r in self.world.engine.port_records(self.world.now) if r is not None]
@@ -50,6 +53,9 @@ class Look:
         self.gatherer.second_ports(self._ports())
         for record in world.flow_list():
             self.gatherer.flow(record)
+        engine = world.engine
+        for health in engine.health.records(engine.configuration, engine.admission.policy):
+            self.gatherer.health(health, self.results.get(health.vm))
         told = [event_document(e, NOON + e.time / self.scale) for e in world.events]
         facts = self.gatherer.facts(
             self._status() | (status or {}),

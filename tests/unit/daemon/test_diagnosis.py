@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from gateway.core.balancer import Target
 from gateway.core.drops import DropReason
 from gateway.core.events import PacketsDropped
 from gateway.daemon import diagnosis
 from gateway.daemon.diagnosis_findings import Finding, count, duration, listed, percent, rate
 from gateway.daemon.event_log import event_document
+from gateway.daemon.probe_messages import Result
 from tests.scenario import Scenario, build
 from tests.unit.daemon.looking import NOON, Look
 from tests.unit.daemon.serving import GUARDED
@@ -684,6 +686,31 @@ def test_a_frontend_without_a_healthy_backend(world: Scenario) -> None:
     finding = only(Look(world).diagnosed([event_document(dropped, NOON)]), "Critical")
     assert finding.title == "Nobody behind 203.0.113.20 takes connections"
     assert "At least 5 packets in the last 5 min" in finding.text
+
+
+def test_a_backend_that_its_probe_finds_down() -> None:
+    world = Scenario(yaml())
+    text = yaml().replace("backendPort: 80}", "backendPort: 80, probe: p}")
+    text += "    probes: [{name: p, protocol: Tcp, port: 8080}]\n"
+    world.reconfigure(text)
+    world.engine.health.report(Target("lb", "p", "vm2"), False, world.now)
+    look = Look(world, "vm2")
+    look.results["vm2"] = Result(0, False, -3, False, "connection refused", 1.5)
+    finding = only(look.diagnosed(), "Warning")
+    assert finding.title == "Probe p of lb finds vm2 down"
+    assert finding.text == (
+        "Its last result: connection refused, 3 times in a row. It gets no new flows of r0."
+    )
+    assert "something has to answer it in vm2, on the probe's port" in told(finding)
+    group = "networkSecurityGroups: [{name: closed, securityRules: [{name: no, priority: 100, "
+    group += "direction: Inbound, access: Deny, protocol: '*', sourceAddressPrefix: '*', "
+    group += "sourcePortRange: '*', destinationAddressPrefix: '*', destinationPortRange: '*'}]}]\n"
+    closed = text.replace(
+        "addressPrefix: 10.0.0.0/16}", "addressPrefix: 10.0.0.0/16, networkSecurityGroup: closed}"
+    )
+    world.reconfigure(closed + group)
+    finding = only(Look(world, "vm2").diagnosed(), "Warning")
+    assert "Rule closed/no denies the probe: allow AzureLoadBalancer" in told(finding)
 
 
 def test_flows_that_a_reload_ended(world: Scenario) -> None:

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.core.accounting import Connections, Traffic
+from gateway.core.balancer import Target
 from gateway.core.drops import DropReason
 from gateway.core.engine import Engine
 from gateway.daemon.metrics_answers import RULES_PER_SLICE, MetricsAnswers, RuleHits
@@ -166,6 +167,37 @@ def test_rules_hits_have_their_group_and_direction() -> None:
     hits = "snatgw_nsg_rule_hits_total"
     assert value(found, hits, **mine, rule="no-smtp", access="Deny") == 2
     assert value(found, hits, **mine, rule="AllowInternetOutBound", access="Allow") == 1
+
+
+def test_backends_as_their_probes_find_them() -> None:
+    balanced = """loadBalancers:
+  - name: lb
+    frontendIPConfigurations: [{name: fe, publicIPAddress: f}]
+    backendAddressPools: [{name: pool, virtualMachines: [vm0, vm1, vm2]}]
+    probes: [{name: p, protocol: Tcp, port: 8080}]
+    loadBalancingRules:
+      - {name: web, frontendIPConfiguration: fe, backendAddressPool: pool, probe: p,
+         protocol: Tcp, frontendPort: 80, backendPort: 8080}
+"""
+    text = yaml().replace(
+        "publicIPAddresses: [", "publicIPAddresses: [{name: f, ipAddress: 203.0.113.20}, ", 1
+    )
+    engine = Engine(configuration(text + balanced), probed=True)
+    for vm, up in (("vm0", True), ("vm1", False)):  # of vm2 nothing is known yet
+        engine.health.report(Target("lb", "p", vm), up, 0.0)
+    found = samples(scraped(engine, answers(engine)))
+    rule = {
+        "load_balancer": "lb",
+        "rule": "web",
+        "public_ip": "203.0.113.20",
+        "frontend_port": "80",
+    }
+    assert value(found, "snatgw_rule_backends", **rule) == 3
+    assert value(found, "snatgw_rule_healthy_backends", **rule) == 1
+    up = {
+        dict(labels)["vm"]: n for (name, labels), n in found.items() if name == "snatgw_backend_up"
+    }
+    assert up == {"vm0": 1, "vm1": 0}
 
 
 def test_a_scrape_of_many_flows_comes_in_slices() -> None:
