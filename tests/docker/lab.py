@@ -21,16 +21,17 @@ PRIVATE = "net 10.0.0.0/8"
 class Lab:
     def __init__(self, docker: PrivateDocker, project: Path) -> None:
         self.docker, self.project = docker, project
+        self._containers: dict[str, str] = {}
 
     def compose(self, *arguments: str, status: int | None = 0) -> str:
         return self.docker.compose(self.project, *arguments, status=status)
 
     def run(self, service: str, *command: str, status: int | None = 0) -> str:
         """A command in a service's container, which must end with that status."""
-        return self.compose("exec", "-T", service, *command, status=status)
+        return self.docker.cli("exec", self.container(service), *command, status=status)
 
     def start(self, service: str, *command: str) -> subprocess.Popen[str]:
-        """The same, not waited for; it is ended with the lab."""
+        """As a stranger types it, and not waited for; it is ended with the lab."""
         file = str(self.project / "docker" / "compose.yaml")
         return subprocess.Popen(
             ["docker-compose", "-f", file, "exec", "-T", service, *command],
@@ -49,7 +50,10 @@ class Lab:
         ]
 
     def container(self, service: str) -> str:
-        return self.compose("ps", "-q", service).strip()
+        """Its id, which stays through restarts."""
+        if service not in self._containers:
+            self._containers[service] = self.compose("ps", "-q", service).strip()
+        return self._containers[service]
 
     def inspect(self, service: str, template: str) -> str:
         return self.docker.cli("inspect", "-f", template, self.container(service)).strip()
@@ -57,9 +61,9 @@ class Lab:
     def wait_until_healthy(self) -> None:
         eventually(lambda: self.inspect("gateway", "{{.State.Health.Status}}") == "healthy")
 
-    def seen_by_the_web(self, vm: str) -> str:
-        """The address that the web server sees; empty without an answer."""
-        said = self.run(vm, "curl", "-s", "-m", "5", f"http://{WEB}/", status=None)
+    def seen_by_the_web(self, vm: str, patience: int = 10) -> str:
+        """The address that the web server sees; empty without an answer in so many seconds."""
+        said = self.run(vm, "curl", "-s", "-m", str(patience), f"http://{WEB}/", status=None)
         return said.removeprefix("You are ").partition(":")[0]
 
     def capture(self, interface: str, expression: str = "") -> Capture:
