@@ -31,6 +31,8 @@ exec dockerd --config-file "$1/daemon.json" --data-root "$1/data" --exec-root "$
     --pidfile "$1/pid" --host "unix://$1/docker.sock" --cgroup-parent "$2" \
     --exec-opt native.cgroupdriver=cgroupfs
 """
+# However a test run ends, killed or not, it leaves no Docker behind.
+_UNTIL_WE_END = ("setpriv", "--pdeathsig", "KILL")
 
 
 class CannotRunError(Exception):
@@ -129,6 +131,7 @@ class PrivateDocker:
         with self._log.open("wb") as log:
             self._unshare = subprocess.Popen(
                 [
+                    *_UNTIL_WE_END,
                     *("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc"),
                     *("--kill-child", "sh", "-c", _SETUP, "sh"),
                     *(str(self.directory), self._cgroup),
@@ -141,6 +144,7 @@ class PrivateDocker:
             self._wait_for_dockerd(self._unshare)
             self._slirp = subprocess.Popen(
                 [
+                    *_UNTIL_WE_END,
                     *("slirp4netns", "--configure", "--disable-host-loopback"),
                     *("--netns-type=path", f"/proc/{self.pid}/ns/net", "tap0"),
                 ],
