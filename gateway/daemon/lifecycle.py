@@ -37,7 +37,7 @@ from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import Uncut, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
-from gateway.model.loading import Loaded
+from gateway.model.loading import THE_FILES, Interfaces, Loaded
 
 WARDEN_PATIENCE = 2.0
 
@@ -77,6 +77,8 @@ class Start:
     api: Path
     site: Site
     """What ``gateway.http`` serves: the daemon knows no face."""
+    interfaces: Interfaces = THE_FILES
+    """With what a reload reads ``file``; ``read`` has them already."""
 
 
 def run(start: Start, host: Host) -> int:
@@ -117,7 +119,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         lambda sockets: serve(sockets, log, lambda api: start.site(api, token)),
         probing.serve,
         user,
-        start.file,
+        None if start.file is None else start.interfaces.reading(start.file),
     )
     undo.callback(warden.close, WARDEN_PATIENCE)
 

@@ -3,7 +3,7 @@
 The engine gives up the capabilities to change users and to signal other users' processes. This
 small process, forked before anything else, keeps exactly those and does three things when the
 engine says so: start the API process (handing it the sockets that came with the order) in place of
-the one before, start the prober likewise, and run ``python -m gateway.model FILE`` for a reload. It
+the one before, start the prober likewise, and run ``python -m gateway.model`` for a reload. It
 reads its orders from the engine alone.
 
 When the engine is gone, however it went, the order channel ends: the warden kills both processes
@@ -47,17 +47,21 @@ class Warden:
 
     @classmethod
     def fork(
-        cls, api_main: ApiMain, prober_main: ProberMain, user: tuple[int, int], file: Path | None
+        cls,
+        api_main: ApiMain,
+        prober_main: ProberMain,
+        user: tuple[int, int],
+        reading: list[str] | None,
     ) -> Warden:
         """Start the warden. ``user`` (user, group) is whom the API process and the prober run as;
-        ``file`` the only configuration that will ever be read."""
+        ``reading`` the arguments of ``gateway.model``: no other configuration will ever be read."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             ours.close()
             status = 1
             try:
-                _Keeper(theirs, api_main, prober_main, user, file).run()
+                _Keeper(theirs, api_main, prober_main, user, reading).run()
                 status = 0
             finally:
                 os._exit(status)
@@ -114,13 +118,13 @@ class _Keeper:
         api_main: ApiMain,
         prober_main: ProberMain,
         user: tuple[int, int],
-        file: Path | None,
+        reading: list[str] | None,
     ) -> None:
         self._user = user
         self._orders = orders
         self._api_main = api_main
         self._prober_main = prober_main
-        self._file = file
+        self._reading = reading
         self._children: dict[str, int] = {}
         self._reader: subprocess.Popen[bytes] | None = None
 
@@ -156,8 +160,8 @@ class _Keeper:
             self._end(_PROBER)
             control = descriptors[0]
             self._start(_PROBER, lambda: self._prober_main(socket.socket(fileno=control)))
-        elif order == _READ_CONFIGURATION and len(descriptors) == 1 and self._file is not None:
-            self._read(self._file, descriptors[0])
+        elif order == _READ_CONFIGURATION and len(descriptors) == 1 and self._reading is not None:
+            self._read(self._reading, descriptors[0])
 
     def _serve(self, api: int, control: int, directory: int, http: int | None = None) -> None:
         self._api_main(
@@ -190,12 +194,12 @@ class _Keeper:
             sys.stderr.flush()
             os._exit(status)
 
-    def _read(self, file: Path, output: int) -> None:
+    def _read(self, reading: list[str], output: int) -> None:
         package = Path(__file__).resolve().parents[2]
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
         self._end_reader()
         # -P: modules come from where this program's do, never from the current directory
-        command = [sys.executable, "-P", "-m", "gateway.model", str(file)]
+        command = [sys.executable, "-P", "-m", "gateway.model", *reading]
         with contextlib.suppress(OSError):  # nothing printed: the engine reports that
             self._reader = subprocess.Popen(
                 command,

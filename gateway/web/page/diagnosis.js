@@ -1,47 +1,21 @@
-// What the gateway itself says is wrong, and what to do about it. A gateway that cannot tell
-// (an older one) has no such section.
+// What the gateway itself says is wrong, and what to do about it.
 
-import { ask } from "/connection.js";
 import { Rows, byId, element, setData, setText } from "/dom.js";
 import { count } from "/format.js";
+import { Polling } from "/polling.js";
 
-const EVERY = 15_000; // more where the answer takes its time: it looks at every flow
-const SHARE = 0.1; // of the time, in which the gateway may be busy with it
+const EVERY = 15_000; // it looks at every flow
 const SHOWN = 8;
 const MARKS = { critical: "■", warning: "▲", good: "●" };
 
-export class Diagnosis {
+export class Diagnosis extends Polling {
   constructor() {
+    super("/v1/diagnose", EVERY, (answer) => this.#show(answer?.findings ?? []));
     this.rows = new Rows(byId("findings"), make);
-    this.missing = false;
-  }
-
-  /** Ask now, and again for as long as the page is live. */
-  start() {
-    clearTimeout(this.timer);
-    this.missing = false;
-    this.#look();
-  }
-
-  stop() {
-    clearTimeout(this.timer);
-  }
-
-  async #look() {
-    const begin = performance.now();
-    try {
-      const { findings } = await ask("/v1/diagnose", {}, 60_000);
-      this.#show(findings);
-    } catch (error) {
-      this.missing = error.status === 404;
-      byId("diagnosis").hidden = true;
-    }
-    const pause = Math.max(EVERY, (performance.now() - begin) / SHARE);
-    if (!this.missing) this.timer = setTimeout(() => this.#look(), pause);
   }
 
   #show(findings) {
-    byId("diagnosis").hidden = false;
+    byId("diagnosis").hidden = findings.length === 0;
     this.rows.update(findings.slice(0, SHOWN), fill);
     const others = findings.length - SHOWN;
     byId("findings-more").hidden = others <= 0;

@@ -43,8 +43,8 @@ export class Track {
   }
 }
 
-/** A pool's key: a VM has one for each public IP and protocol. */
-export const poolKey = (pool) => `${pool.vm}\u0000${pool.publicIp}\u0000${pool.protocol}`;
+/** A pool's key: a VM has one for each public IP, protocol, and method where that has changed. */
+const poolKey = (pool) => [pool.vm, pool.publicIp, pool.protocol, pool.method].join("\u0000");
 
 export class Series {
   constructor() {
