@@ -130,7 +130,12 @@ def application(
     async def health(request: Request) -> Response:
         values = dict(request.query_params)
         _refuse_unknown(values, "vm")
-        return _lines(_health_lines(await engine.health(), values.get("vm")))
+        vm = values.get("vm")
+        if vm is not None:
+            found = await machine(vm)
+            if found.result is None:
+                raise NoSuchMachineError(vm, found)
+        return _lines(_health_lines(await engine.health(), vm))
 
     async def list_events(request: Request) -> Response:
         values = dict(request.query_params)

@@ -113,9 +113,8 @@ class LoadBalancers:
         name = node.text("name")
         if frontend is None or name is None:
             return None
-        if node.has("backendAddressPool") or node.has("frontendPortRangeStart"):
-            node.ignore(f"{LEFT_OUT}: a NAT rule for a pool; rules for a VM each are")
-            return None
+        if node.has("backendAddressPool"):
+            return links.nat_for_pool(node, name, frontend)
         target = node.reference("backendIPConfiguration")
         machine = self._machines.nat_targets.get((balancer.name.casefold(), name.casefold()))
         if machine is None and target is not None:
@@ -165,6 +164,24 @@ class _Links:
             loadDistribution=unlike(distribution, "Default"),
             **_timing(node),
             disableOutboundSnat=unlike(node.boolean("disableOutboundSnat"), False),
+        )
+
+    def nat_for_pool(self, node: Node, name: str, frontend: str) -> Entry | None:
+        """An inbound NAT rule with a port for each member of a pool."""
+        pool = _one(node, "backendAddressPool", "backendAddressPools", self._pools)
+        if pool is None:
+            node.ignore(f"{LEFT_OUT}: an inbound NAT rule for a pool that is not carried over")
+            return None
+        node.number("frontendPort")  # 0: the range stands for it
+        return Entry(
+            name=name,
+            frontendIPConfiguration=frontend,
+            protocol=_protocol(node),
+            frontendPortRangeStart=node.number("frontendPortRangeStart"),
+            frontendPortRangeEnd=node.number("frontendPortRangeEnd"),
+            backendAddressPool=pool,
+            backendPort=node.number("backendPort"),
+            **_timing(node),
         )
 
     def outbound(self, node: Node) -> Entry | None:

@@ -52,7 +52,7 @@ def _refusals() -> Iterator[None]:
 
 @click.group()
 def lab() -> None:
-    """Three VMs, a gateway and an internet in network namespaces (root).
+    """Five VMs, a gateway and an internet in network namespaces (root).
 
     Example: snatgw lab up && snatgw lab exec vm1 dig +short myip.opendns.com
     """
@@ -113,7 +113,7 @@ def status(lab: Lab, as_json: bool) -> None:
 @click.argument("vm")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def exec_(lab: Lab, vm: str, command: tuple[str, ...]) -> None:
-    """Run CMD in VM (vm1, vm2, vm3; also gw and internet); without CMD, a shell.
+    """Run CMD in VM (vm1 to vm5; also gw and internet); without CMD, a shell.
 
     Input, output, terminal and exit status are the command's own.
 
@@ -153,12 +153,15 @@ Try:
   {run} vm3 curl http://web1.example/
   {run} vm1 curl -o /dev/null http://web2.example/large.bin
   {run} vm1 iperf3 -c iperf.example
+  {run} internet curl http://app.example/      (one of vm4 and vm5 answers)
+  {run} vm4 curl http://localhost/sick         (and its health probe fails)
   {run} vm1                      (a shell)
 
 See (the first line tells the other commands where this gateway is):
   export SNATGW_API={shlex.quote(str(lab.api_socket))}
   {snatgw} flows
   {snatgw} ports
+  {snatgw} health
   {snatgw} events --follow
 
 Logs and configuration: {lab.directory}

@@ -86,6 +86,7 @@ def write_configuration(lab: Lab, time_scale: float) -> Path:
         default_public_ip=topology.DEFAULT_PUBLIC_IP,
         frontend_1=topology.FRONTENDS[0],
         frontend_2=topology.FRONTENDS[1],
+        web_frontend=topology.WEB_FRONTEND,
         instance_level=topology.INSTANCE_LEVEL_PUBLIC_IP,
         **{vm.name: vm.address for vm in topology.VIRTUAL_MACHINES},
     )
@@ -186,10 +187,10 @@ def _build(lab: Lab, configuration: Path | None, time_scale: float) -> str:
     state.save(lab, progress)
     namespaces.build(lab)
     services.prepare(lab)
-    services.start_internet(lab, record)
+    services.start(lab, record)
     daemon = services.start_daemon(lab, used)
     record(daemon)
-    services.wait_for_internet(lab, progress.processes)
+    services.wait_for_servers(lab, progress.processes)
     ready = services.wait_for_daemon(daemon)
     progress.complete = True
     state.save(lab, progress)

@@ -69,18 +69,19 @@ def remove(lab: Lab) -> None:
 
 
 def write_etc(lab: Lab) -> None:
-    """Give the VMs (and the gateway) name resolution by the lab's internet.
+    """Give everybody name resolution by the lab's internet, and the VMs each other's names.
 
     `nsswitch.conf` is covered too: with `hosts: resolve` the host's own resolver would answer,
     through a Unix socket that no network namespace hides.
     """
     names = "".join(f"{vm.address} {vm.name}\n" for vm in topology.VIRTUAL_MACHINES)
-    for role in (*(vm.name for vm in topology.VIRTUAL_MACHINES), topology.GATEWAY):
+    for role in topology.ROLES:
+        inside = role != topology.INTERNET
         directory = lab.etc(role)
         directory.mkdir(parents=True, exist_ok=True)
         files = {
             "resolv.conf": f"nameserver {topology.NAME_SERVER}\noptions timeout:2 attempts:3\n",
-            "hosts": f"127.0.0.1 localhost\n::1 localhost\n{names}",
+            "hosts": f"127.0.0.1 localhost\n::1 localhost\n{names if inside else ''}",
             "nsswitch.conf": "hosts: files dns\npasswd: files\ngroup: files\nservices: files\n",
         }
         for name, text in files.items():

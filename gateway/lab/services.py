@@ -1,4 +1,4 @@
-"""What the lab runs: the internet's servers, and the gateway's daemon, started and waited for.
+"""What the lab runs: servers, of the internet and in VMs, and the gateway's daemon.
 
 The daemon is started like any user would, by its command line; of it only the `ready` line is
 known. A server counts as up when it answers in its own namespace.
@@ -17,7 +17,7 @@ from string import Template
 from dnslib import DNSRecord
 from pyroute2 import netns
 
-from gateway.lab import topology, webroot
+from gateway.lab import topology, webroot, website
 from gateway.lab.processes import Process, module_command, spawn
 from gateway.lab.topology import Lab
 
@@ -70,11 +70,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Service:
-    """One program of the lab's internet, and where it answers when it is up."""
+    """One program of the lab, and where it answers when it is up, seen from beside it."""
 
     name: str
     command: tuple[str, ...]
     endpoints: tuple[Endpoint, ...]
+    role: str = topology.INTERNET
 
 
 def internet_services(lab: Lab) -> tuple[Service, ...]:
@@ -111,6 +112,19 @@ def internet_services(lab: Lab) -> tuple[Service, ...]:
     )
 
 
+def machine_services() -> tuple[Service, ...]:
+    """The web servers of the load balanced VMs (ours)."""
+    return tuple(
+        Service(
+            f"web-{vm}",
+            module_command("gateway.lab.website", vm),
+            (Endpoint("127.0.0.1", website.PORT),),
+            vm,
+        )
+        for vm in topology.WEB_POOL
+    )
+
+
 def prepare(lab: Lab) -> None:
     """Write what the servers read: nginx's configuration and pages. Raises OSError."""
     www = lab.directory / "www"
@@ -121,12 +135,11 @@ def prepare(lab: Lab) -> None:
     (lab.directory / "nginx.conf").write_text(text, encoding="utf-8")
 
 
-def start_internet(lab: Lab, record: Callable[[Process], None]) -> None:
-    """Start the internet's servers; `record` gets each as soon as it exists. Raises OSError."""
-    namespace = lab.namespace(topology.INTERNET)
-    for service in internet_services(lab):
+def start(lab: Lab, record: Callable[[Process], None]) -> None:
+    """Start all servers; `record` gets each as soon as it exists. Raises OSError."""
+    for service in (*internet_services(lab), *machine_services()):
         log = lab.log(service.name)
-        record(spawn(service.name, namespace, service.command, log))
+        record(spawn(service.name, lab.namespace(service.role), service.command, log))
 
 
 def start_daemon(lab: Lab, configuration: Path) -> Process:
@@ -157,23 +170,26 @@ def wait_for_daemon(daemon: Process) -> str:
         time.sleep(POLL_SECONDS)
 
 
-def wait_for_internet(lab: Lab, processes: Sequence[Process]) -> None:
-    """Wait until every server of the internet answers. Raises ServiceError."""
+def wait_for_servers(lab: Lab, processes: Sequence[Process]) -> None:
+    """Wait until every server answers. Raises ServiceError."""
     failures: list[Exception] = []
+    services = (*internet_services(lab), *machine_services())
 
-    def probe() -> None:
+    def probe(role: str) -> None:
         try:
             # Only this thread enters the namespace, and it ends there.
-            netns.setns(lab.namespace(topology.INTERNET), flags=0)
-            _wait_for_answers(internet_services(lab), {p.service: p for p in processes})
+            netns.setns(lab.namespace(role), flags=0)
+            there = [service for service in services if service.role == role]
+            _wait_for_answers(there, {p.service: p for p in processes})
         except Exception as error:
             failures.append(error)
 
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    for role in dict.fromkeys(service.role for service in services):
+        thread = threading.Thread(target=probe, args=(role,), daemon=True)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
 
 
 def _wait_for_answers(services: Sequence[Service], processes: dict[str, Process]) -> None:

@@ -31,6 +31,7 @@ GATEWAY_OUTSIDE = "203.0.113.2"
 INTERNET_ROUTER = "203.0.113.1"
 DEFAULT_PUBLIC_IP = "203.0.113.10"
 FRONTENDS = ("203.0.113.20", "203.0.113.21")
+WEB_FRONTEND = "203.0.113.22"
 INSTANCE_LEVEL_PUBLIC_IP = "203.0.113.30"
 
 MYIP = "myip.opendns.com"
@@ -38,6 +39,7 @@ HOSTS: dict[str, tuple[str, ...]] = {
     "web1.example": (WEB[0],),
     "web2.example": (WEB[1],),
     "www.example": WEB,
+    "app.example": (WEB_FRONTEND,),
     "echo.example": (ECHO,),
     "iperf.example": (IPERF,),
     "dns.example": (NAME_SERVER,),
@@ -75,7 +77,10 @@ VIRTUAL_MACHINES = (
     VirtualMachine("vm1", FRONT, "10.0.1.4", "standalone: default SNAT"),
     VirtualMachine("vm2", FRONT, "10.0.1.5", "load balanced: SNAT to two frontends"),
     VirtualMachine("vm3", BACK, "10.0.2.4", "instance-level public IP"),
+    VirtualMachine("vm4", BACK, "10.0.2.5", "web server behind http://app.example/"),
+    VirtualMachine("vm5", BACK, "10.0.2.6", "the other web server there"),
 )
+WEB_POOL = ("vm4", "vm5")
 GATEWAY = "gw"
 INTERNET = "internet"
 ROLES = (*(vm.name for vm in VIRTUAL_MACHINES), GATEWAY, INTERNET)

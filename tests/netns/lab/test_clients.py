@@ -89,3 +89,49 @@ def test_flows_lists_what_a_vm_did(up: Commands, vm: str, addresses: set[str]) -
     flows = [json.loads(line) for line in done.stdout.splitlines()]
     assert flows
     assert {flow["public"]["ip"] for flow in flows} <= addresses
+
+
+def test_the_internet_reaches_the_web_servers_behind_the_frontend(up: Commands) -> None:
+    for vm in topology.WEB_POOL:
+        _wait_until(up, vm, "Up")
+    assert _answers(up, "http://app.example/", 16) == set(topology.WEB_POOL)
+    assert _answers(up, "http://app.example:8085/", 2) == {"vm5"}
+    seen_by_the_server = up.output(
+        "internet", "curl", "-sS", "--interface", topology.WEB[0], "http://app.example/"
+    )
+    assert f" sees {topology.WEB[0]}:" in seen_by_the_server
+
+
+def _answers(up: Commands, url: str, count: int) -> set[str]:
+    """The VMs that answer the internet's curl."""
+    found = set()
+    for _ in range(count):
+        done = up("exec", "internet", "curl", "-s", "-m", "5", url)
+        found.add(done.stdout.partition(" ")[0])
+    return found
+
+
+def test_a_backend_that_says_it_is_sick_is_left_out_until_it_is_well(up: Commands) -> None:
+    try:
+        up.output("vm4", "curl", "-sS", "http://localhost/sick")
+        _wait_until(up, "vm4", "Down")
+        assert _answers(up, "http://app.example/", 8) == {"vm5"}
+    finally:
+        up.output("vm4", "curl", "-sS", "http://localhost/well")
+    _wait_until(up, "vm4", "Up")
+    assert _answers(up, "http://app.example/", 16) == set(topology.WEB_POOL)
+
+
+def _wait_until(up: Commands, vm: str, status: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", "health", "--vm", vm, "--json"],
+            env={**os.environ, "SNATGW_API": str(up.lab.api_socket)},
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        (found,) = (json.loads(line) for line in done.stdout.splitlines() if '"http"' in line)
+        if found["status"] == status:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)

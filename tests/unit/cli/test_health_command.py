@@ -81,6 +81,9 @@ def test_one_vm_by_name_or_address_and_an_unknown_parameter(daemon: Served) -> N
     transport = httpx.HTTPTransport(uds=str(daemon.path))
     with httpx.Client(transport=transport, base_url="http://snatgw", timeout=30) as client:
         answer = client.get("/v1/health?wm=vm1")
+        unknown = client.get("/v1/health?vm=vm9")
+    assert unknown.status_code == 404
+    assert "did you mean vm" in unknown.json()["problems"][0]
     assert answer.status_code == 400
     assert answer.json()["problems"] == ["wm: no such parameter, did you mean vm?; there are vm"]
 

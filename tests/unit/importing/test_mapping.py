@@ -314,3 +314,44 @@ def test_text_of_any_kind_is_yaml_that_reads_back(tmp_path: Path) -> None:
     assert made["description"] == odd
     (made,), _ = rules_of(tmp_path, rule(description="lone \ud800 surrogate"))
     assert made["description"] == "lone \ufffd surrogate"
+
+
+def test_an_inbound_nat_rule_for_a_pool_is_carried_over(tmp_path: Path) -> None:
+    balancer = resource(
+        "loadBalancers",
+        "lb",
+        frontendIPConfigurations=[
+            {"name": "fe", "properties": {"publicIPAddress": identity("publicIPAddresses/p")}}
+        ],
+        backendAddressPools=[{"name": "pool", "properties": {}}],
+        inboundNatRules=[
+            {
+                "name": "ssh",
+                "properties": {
+                    "frontendIPConfiguration": identity(
+                        "loadBalancers/lb/frontendIPConfigurations/fe"
+                    ),
+                    "backendAddressPool": identity("loadBalancers/lb/backendAddressPools/pool"),
+                    "frontendPort": 0,
+                    "frontendPortRangeStart": 50000,
+                    "frontendPortRangeEnd": 50099,
+                    "backendPort": 22,
+                    "protocol": "tcp",
+                },
+            }
+        ],
+    )
+    public = resource("publicIPAddresses", "p", ipAddress="203.0.113.10")
+    data, lines = imported(tmp_path, [network(), public, balancer])
+    assert lines == []
+    assert data["loadBalancers"][0]["inboundNatRules"] == [
+        {
+            "name": "ssh",
+            "frontendIPConfiguration": "fe",
+            "protocol": "Tcp",
+            "frontendPortRangeStart": 50000,
+            "frontendPortRangeEnd": 50099,
+            "backendAddressPool": "pool",
+            "backendPort": 22,
+        }
+    ]

@@ -17,6 +17,8 @@ def test_the_default_lab_has_short_names() -> None:
         "snatgw-vm1",
         "snatgw-vm2",
         "snatgw-vm3",
+        "snatgw-vm4",
+        "snatgw-vm5",
         "snatgw-gw",
         "snatgw-internet",
     )
@@ -39,6 +41,7 @@ def test_public_addresses_are_documentation_but_for_opendns() -> None:
     others = {
         *topology.INTERNET_ADDRESSES,
         *topology.FRONTENDS,
+        topology.WEB_FRONTEND,
         topology.DEFAULT_PUBLIC_IP,
         topology.INSTANCE_LEVEL_PUBLIC_IP,
         topology.GATEWAY_OUTSIDE,
