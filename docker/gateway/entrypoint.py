@@ -3,12 +3,16 @@
 Docker numbers interfaces as it likes, keeps a network's gateway address to itself, and picks one of
 the networks for the default route. So, before `snatgw run` and with nothing but NET_ADMIN:
 
-0. what forwards already (a container inherits that from its host) stops: it has no rules yet;
-1. the interface with an address in the virtual network gets the name in `gateway.inside`, the one
-   that is left (not that of the network for operators) the name in `gateway.outside`;
-2. the addresses of SNATGW_ADDRESSES, to which VMs and servers route, go to the interface that is
+1. what forwards already (a container inherits that from its host) stops: there are no rules yet;
+2. the interface with an address in the virtual network is told to snatgw as the inside, the one
+   that is left, or is in the network SNATGW_OUTSIDE, as the outside, whatever the file calls them;
+3. the addresses of SNATGW_ADDRESSES, to which VMs and servers route, go to the interface that is
    in the same network; a default route that leads to one of them or into the inside goes;
-3. SNATGW_DEFAULT_ROUTE, an address on the outside, becomes the default route.
+4. SNATGW_DEFAULT_ROUTE, an address on the outside, becomes the default route.
+
+Interfaces keep Docker's names. When a container ends, Docker takes out the interfaces that it
+finds by name; one that is left goes with the network namespace, in which the kernel removes the
+rules first and the interfaces milliseconds later: seen to let packets out untranslated.
 
 Anything but `run` as a command is an ordinary snatgw command: `docker run --rm snatgw check …`.
 """
@@ -59,19 +63,6 @@ class Link:
     def is_in(self, networks: list[IPv4Network]) -> bool:
         return any(own.ip in network for own in self.addresses for network in networks)
 
-    def rename(self, name: str) -> None:
-        """Its routes by way of others are put back; its addresses stay by themselves."""
-        if self.name == name:
-            return
-        routes = json.loads(ip("-j", "-4", "route", "show", "dev", self.name))
-        ip("link", "set", self.name, "down")
-        ip("link", "set", self.name, "name", name)
-        ip("link", "set", name, "up")
-        self.name = name
-        for route in routes:
-            if "gateway" in route:
-                ip("route", "replace", route["dst"], "via", route["gateway"], "dev", name)
-
 
 def close() -> None:
     """Let nothing pass until the daemon opens its interfaces."""
@@ -90,43 +81,39 @@ def links() -> list[Link]:
     return [Link(entry) for entry in described if entry["ifname"] != "lo"]
 
 
-def read_configuration() -> tuple[list[str], str, list[IPv4Network]]:
-    """(inside, outside, the virtual network). What is wrong beyond that, `snatgw run` explains."""
+def read_configuration() -> tuple[list[str], list[IPv4Network]]:
+    """(inside, the virtual network). What is wrong beyond that, `snatgw run` explains."""
     try:
         document = yaml.safe_load(Path(CONFIGURATION).read_text())
-        gateway, network = document["gateway"], document["virtualNetwork"]
-        prefixes = [IPv4Network(prefix) for prefix in network["addressPrefixes"]]
-        return list(gateway["inside"]), str(gateway["outside"]), prefixes
+        prefixes = [IPv4Network(text) for text in document["virtualNetwork"]["addressPrefixes"]]
+        return list(document["gateway"]["inside"]), prefixes
     except OSError as error:
         fail(f"{CONFIGURATION}: {error.strerror}; mount the configuration there")
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         os.execvp("snatgw", ["snatgw", "check", "-c", CONFIGURATION])
 
 
-def name_interfaces(inside: list[str], outside: str, prefixes: list[IPv4Network]) -> None:
-    """Give the interfaces the configuration's names, or say which network is missing."""
+def find_interfaces(named: list[str], prefixes: list[IPv4Network]) -> tuple[list[str], str]:
+    """(inside, outside) as Docker calls them, or say which network is missing."""
     found = links()
-    named = {link.name for link in found}
-    if named.issuperset([*inside, outside]):
-        return
-    facing = [link for link in found if link.is_in(prefixes)]
+    inside = [link.name for link in found if link.is_in(prefixes)]
     if OUTSIDE in os.environ:
-        others = [link for link in found if link.is_in([IPv4Network(os.environ[OUTSIDE])])]
+        network = [IPv4Network(os.environ[OUTSIDE])]
+        outside = [link.name for link in found if link.is_in(network)]
     else:
-        others = [link for link in found if link not in facing]
+        outside = [link.name for link in found if link.name not in inside]
     listed = ", ".join(f"{link.name} {link.addresses[0]}" for link in found) or "none"
-    if len(facing) != len(inside):
+    if len(inside) != len(named):
         fail(
-            f"gateway.inside = {', '.join(inside)}: {len(inside)} wanted and {len(facing)} of this "
-            f"container's interfaces are in {', '.join(map(str, prefixes))}: {listed}"
+            f"gateway.inside = {', '.join(named)}: {len(named)} wanted, {len(inside)} of this "
+            f"container's interfaces in {', '.join(map(str, prefixes))}: {listed}"
         )
-    if len(others) != 1:
+    if len(outside) != 1:
         fail(
-            f"gateway.outside = {outside}: {len(others)} interfaces may be it; set {OUTSIDE} to "
-            f"the network of the one, as in {OUTSIDE}=198.51.100.0/24: {listed}"
+            f"gateway.outside: {len(outside)} interfaces may be it; set {OUTSIDE} to the network "
+            f"of the one, as in {OUTSIDE}=198.51.100.0/24: {listed}"
         )
-    for link, name in zip([*facing, *others], [*inside, outside], strict=True):
-        link.rename(name)
+    return inside, outside[0]
 
 
 def add_addresses(inside: list[str]) -> None:
@@ -150,12 +137,12 @@ def main() -> NoReturn:
     command = sys.argv[1:]
     if command == ["run"]:
         close()
-        inside, outside, prefixes = read_configuration()
-        name_interfaces(inside, outside, prefixes)
+        inside, outside = find_interfaces(*read_configuration())
         add_addresses(inside)
         if DEFAULT_ROUTE in os.environ:
             ip("route", "replace", "default", "via", os.environ[DEFAULT_ROUTE], "dev", outside)
-        command = ["run", "-c", CONFIGURATION]
+        interfaces = ["--inside", ",".join(inside), "--outside", outside]
+        command = ["run", "-c", CONFIGURATION, *interfaces]
     os.execvp("snatgw", ["snatgw", *command])
 
 

@@ -70,6 +70,14 @@ def in_words(event: dict[str, Any]) -> str:
             f"{properties['protocol']} ports on {properties['Frontend Ip']}"
         )
     operation = event["operationName"]
+    if event["category"] == "LoadBalancerProbeHealthStatus":
+        return (
+            f"{properties['vm']} is {properties['status'].lower()} by probe {properties['probe']}: "
+            f"{properties['dipDownCount']} of {properties['totalDipCount']} VMs behind "
+            f"{properties['publicIpAddress']}:{properties['port']} ({properties['rule']}) are down"
+        )
+    if event["category"] == "LoadBalancerHealthEvent":
+        return f"{properties['HealthEventType']}: {properties['Description']}"
     if operation == "PacketsDropped":
         vm = "" if properties["vm"] is None else f"{properties['vm']} "
         rule = properties.get("rule")  # absent in what an earlier version wrote

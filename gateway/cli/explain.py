@@ -98,6 +98,11 @@ def _steps(document: dict[str, Any]) -> Iterator[list[str]]:
         yield ["method", document["method"], ""]
     for candidate in document["candidates"]:
         yield ["public IP", candidate["publicIp"], _ports(candidate["portsFree"])]
+    backend = document.get("backend")
+    if backend is not None:
+        to = f"{backend['vm'] or 'none'} {backend['ip'] or '*'}:{backend['port']}"
+        up = f"{backend['healthy']} of {backend['total']} up"
+        yield ["backend", to, f"{backend['loadBalancer']}/{backend['rule']}, {up}"]
     if document["existingFlow"] is not None:
         yield ["flow", str(document["existingFlow"]), "is live"]
 

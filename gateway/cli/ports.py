@@ -36,14 +36,18 @@ def ports(vm: str | None, as_json: bool, api: str) -> None:
 
     USED counts ports that at least one flow holds; HIGH is the most that ever were in use; COOLING
     are held by flows that have ended; FAILED counts packets refused for want of a port. A port is
-    used again toward other destinations, so flows can be more than USED.
+    used again toward other destinations, so flows can be more than USED. The units of 8 ports in
+    which inbound rules listen on a public IP are nobody's; --json also shows each VM's port ranges.
     """
     records = Daemon(api).lines("/v1/ports", {} if vm is None else {"vm": vm})
     if as_json:
         for record in records:
             click.echo(json.dumps(record, ensure_ascii=False))
         return
-    print_table(COLUMNS, [_row(record) for record in records])
+    shown = list(records)
+    print_table(COLUMNS, [_row(record) for record in shown])
+    for address, units in {r["publicIp"]: r["reserved"] for r in shown if r["reserved"]}.items():
+        click.echo(f"{address}: inbound rules keep {', '.join(units)} from being SNAT ports")
 
 
 def _row(record: dict[str, Any]) -> list[str]:

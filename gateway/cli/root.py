@@ -21,6 +21,7 @@ COMMANDS = {
     "explain": ("gateway.cli.explain:explain", "What would happen to a packet, and why."),
     "diagnose": ("gateway.cli.diagnose:diagnose", "What is wrong, and what to do about it."),
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
+    "health": ("gateway.cli.health:health", "Health probes and the backends of inbound rules."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
     "top": ("gateway.tui.command:top", "Flows, SNAT ports and events on a whole screen, live."),
     "capture": ("gateway.cli.capture:capture", "Packets of both sides, as pcapng."),

@@ -27,6 +27,7 @@ def _list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 @click.command(
     epilog=examples(
         "snatgw run -c /etc/snatgw/snatgw.yaml",
+        "snatgw run -c /etc/snatgw/snatgw.yaml --inside eth2 --outside eth1",
         "snatgw run --inside lan0 --outside wan0 --public-ip 203.0.113.10",
         "snatgw run --inside lan0,lan1 --outside wan0 --public-ip 203.0.113.10 --time-scale 60",
     )
@@ -78,32 +79,37 @@ def run(
     """Run the gateway in the foreground.
 
     With --inside, --outside and --public-ip no file is needed: every source behind an inside
-    interface is a standalone VM with default SNAT.
+    interface is a standalone VM with default SNAT. With a file, --inside and --outside stand for
+    the interfaces that it names, where these differ from host to host.
 
     Prints a line that starts with "ready" once packets flow. SIGTERM and Ctrl-C end it and remove
     its rules; SIGHUP and `snatgw reload` apply a changed file.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if file is not None:
-        if inside or outside or public_ips or internet_prefixes or given:
-            raise click.UsageError("--config stands alone: the other flags' settings are in it")
+        if public_ips or internet_prefixes or given:
+            raise click.UsageError(
+                "beside --config only --inside, --outside and --api: the rest is in the file"
+            )
     elif not inside or not outside or not public_ips:
         raise click.UsageError("either --config FILE, or --inside, --outside and --public-ip")
 
     from gateway.daemon.host import LinuxHost
     from gateway.daemon.lifecycle import Start
     from gateway.daemon.lifecycle import run as run_gateway
+    from gateway.model.loading import Interfaces, load
     from gateway.web.site import Site
+
+    interfaces = Interfaces(tuple(inside), outside)
 
     def read() -> Loaded:
         if file is not None:
-            from gateway.model.loading import load
-
-            return load(file)
+            return load(file, interfaces)
         assert outside is not None
         return _from_flags(inside, outside, public_ips, internet_prefixes, given)
 
-    start = Start(read, None if file is None else Path(file), Path(api), Site.load())
+    path = None if file is None else Path(file)
+    start = Start(read, path, Path(api), Site.load(), interfaces)
     sys.exit(_undisturbed(lambda: run_gateway(start, LinuxHost())))
 
 

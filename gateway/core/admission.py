@@ -23,6 +23,9 @@ from gateway.core.packet import ECHO_REPLY, ECHO_REQUEST, ICMP_QUERIES, PacketVi
 from gateway.core.scope import AddressScope
 from gateway.core.tcp import is_opening
 from gateway.model.profile import HairpinToItself, Method
+from gateway.model.tags import PLATFORM_ADDRESS
+
+PROBE_SOURCE = PLATFORM_ADDRESS.network_address.packed
 
 
 class Admitted(NamedTuple):
@@ -144,6 +147,16 @@ class Admission:
         if not arriving.allowed:
             return _denied(Decision(False, judgements), machine.name)
         return Admitted(machine, judgements)
+
+    def probe(self, view: PacketView) -> Admitted | Refused:
+        """A load balancer's probe (tag AzureLoadBalancer) opens a connection to a VM."""
+        machine = self._outbound.peek(view.destination)
+        if view.source != PROBE_SOURCE or view.destination not in self.scope.subnets:
+            return Refused(DropReason.DESTINATION_NOT_INTERNET, None)
+        decision = self.policy.inbound(_five_tuple(view))
+        if not decision.allowed:
+            return _denied(decision, machine.name)._replace(machine=machine)
+        return Admitted(machine, decision.judgements)
 
     def still_allowed(self, flow: Flow) -> Decision:
         """What the groups would say to a live flow if it opened now; counts no hits."""

@@ -16,3 +16,5 @@ class Arrival(IntEnum):
     """ICMP that this host itself sends outward."""
     LATERAL = 4
     """From an inside interface, on its way to an inside one."""
+    PROBE = 5
+    """A health probe's first packet, which this host sends to a VM."""

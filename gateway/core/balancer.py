@@ -200,6 +200,10 @@ class Balancer:
             listener.settle()
         return listeners
 
+    def health_of(self, target: Target) -> bool | None:
+        """What is known of a target's health; None: nothing, or there is no such target."""
+        return self._health.get(target)
+
     def targets(self) -> dict[Target, bool | None]:
         """What is to be probed, with what is known of its health."""
         return dict(self._health)

@@ -135,6 +135,7 @@ class Engine:
             Arrival.HAIRPIN: self._hairpin,
             Arrival.LOCAL_ERROR: self._local_error,
             Arrival.LATERAL: self._lateral,
+            Arrival.PROBE: self._probe,
         }
         ways = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
@@ -273,6 +274,11 @@ class Engine:
             if self.flows.replies(quote.protocol).get(quote.key) is not None:
                 return view.packet
         return self._refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
+
+    def _probe(self, view: PacketView, now: float) -> bytes | None:
+        """A health probe goes to a VM as any packet from outside does, past the groups there."""
+        answer = self.admission.probe(view)
+        return self._refused(answer, view) if isinstance(answer, Refused) else view.packet
 
     def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
         """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core.admission import Admitted, Refused
 from gateway.core.allotment import Machine
+from gateway.core.balancer import Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.nsg import Judgement
@@ -85,11 +86,27 @@ def explain_inbound(
     flow = engine.flows.replies(number).get(view.key)
     if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind):
         return _document(Admitted(flow.machine, flow.judgements), flow.method, [], flow.id)
-    answer = engine.admission.inbound(view, count=False)
-    if isinstance(answer, Admitted) and engine.flows.is_full:
-        answer = Refused(DropReason.FLOW_TABLE_FULL, answer.machine.name, answer.judgements)
+    answer = _arriving(engine, view, None)
+    if answer.listener is not None:
+        return _document(answer, answer.listener.method, [], None)
     admitted = isinstance(answer, Admitted)
     return _document(answer, Method.INSTANCE_LEVEL_PUBLIC_IP if admitted else None, [], None)
+
+
+def _arriving(engine: Engine, view: PacketView, hairpin_of: bytes | None) -> Admitted | Refused:
+    """What the engine would say to a packet for a public IP that opens a flow."""
+    answer = engine.admission.inbound(view, hairpin_of=hairpin_of, count=False)
+    if isinstance(answer, Refused):
+        return answer
+    machine, judgements, listener = answer
+    reason = None
+    if engine.flows.is_full:
+        reason = DropReason.FLOW_TABLE_FULL
+    elif engine.translation.endpoint_in_use(view.protocol, view.key, machine, listener):
+        reason = DropReason.PRIVATE_ENDPOINT_IN_USE
+    if reason is None:
+        return answer
+    return Refused(reason, machine.name, judgements, listener, machine)
 
 
 def address_of(engine: Engine, vm: str) -> IPv4Address | None:
@@ -183,8 +200,7 @@ def _hairpin(
     """Out by the VM's own method was allowed: now in again, from the public address."""
     machine = leaving.machine
     if live is None:
-        public = IPv4Address(candidates[0]["publicIp"])
-        port = int.from_bytes(view.ports[0:2], "big")
+        public, port = _foreseen(engine, machine, view, candidates)
     else:
         public = IPv4Address(live.reply[4:8])
         port = int.from_bytes(live.reply[10:12], "big")
@@ -199,16 +215,38 @@ def _hairpin(
     if live and second and not engine.translation.reopens(second, Side.REPLY, again.kind):
         judgements = leaving.judgements + second.judgements
         return _document(Admitted(machine, judgements), live.method, candidates, live.id)
-    arriving = engine.admission.inbound(again, hairpin_of=machine.address, count=False)
-    judgements = leaving.judgements + arriving.judgements
-    answer: Admitted | Refused
-    if isinstance(arriving, Refused):
-        answer = arriving._replace(judgements=judgements)
-    else:
-        answer = Admitted(machine, judgements)
+    arriving = _arriving(engine, again, machine.address)
+    answer = arriving._replace(judgements=leaving.judgements + arriving.judgements)
     document = _document(answer, machine.method_of(view.protocol), candidates, None)
-    document["reason"] = f"{document['reason']} Hairpin: {HAIRPIN_CAVEAT}."
+    reason = [document["reason"]]
+    listener = arriving.listener
+    if listener is not None:
+        if listener.takes(machine) and len(listener.healthy) > 1:
+            reason.append(
+                f"{machine.name} is one of the {len(listener.healthy)} VMs that the rule's hash "
+                "chooses from: mapped to itself its connection times out, mapped to another it "
+                "works."
+            )
+        if live is None and len(candidates) > 1:
+            reason.append("Another public IP or SNAT port may lead to another VM.")
+    reason.append(f"Hairpin: {HAIRPIN_CAVEAT}.")
+    document["reason"] = " ".join(reason)
     return document
+
+
+def _foreseen(
+    engine: Engine, machine: Machine, view: PacketView, candidates: list[dict[str, Any]]
+) -> tuple[IPv4Address, int]:
+    """The public endpoint that a flow would have: of several public IPs, the first with a port."""
+    own = int.from_bytes(view.ports[0:2], "big")
+    if view.protocol in (TCP, UDP):
+        destination = engine.translation.destination(view.protocol, view.key)
+        for allotment in machine.allotments:
+            pool = allotment.pools.get(view.protocol)
+            port = 0 if pool is None else pool.next_free(destination)
+            if port:
+                return IPv4Address(allotment.address), port
+    return IPv4Address(candidates[0]["publicIp"]), own
 
 
 def _document(
@@ -218,6 +256,7 @@ def _document(
     existing: int | None,
 ) -> dict[str, Any]:
     """The contract's JSON of an explanation."""
+    backend = None if existing is not None else _backend(answer)
     if isinstance(answer, Admitted):
         verdict, reason = "Allow", _allowed(answer.judgements, existing)
     elif answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
@@ -226,6 +265,8 @@ def _document(
         reason = f"Rule {decisive.rule.name} of {decisive.group} ({decisive.level}) denies it."
     else:
         verdict, reason = "Drop", f"{answer.reason.value}: {answer.reason.sentence}"
+    if backend is not None and answer.listener is not None:
+        reason = f"{reason} {_by_rule(answer.listener, backend)}"
     return {
         "verdict": verdict,
         "reason": reason,
@@ -242,7 +283,35 @@ def _document(
         "method": None if method is None else method.value,
         "candidates": candidates,
         "existingFlow": existing,
+    } | ({} if backend is None else {"backend": backend})
+
+
+def _backend(answer: Admitted | Refused) -> dict[str, Any] | None:
+    """The rule that takes an inbound packet, and the VM that it would go to (null: to none)."""
+    listener, machine = answer.listener, answer.machine
+    if listener is None:
+        return None
+    return {
+        "loadBalancer": listener.balancer,
+        "rule": listener.rule,
+        "vm": None if machine is None else machine.name,
+        "ip": None if machine is None else str(IPv4Address(machine.address)),
+        "port": int.from_bytes(listener.backend_port, "big"),
+        "healthy": len(listener.members) - listener.down,
+        "total": len(listener.members),
     }
+
+
+def _by_rule(listener: Listener, backend: dict[str, Any]) -> str:
+    if listener.method is Method.INBOUND_NAT_RULE:
+        return f"Inbound NAT rule {listener.rule} of {listener.balancer} leads to {backend['vm']}."
+    chosen = (
+        f"its hash ({listener.distribution}) chooses {backend['vm']}, "
+        if backend["vm"] is not None
+        else ""
+    )
+    up = f"{backend['healthy']} of {backend['total']} VMs are up"
+    return f"Load balancing rule {listener.rule} of {listener.balancer}: {chosen}{up}."
 
 
 def _allowed(judgements: tuple[Judgement, ...], existing: int | None) -> str:

@@ -150,7 +150,7 @@ class HealthKeeper:
 
     def report(self, target: Target, up: bool, now: float) -> bool:
         """A target's health is this. True: flows may have lost their backend, see ``settle``."""
-        first = self.balancer.targets().get(target) is None
+        first = self.balancer.health_of(target) is None
         listeners = self.balancer.report(target, up)
         for listener in listeners:
             if up and first:

@@ -142,8 +142,14 @@ class NatShare:
         self._taken: dict[bytes, int] = {}
 
     @property
+    def ranges(self) -> tuple[range, ...]:
+        """The ports of the public IP, for all VMs together."""
+        first = self.shared.first
+        return (range(first, first + self.shared.count),)
+
+    @property
     def count(self) -> int:
-        """Ports of the public IP, for all VMs together."""
+        """How many these are."""
         return self.shared.count
 
     @property
@@ -173,6 +179,10 @@ class NatShare:
     def free_toward(self, destination: bytes) -> int:
         """How many more flows could go toward ``destination``."""
         return self.shared.free_toward(destination)
+
+    def next_free(self, destination: bytes) -> int:
+        """0: which one the next flow gets is not foreseen."""
+        return 0
 
     @property
     def destinations(self) -> int:

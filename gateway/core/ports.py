@@ -103,6 +103,8 @@ class PortRecord(NamedTuple):
     failed: int
     destinations: tuple[tuple[str, int | None, int], ...]
     cooling: int
+    ranges: tuple[tuple[int, int], ...] = ()  # the VM's ports, first and last of each
+    reserved: tuple[tuple[int, int], ...] = ()  # the public IP's that rules keep out of SNAT
 
 
 class Ports(Protocol):
@@ -113,6 +115,9 @@ class Ports(Protocol):
     high_water: int
     cooling: int
     failed: int
+
+    @property
+    def ranges(self) -> tuple[range, ...]: ...
 
     @property
     def count(self) -> int: ...
@@ -127,6 +132,8 @@ class Ports(Protocol):
     def held(self) -> int: ...
 
     def free_toward(self, destination: bytes) -> int: ...
+
+    def next_free(self, destination: bytes) -> int: ...
 
     def release(self, destination: bytes, port: int) -> None: ...
 
@@ -260,6 +267,12 @@ class PortPool:
         if not self._holders[index]:
             self.used -= 1
 
+    def next_free(self, destination: bytes) -> int:
+        """The port that ``take`` would hold now; 0 if there is none."""
+        taken = self._taken.get(destination, 0)
+        index = max(taken, 0) if isinstance(taken, int) else taken.lowest()
+        return self.port(index) if 0 <= index < self.count else 0
+
     def free_toward(self, destination: bytes) -> int:
         """How many more flows this pool could carry toward ``destination``."""
         return self.count - _ports_held(self._taken.get(destination, 0))
@@ -339,17 +352,18 @@ class Inventory:
     """
 
     def __init__(self, first: int, last: int, unit: int, frontend_ports: Iterable[int]) -> None:
-        self._reserved = frozenset(port // unit for port in frontend_ports)
-        self._unit = unit
         self._free: list[range] = []  # ascending, disjoint, not touching
+        taken: list[range] = []
         start = first
-        for reserved in sorted(self._reserved):
+        for reserved in sorted({port // unit for port in frontend_ports}):
             low, high = reserved * unit, (reserved + 1) * unit
             if high <= first or low > last:
                 continue
+            taken.append(range(max(low, first), min(high, last + 1)))
             if low > start:
                 self._free.append(range(start, low))
             start = max(start, high)
+        self.reserved = bounds(joined(taken))
         if start <= last:
             self._free.append(range(start, last + 1))
         self.capacity = self.free
@@ -394,6 +408,11 @@ class Inventory:
     def release(self, ranges: Iterable[range]) -> None:
         """Take ports back into the inventory."""
         self._free = joined([*self._free, *ranges])
+
+
+def bounds(ranges: Iterable[range]) -> tuple[tuple[int, int], ...]:
+    """First and last port of each range."""
+    return tuple((ports.start, ports.stop - 1) for ports in ranges)
 
 
 def joined(ranges: Iterable[range]) -> list[range]:

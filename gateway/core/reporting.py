@@ -16,7 +16,7 @@ from gateway.core.network_changes import network_changes
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import Outbound, Resized
 from gateway.core.plan import MachinePlan, Plan, plan
-from gateway.core.ports import SLICE, PortRecord, Ports, destination_endpoint
+from gateway.core.ports import SLICE, PortRecord, Ports, bounds, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.grants import frontends_behind
@@ -74,18 +74,32 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
                 (*destination_endpoint(destination), used) for destination, used in busiest
             ),
             cooling=pool.cooling,
+            ranges=bounds(pool.ranges),
+            reserved=outbound.addresses[address].inventories[TCP].reserved,
         )
 
 
 class MachineRecord(NamedTuple):
-    """How one VM goes out. ``method`` None: it has no way out."""
+    """How one VM goes out. A method that is None: it has no way out for that protocol."""
 
     name: str
     private_ip: str
-    method: str | None
+    tcp: str | None
+    udp: str | None
     ports: tuple[tuple[str, int], ...]  # public IP, and SNAT ports on it for each protocol
     instance: str | None  # its instance-level public IP
     frontends: tuple[tuple[str, str, int], ...]  # load balancer, frontend, size of the pool behind
+    outbound_rules: tuple[tuple[str, int, int], ...]  # name, frontends, allocatedOutboundPorts
+    nat_gateway: str | None
+
+    @property
+    def method(self) -> str | None:
+        """Of its flows, whatever their protocol; None: there is no way out."""
+        return self.tcp or self.udp
+
+    def method_of(self, protocol: str) -> str | None:
+        """For a protocol's name; what is not UDP goes as TCP does."""
+        return self.udp if protocol == "Udp" else self.tcp
 
 
 def machine_records(
@@ -93,6 +107,14 @@ def machine_records(
 ) -> Iterator[MachineRecord]:
     """A record for each of these machines."""
     behind = frontends_behind(configuration, configuration.profile)
+    ruled: dict[str, list[tuple[str, int, int]]] = {}
+    for balancer in configuration.load_balancers:
+        pools = {pool.name: pool.virtual_machines for pool in balancer.backend_address_pools}
+        for rule in balancer.outbound_rules:
+            frontends = len(rule.frontend_ip_configurations)
+            for name in pools[rule.backend_address_pool]:
+                entry = rule.name, frontends, rule.allocated_outbound_ports
+                ruled.setdefault(name, []).append(entry)
     for machine in machines:
         instance = machine.instance
         ports: dict[str, int] = {}
@@ -102,10 +124,13 @@ def machine_records(
         yield MachineRecord(
             machine.name,
             str(IPv4Address(machine.address)),
-            None if machine.method is None else machine.method.value,
+            None if machine.tcp is None else machine.tcp.value,
+            None if machine.udp is None else machine.udp.value,
             tuple(ports.items()),
             None if instance is None else str(IPv4Address(instance)),
             tuple(behind.get(machine.name, ())),
+            tuple(ruled.get(machine.name, ())),
+            machine.nat_gateway,
         )
 
 

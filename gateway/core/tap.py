@@ -41,6 +41,7 @@ _SIDES: dict[Arrival, tuple[int | None, int]] = {
     Arrival.HAIRPIN: (INSIDE, INSIDE),
     Arrival.LOCAL_ERROR: (None, OUTSIDE),
     Arrival.LATERAL: (INSIDE, INSIDE),
+    Arrival.PROBE: (None, INSIDE),
 }
 _PLAIN = (bytes((TCP,)), bytes((UDP,)))
 
@@ -287,7 +288,7 @@ class Tap:
         to_flow = to_vm = None
         if second is not None:
             to_flow, to_vm = second.id, second.machine.name
-        elif arrival is Arrival.LATERAL:
+        elif arrival is Arrival.LATERAL or arrival is Arrival.PROBE:
             to_vm = self._name_of(packet[16:20])
         if flow is not None:
             vm = flow.machine.name

@@ -147,12 +147,10 @@ class Translation:
         now: float,
     ) -> Flow | DropReason:
         """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
-        table = self.table
-        if table.is_full:
+        if self.table.is_full:
             return DropReason.FLOW_TABLE_FULL
-        port = reply[10:12] if listener is None else listener.backend_port
-        original = machine.address + reply[0:4] + port + reply[8:10] + reply[12:]
-        other = table.originals(protocol).get(original)
+        original = _arriving_at(reply, machine, listener)
+        other = self.table.originals(protocol).get(original)
         if other is not None:
             if other.state not in ENDED:
                 return DropReason.PRIVATE_ENDPOINT_IN_USE
@@ -497,6 +495,13 @@ class Translation:
             return public.instance_of is None
         return public.instance_of is flow.machine
 
+    def endpoint_in_use(
+        self, protocol: int, reply: bytes, machine: Machine, listener: Listener | None
+    ) -> bool:
+        """Whether ``open_inbound`` would refuse for a live flow at the same port of the VM."""
+        other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
+        return other is not None and other.state not in ENDED
+
     def _break(self, flow: Flow, pool: Ports) -> None:
         self.take_back(flow)
         self._forget_port(flow, pool, flow.snat_port)
@@ -507,6 +512,12 @@ class Translation:
             self._leave(flow.machine)
         else:
             self.table.reclaim(flow)
+
+
+def _arriving_at(reply: bytes, machine: Machine, listener: Listener | None) -> bytes:
+    """The original key of a flow that a packet from outside opens."""
+    port = reply[10:12] if listener is None else listener.backend_port
+    return machine.address + reply[0:4] + port + reply[8:10] + reply[12:]
 
 
 def _inside(flow: Flow, scope: AddressScope) -> bool:

@@ -22,11 +22,17 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.core.flow import FlowRecord
+from gateway.core.health import HealthRecord
 from gateway.core.reporting import SecurityRuleRecord
 from gateway.daemon.capture_api import capture_routes
 from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.diagnosis_api import Diagnosis
-from gateway.daemon.documents import flow_document, port_document, security_rule_document
+from gateway.daemon.documents import (
+    flow_document,
+    health_document,
+    port_document,
+    security_rule_document,
+)
 from gateway.daemon.engine_client import (
     Answer,
     EngineClient,
@@ -39,6 +45,7 @@ from gateway.daemon.explain_query import MAXIMUM_NAME, ExplainQuery
 from gateway.daemon.flow_log import FlowLogWriter
 from gateway.daemon.live_api import live_routes
 from gateway.daemon.metrics import metrics_endpoint
+from gateway.daemon.probe_messages import Result
 from gateway.daemon.queries import (
     FlowQuery,
     QueryError,
@@ -120,6 +127,11 @@ def application(
                 vm = next(found.records())[0][0]  # it may have been asked for by its address
         return _lines(_port_lines(answer, vm))
 
+    async def health(request: Request) -> Response:
+        values = dict(request.query_params)
+        _refuse_unknown(values, "vm")
+        return _lines(_health_lines(await engine.health(), values.get("vm")))
+
     async def list_events(request: Request) -> Response:
         values = dict(request.query_params)
         problems = unknown_parameters(values, ("since", "follow", "limit"))
@@ -198,6 +210,7 @@ def application(
         routes=[
             Route("/v1/flows", flows),
             Route("/v1/ports", ports),
+            Route("/v1/health", health),
             Route("/v1/events", list_events),
             Route("/v1/explain", explain),
             Route("/v1/nsg", security_rules),
@@ -307,6 +320,19 @@ async def _port_lines(answer: Answer, vm: str | None) -> AsyncIterator[bytes]:
         records = [r for r in map(port_record, part) if vm is None or r.vm == vm]
         if records:
             yield b"".join(_line(port_document(r)) for r in records)
+        await asyncio.sleep(0)
+
+
+async def _health_lines(answer: Answer, vm: str | None) -> AsyncIterator[bytes]:
+    for part in answer.records():
+        for fields, latest in part:
+            record = HealthRecord._make(fields)
+            if vm is not None and vm not in (record.vm, record.private_ip):
+                continue
+            result = None
+            if latest is not None:
+                result = (Result._make(latest[0]), latest[1], latest[2])
+            yield _line(health_document(record, result))
         await asyncio.sleep(0)
 
 

@@ -53,11 +53,12 @@ def advice(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) ->
             "flows again."
         )
     yield from _more_ports(vm, supply, at, facts)
-    if destination_scope(facts.profile, supply.protocol) is DestinationScope.ADDRESS:
-        yield (
-            "If the service has a second address, use both: a port is needed once for each "
-            f"address, so {(at.held + 1) // 2:,} ports would carry these {at.held:,} flows."
-        )
+    by_address = destination_scope(facts.profile, supply.protocol) is DestinationScope.ADDRESS
+    second, each = ("address", "address") if by_address else ("address or port", "of them")
+    yield (
+        f"If the service has a second {second}, use both: a port is needed once for each {each}, "
+        f"so {(at.held + 1) // 2:,} ports would carry these {at.held:,} flows."
+    )
 
 
 def pooling(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -> Iterator[str]:
@@ -69,7 +70,7 @@ def pooling(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -
     if at.over * 2 >= at.held:
         yield f"Keep connections to {remote} open and use them again. {_churn(at, facts)}"
     elif len(at.idle) * 2 >= at.held:
-        yield f"Share the connections to {remote}. {_pool(at)}{_closing(facts.profile)}"
+        yield f"Share the connections to {remote}. {_pool(at)}{_closing(at, facts.profile)}"
     elif at.opening * 2 >= at.held:
         yield (
             f"{at.opening:,} of these ports wait for an answer: find out why {remote} does not "
@@ -134,58 +135,113 @@ def _pool(at: Destination) -> str:
     )
 
 
-def _closing(profile: Profile) -> str:
+def _closing(at: Destination, profile: Profile) -> str:
     """Why closing idle connections is no way out."""
-    if profile.fin_hold < profile.idle_timeout:
-        return ""
+    if profile.fin_hold < at.timeout - 1:
+        return (
+            f" Closing the idle ones helps, too: a FIN holds the port for "
+            f"{duration(profile.fin_hold)}, idling out takes {duration(at.timeout)}."
+        )
     return (
         " Closing the idle ones brings nothing back sooner: a FIN holds the port for "
-        f"{duration(profile.fin_hold)}, idling out takes {duration(profile.idle_timeout)}. Only an "
-        f"RST (SO_LINGER of 0 s) does, after {duration(profile.rst_hold)}."
+        f"{duration(profile.fin_hold)}, idling out takes {duration(at.timeout)}. Only an RST "
+        f"(SO_LINGER of 0 s) does, after {duration(profile.rst_hold)}."
     )
 
 
 def _more_ports(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -> Iterator[str]:
     profile, machine = facts.profile, vm.machine
-    if machine.method == Method.LOAD_BALANCER and machine.frontends:
+    method = machine.method_of(supply.protocol)
+    if method == Method.LOAD_BALANCER and machine.frontends:
         yield _another_frontend(vm, supply, at, facts)
-    elif machine.method == Method.DEFAULT_OUTBOUND_ACCESS:
-        largest, each = profile.preallocation[0]
-        yield (
-            f"{vm.name} has default SNAT, whose {supply.allocated:,} ports on one address cannot "
-            f"be raised. Behind a load balancer with a pool of up to {largest} VMs it would have "
-            f"{each:,} on each frontend: {2 * each:,} with two."
-        )
+    elif method == Method.OUTBOUND_RULE and machine.outbound_rules:
+        yield _larger_rule(vm, supply, at, profile)
+    elif method == Method.DEFAULT_OUTBOUND_ACCESS:
+        yield _instead_of_default(vm, supply, profile)
     yield (
         f"With an instance-level public IP {vm.name} needs no SNAT port: none of these {at.held:,} "
         "flows would hold one."
     )
     share = f"{NAT_GATEWAY_PORTS:,} ports for each public IP"
-    if Method.NAT_GATEWAY in profile.method_order:
+    part = percent(at.held, NAT_GATEWAY_PORTS)
+    if profile.nat_gateway is None:
         yield (
-            f"A NAT gateway on its subnet has {share}, for whichever VM needs them: {at.held:,} "
-            f"are {percent(at.held, NAT_GATEWAY_PORTS)} of one."
+            f"{profile.name} has no NAT gateway. Today's Azure has: {share}, of which {at.held:,} "
+            f"are {part}."
         )
     else:
         yield (
-            f"{profile.name} has no NAT gateway. Today's Azure has: {share}, of which {at.held:,} "
-            f"are {percent(at.held, NAT_GATEWAY_PORTS)}."
+            f"A NAT gateway on its subnet has {share}, for whichever VM needs them: {at.held:,} "
+            f"are {part} of one."
         )
 
 
 def _another_frontend(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -> str:
+    """By the table of pool sizes, within what the profile gives a VM on several frontends."""
+    profile = facts.profile
     balancer, _, size = vm.machine.frontends[0]
-    each = facts.profile.ports_per_vm(size)
+    each, most = profile.ports_per_vm(size), profile.ports_of_several_frontends
     after = supply.allocated + each
+    if most is not None and after > most:
+        ports = most_by_rule(profile, 1, size)
+        return (
+            f"Another frontend IP on load balancer {balancer} alone does not help: by the table of "
+            f"pool sizes a VM has {most:,} ports at most, on however many frontends. An outbound "
+            f"rule with allocatedOutboundPorts can give each of the pool's "
+            f"{count(size, 'member')} {ports:,} on one frontend."
+        )
     text = (
         f"Another frontend IP on load balancer {balancer}, with a load balancing rule to the same "
         f"pool (and a backend port of its own), gives {vm.name} {each:,} ports more (its pool has "
         f"{count(size, 'member')}): {after:,}, of which {at.held:,} are held now."
     )
-    demand = opening_rate(at, facts) * hold_time(at, facts.profile)
+    demand = opening_rate(at, facts) * hold_time(at, profile)
     if at.over > len(at.idle) + at.busy and demand > after:
         text += (
-            f" At the present rate of new connections that is not enough: {demand:,.0f} ports take "
-            f"{count(ceil(demand / each), 'frontend')}."
+            f" At the present rate of new connections that is not enough: it takes {demand:,.0f}"
         )
+        text += "." if most else f", {count(ceil(demand / each), 'frontend')}."
     return text
+
+
+def _larger_rule(vm: VirtualMachine, supply: Supply, at: Destination, profile: Profile) -> str:
+    """What an outbound rule could give, with its frontends and one more."""
+    rule, frontends, explicit = vm.machine.outbound_rules[0]
+    size = vm.machine.frontends[0][2]
+    most, more = (most_by_rule(profile, number, size) for number in (frontends, frontends + 1))
+    now = f"{explicit:,}" if explicit else f"0, the table's {supply.allocated:,}"
+    held = f"Now {supply.allocated:,} are allotted and {at.held:,} held."
+    if most > supply.allocated:
+        return (
+            f"Outbound rule {rule} can give {vm.name} more: allocatedOutboundPorts ({now}) can be "
+            f"up to {most:,} with {count(frontends, 'frontend')} for {count(size, 'member')}, and "
+            f"up to {more:,} with one more. {held}"
+        )
+    return (
+        f"Outbound rule {rule} has given out what its {count(frontends, 'frontend')} have for "
+        f"{count(size, 'member')}: one frontend more makes up to {more:,} for each. {held}"
+    )
+
+
+def _instead_of_default(vm: VirtualMachine, supply: Supply, profile: Profile) -> str:
+    """Default SNAT is what it is."""
+    start = (
+        f"{vm.name} has default SNAT, whose {supply.allocated:,} ports on one address cannot be "
+        "raised."
+    )
+    largest, each = profile.preallocation[0]
+    if profile.ports_of_several_frontends is None:
+        return (
+            f"{start} Behind a load balancer with a pool of up to {largest} VMs it would have "
+            f"{each:,} on each frontend: {2 * each:,} with two."
+        )
+    return (
+        f"{start} An outbound rule of a Standard load balancer can give it up to "
+        f"{most_by_rule(profile, 1, 1):,} on one frontend, if it is alone in the pool."
+    )
+
+
+def most_by_rule(profile: Profile, frontends: int, members: int) -> int:
+    """The most allocatedOutboundPorts for each member, before rules' ports take units out."""
+    unit = profile.port_unit
+    return profile.snat_port_count * frontends // members // unit * unit

@@ -46,6 +46,7 @@ class Destination:
     reset: int = 0
     new: int = 0  # opened in the last BUSY seconds
     idle: list[float] = field(default_factory=list)  # for how long each idle one has been
+    timeout: float = 0.0  # after which idle flows end
     returning: list[float] = field(
         default_factory=list
     )  # in how long each ended flow's port is back
@@ -93,6 +94,7 @@ class Destination:
             self.returning.append(record.expires_in)
         elif record.idle >= BUSY:
             self.idling.append(record.expires_in)
+            self.timeout = max(self.timeout, record.idle + record.expires_in)
 
 
 @dataclass
@@ -150,8 +152,6 @@ class Exhausted:
     """When a VM was last out of ports, by the events."""
 
     time: str
-    protocol: str
-    public_ip: str
     remote: tuple[str, int]
 
 
@@ -326,15 +326,11 @@ class Gatherer:
                 drops.count += properties["count"]
                 drops.protocol, drops.source = properties["protocol"], source
                 drops.destination = properties["destination"]
-            elif event["category"] == "LoadBalancerAlertEvent" and "remote" in properties:
+            elif properties.get("eventDescription") == "Ports exhausted":
                 if vm is not None:
-                    remote, public = properties["remote"], properties["eventProperties"]
-                    vm.exhausted[properties["protocol"]] = Exhausted(
-                        event["time"],
-                        properties["protocol"],
-                        public["public ip address"],
-                        (remote["ip"], remote["port"]),
-                    )
+                    remote = properties["remote"]
+                    at = Exhausted(event["time"], (remote["ip"], remote["port"]))
+                    vm.exhausted[properties["protocol"]] = at
             elif event["operationName"] == "AllotmentReclaimed":
                 if vm is not None:
                     vm.reclaimed.append(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.core.drops import DropReason
-from gateway.daemon.diagnosis_facts import Drops, Facts
+from gateway.daemon.diagnosis_facts import Drops, Facts, VirtualMachine
 from gateway.daemon.diagnosis_findings import (
     CRITICAL,
     INFORMATION,
@@ -17,6 +17,7 @@ from gateway.daemon.diagnosis_findings import (
     listed,
     percent,
 )
+from gateway.model.profile import Method
 
 NEARLY_FULL = 0.9
 SHOWN = 10
@@ -28,6 +29,7 @@ def gateway_findings(facts: Facts) -> Iterator[Finding]:
     yield from _flow_table(facts)
     yield from _queue(facts)
     yield from _latest_events(facts)
+    yield from _ended_flows(facts)
     yield from _logs(facts)
     yield from _strangers(facts)
     yield from _tiers(facts)
@@ -120,6 +122,21 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _ended_flows(facts: Facts) -> Iterator[Finding]:
+    events = [e for e in facts.gateway_events if e["operationName"] == "FlowsEnded"]
+    flows = sum(event["properties"]["flows"] for event in events)
+    if flows:
+        yield Finding(
+            WARNING,
+            None,
+            f"A reload ended {count(flows, 'flow')}",
+            f"Last at {events[-1]['time']}: {events[-1]['properties']['reason']}. Their ends get "
+            "no answer any more, and no RST.",
+            ("Have the clients connect anew.",),
+            {"flows": flows},
+        )
+
+
 def _logs(facts: Facts) -> Iterator[Finding]:
     lost = _grown(facts, "events", "lost")
     unwritten = facts.status["events"]["unwritten"]
@@ -151,6 +168,8 @@ def _strangers(facts: Facts) -> Iterator[Finding]:
     for drops in facts.gateway_drops:
         if drops.reason == DropReason.HAIRPIN_WITHOUT_RULE.value:
             yield _hairpin(drops, facts)
+        elif drops.reason == DropReason.NO_HEALTHY_BACKEND.value:
+            yield _no_backend(drops, facts)
         if drops.reason != DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK.value:
             continue
         yield Finding(
@@ -168,6 +187,24 @@ def _strangers(facts: Facts) -> Iterator[Finding]:
             ),
             {"source": drops.source, "packets": drops.count},
         )
+
+
+def _no_backend(drops: Drops, facts: Facts) -> Finding:
+    return Finding(
+        CRITICAL,
+        None,
+        f"Nobody behind {drops.destination} takes connections",
+        f"At least {count(drops.count, 'packet')} in the last {duration(facts.events_window)} were "
+        f"dropped, the last one {drops.protocol} from {drops.source}. "
+        f"{DropReason.NO_HEALTHY_BACKEND.sentence}",
+        (
+            (
+                "snatgw health shows each backend and what its last probe met. A rule that denies "
+                "168.63.129.16 (AzureLoadBalancer) keeps probes out."
+            ),
+        ),
+        {"frontend": drops.destination, "packets": drops.count},
+    )
 
 
 def _hairpin(drops: Drops, facts: Facts) -> Finding:
@@ -191,20 +228,22 @@ def _hairpin(drops: Drops, facts: Facts) -> Finding:
 def _tiers(facts: Facts) -> Iterator[Finding]:
     """Pools that one more VM takes over a tier."""
     profile = facts.profile
-    sizes = {
-        (balancer, frontend, size)
-        for vm in facts.machines
-        for balancer, frontend, size in vm.machine.frontends
-    }
-    for balancer, frontend, size in sorted(sizes):
+    sizes: dict[tuple[str, str, int], list[VirtualMachine]] = {}
+    for vm in facts.machines:
+        several = len(vm.machine.frontends) > 1
+        if several and profile.ports_of_several_frontends is not None:
+            continue  # what one frontend takes back another gives
+        if Method.LOAD_BALANCER in (vm.machine.tcp, vm.machine.udp):
+            for place in vm.machine.frontends:
+                sizes.setdefault(place, []).append(vm)
+    for (balancer, frontend, size), members in sorted(sizes.items()):
         now, after = profile.ports_per_vm(size), profile.ports_per_vm(size + 1)
         if after >= now:
             continue
         over = sorted(
             vm.name
-            for vm in facts.machines
-            if (balancer, frontend, size) in vm.machine.frontends
-            and any(s.high_water > after * len(vm.machine.ports) for s in vm.supplies.values())
+            for vm in members
+            if any(s.high_water > after * len(vm.machine.ports) for s in vm.supplies.values())
         )
         text = (
             f"Each of them has {now:,} SNAT ports on frontend {frontend} of {balancer}. With the "

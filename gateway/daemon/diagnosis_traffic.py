@@ -31,8 +31,7 @@ MANY_DATAGRAMS = 0.25
 
 def traffic_findings(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
     """All that is to be said about a VM but for its ports."""
-    if vm.machine.method is None:
-        yield _no_way_out(vm, facts)
+    yield from _no_way_out(vm, facts)
     yield from _unanswered_connections(vm, facts)
     yield from _unanswered_datagrams(vm, facts)
     for drops in vm.drops:
@@ -42,30 +41,72 @@ def traffic_findings(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
             yield from _refused(vm, drops, facts)
 
 
-def _no_way_out(vm: VirtualMachine, facts: Facts) -> Finding:
-    refused = sum(d.count for d in vm.drops if d.reason == DropReason.NO_OUTBOUND_METHOD.value)
-    text = (
-        f"{vm.name} ({vm.machine.private_ip}) has no instance-level public IP, is in no pool that "
-        "a load balancing rule links to a frontend, and defaultOutboundAccess has no public IP. "
-        "Everything that it sends to the internet is dropped silently"
+def _no_way_out(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
+    machine, profile = vm.machine, facts.profile
+    lacking = [name for name in ("Tcp", "Udp") if machine.method_of(name) is None]
+    if not lacking:
+        return
+    refused = sum(d.count for d in vm.drops if _BY_NAME[d.reason] in _WITHOUT_WAY)
+    if machine.method is not None:
+        yield from _half_a_way_out(vm, lacking[0].upper(), refused, facts)
+        return
+    standalone = (
+        "defaultOutboundAccess has no public IP"
+        if not profile.default_outbound_by_subnet
+        else "its subnet does not have defaultOutboundAccess: true, or it is in a Standard load "
+        "balancer's pool, or defaultOutboundAccess has no public IP"
     )
-    text += f": at least {_packets(refused, facts)}." if refused else "."
-    return Finding(
+    lacks = [
+        *([] if profile.nat_gateway is None else ["its subnet has no NAT gateway"]),
+        "it has no instance-level public IP",
+        "no load balancing or outbound rule gives it SNAT through a frontend",
+    ]
+    text = (
+        f"Of {vm.name} ({machine.private_ip}) everything to the internet is dropped silently: "
+        f"{', '.join(lacks)}, and {standalone}."
+    )
+    if refused:
+        text += f" Refused: at least {_packets(refused, facts)}."
+    table = f"{profile.ports_per_vm(1):,} SNAT ports"
+    yield Finding(
         CRITICAL if refused else WARNING,
         vm.name,
         f"{vm.name} has no way out",
         text,
         (
             (
-                "List a public IP under defaultOutboundAccess.publicIPAddresses: every standalone "
-                f"VM gets {facts.profile.ports_per_vm(1):,} SNAT ports on it."
+                f"Give {vm.name} a publicIPAddress of its own, or put it into the pool of a load "
+                f"balancing rule ({table} for each of up to {profile.preallocation[0][0]} VMs)."
             ),
-            (
-                f"Or give {vm.name} a publicIPAddress of its own, or put it into the pool of a "
-                "load balancing rule."
+            f"Or allow default SNAT ({table}): a public IP under defaultOutboundAccess"
+            + (
+                ", and defaultOutboundAccess: true for its subnet."
+                if profile.default_outbound_by_subnet
+                else "."
             ),
         ),
         {"refused": refused},
+    )
+
+
+def _half_a_way_out(
+    vm: VirtualMachine, protocol: str, refused: int, facts: Facts
+) -> Iterator[Finding]:
+    """A Standard load balancer's rule gives SNAT for its own protocol only."""
+    text = (
+        f"Its load balancer's rules give {vm.name} SNAT for the other protocol only: in "
+        f"{facts.profile.name} a rule does so for its own. "
+    )
+    text += "DNS, NTP and QUIC are" if protocol == "UDP" else "Every connection is"
+    text += " dropped silently"
+    text += f": at least {_packets(refused, facts)}." if refused else "."
+    yield Finding(
+        WARNING if refused else INFORMATION,
+        vm.name,
+        f"{protocol} of {vm.name} has no way out",
+        text,
+        (f"Give its pool an outbound rule, or a load balancing rule, for {protocol} as well.",),
+        {"protocol": protocol.capitalize(), "refused": refused},
     )
 
 
@@ -191,6 +232,7 @@ class _Refusal:
     least: int = 1
 
 
+_WITHOUT_WAY = (DropReason.NO_OUTBOUND_METHOD, DropReason.PROTOCOL_WITHOUT_RULE)
 _BY_NAME = {reason.value: reason for reason in DropReason}
 _REFUSALS = {
     DropReason.DEFAULT_OUTBOUND_CAPACITY: _Refusal(
@@ -201,8 +243,8 @@ _REFUSALS = {
     DropReason.TCP_WITHOUT_FLOW: _Refusal(
         WARNING,
         "{vm} sends on connections that the gateway has forgotten",
-        "Set TCP keep-alive on either side to less than {idle} ({idle_real} here): a flow that is "
-        "idle for longer ends silently, and {profile} sends no RST.",
+        "Set TCP keep-alive on either side to less than {idle} ({idle_real} here), or than "
+        "its rule's idle timeout: a flow that is idle for longer ends silently.",
         least=5,
     ),
     DropReason.ICMP_ECHO_THROUGH_SNAT: _Refusal(
@@ -221,7 +263,7 @@ _REFUSALS = {
 
 def _refused(vm: VirtualMachine, drops: Drops, facts: Facts) -> Iterator[Finding]:
     reason = _BY_NAME[drops.reason]
-    if reason in (DropReason.NO_OUTBOUND_METHOD, DropReason.FLOW_TABLE_FULL):
+    if reason in _WITHOUT_WAY or reason is DropReason.FLOW_TABLE_FULL:
         return  # said elsewhere
     if reason is DropReason.PORT_RECLAIMED and vm.reclaimed:
         return
@@ -232,7 +274,6 @@ def _refused(vm: VirtualMachine, drops: Drops, facts: Facts) -> Iterator[Finding
     words = {
         "vm": vm.name,
         "destination": drops.destination,
-        "profile": profile.name,
         "idle": duration(profile.idle_timeout),
         "idle_real": duration(profile.idle_timeout / facts.scale),
         "room": profile.snat_port_count // profile.ports_per_vm(profile.default_outbound_pool_size),

@@ -6,11 +6,14 @@ time; ports are numbers, null where the profile's destinations have none.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from gateway.core.flow import FlowRecord
+from gateway.core.health import HealthRecord
 from gateway.core.ports import PortRecord
 from gateway.core.reporting import SecurityRuleRecord
+from gateway.daemon.probe_messages import Result
 
 PROTOCOLS = {1: "Icmp", 6: "Tcp", 17: "Udp", 47: "Gre", 50: "Esp", 51: "Ah", 132: "Sctp"}
 BUSIEST = 10
@@ -20,6 +23,12 @@ BUSIEST = 10
 def protocol_name(number: int) -> str:
     """``Tcp``; a protocol without a usual name is ``Protocol99``."""
     return PROTOCOLS.get(number) or f"Protocol{number}"
+
+
+def iso(wall: float) -> str:
+    """A Unix time as ISO 8601 UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(wall, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def flow_document(record: FlowRecord) -> dict[str, Any]:
@@ -63,10 +72,46 @@ def port_document(record: PortRecord) -> dict[str, Any]:
         "highWater": record.high_water,
         "failed": record.failed,
         "coolDown": record.cooling,
+        "ranges": [f"{first}-{last}" for first, last in record.ranges],
+        "reserved": [f"{first}-{last}" for first, last in record.reserved],
         "destinations": [
             {"remote": {"ip": ip, "port": port}, "used": used}
             for ip, port, used in record.destinations[:BUSIEST]
         ],
+    }
+
+
+def health_document(
+    record: HealthRecord, latest: tuple[Result, float, float] | None
+) -> dict[str, Any]:
+    """One line of ``health``; ``latest``: the last probe's result, when it came, and since when
+    the health is what it is (Unix times)."""
+    status = "NotProbed"
+    if record.probe is not None:
+        status = {True: "Up", False: "Down", None: "Unknown"}[record.up]
+    result, came, since = latest or (None, 0.0, 0.0)
+    return {
+        "loadBalancer": record.balancer,
+        "rule": record.rule,
+        "method": record.method,
+        "protocol": protocol_name(record.protocol),
+        "frontend": {"ip": record.public_ip, "port": record.frontend_port},
+        "vm": record.vm,
+        "backend": {"ip": record.private_ip, "port": record.backend_port},
+        "probe": record.probe,
+        "status": status,
+        "takesNewFlows": record.takes_flows,
+        "since": None if result is None or record.up is None else iso(since),
+        "lastProbe": None
+        if result is None
+        else {
+            "time": iso(came),
+            "success": result.success,
+            "reason": result.reason,
+            "milliseconds": result.milliseconds,
+            "inARow": abs(result.in_a_row),
+        },
+        "deniedBy": record.denied_by,
     }
 
 

@@ -92,6 +92,10 @@ class EngineClient:
         """What only a scrape needs; its parts are sections with rows (``metrics_answers``)."""
         return await self._share("metrics")
 
+    async def health(self) -> Answer:
+        """Every VM behind every inbound rule, for ``read_health``."""
+        return await self._share("health")
+
     async def machines(self, vm: str | None) -> Answer:
         """How VMs go out: MachineRecord's fields. No result: as for ``explain``."""
         return await self._patiently(self._ask("machines", {} if vm is None else {"vm": vm}))

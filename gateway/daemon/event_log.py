@@ -15,7 +15,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,12 @@ from gateway.core.events import (
     FlowsEnded,
     FlowTableFull,
     HighSnatPortUsage,
+    NoHealthyBackends,
     PacketsDropped,
     PortsExhausted,
+    ProbeHealthChanged,
 )
-from gateway.daemon.documents import protocol_name
+from gateway.daemon.documents import iso, protocol_name
 from gateway.daemon.flow_log import DIRECTORY as FLOW_LOGS
 from gateway.model.profile import ExhaustionEvent
 
@@ -39,12 +40,6 @@ RING = 10_000
 MAXIMUM_BYTES = 8 << 20
 KEPT_FILES = 4
 _TAIL_BYTES = 8 << 20
-
-
-def iso(wall: float) -> str:
-    """A Unix time as ISO 8601 UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(wall, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def document(
@@ -115,6 +110,10 @@ def event_document(event: Event, wall: float) -> dict[str, Any]:
     if isinstance(event, FlowsEnded):
         properties = {"flows": event.flows, "reason": event.reason}
         return gateway_event(wall, "FlowsEnded", "Warning", properties)
+    if isinstance(event, ProbeHealthChanged):
+        return _probe_health(event, wall)
+    if isinstance(event, NoHealthyBackends):
+        return _no_healthy_backends(event, wall)
     assert isinstance(event, FlowTableFull)
     return gateway_event(wall, "FlowTableFull", "Error", {"count": event.count})
 
@@ -176,6 +175,40 @@ def _health(kind: str, severity: str, description: str, public_ip: str) -> dict[
         "Description": description,
         "Frontend Ip": public_ip,
     }
+
+
+def _probe_health(event: ProbeHealthChanged, wall: float) -> dict[str, Any]:
+    """Azure's probe event ("Azure Monitor logs for public Basic Load Balancer"), and which VM."""
+    return document(
+        wall,
+        "LoadBalancerProbeHealthStatus",
+        "LoadBalancerProbeHealthStatus",
+        "Informational" if event.up else "Warning",
+        f"loadBalancers/{event.balancer}",
+        {
+            "publicIpAddress": event.public_ip,
+            "port": str(event.port),
+            "totalDipCount": event.total,
+            "dipDownCount": event.down,
+            "healthPercentage": round(100 * (event.total - event.down) / event.total, 6),
+            "rule": event.rule,
+            "probe": event.probe,
+            "vm": event.vm,
+            "status": "Up" if event.up else "Down",
+        },
+    )
+
+
+def _no_healthy_backends(event: NoHealthyBackends, wall: float) -> dict[str, Any]:
+    kind = "NoHealthyBackends"
+    description = (
+        f"the frontend IP {event.public_ip} is completely unreachable because all backend "
+        "instances configured to the following protocol:port "
+        f"{event.protocol}:{event.port} are unhealthy"
+    )
+    properties = _health(kind, "Critical", description, event.public_ip) | {"rule": event.rule}
+    resource = f"loadBalancers/{event.balancer}"
+    return document(wall, *_health_event(kind), "Error", resource, properties)
 
 
 def prepare_directory(state_directory: Path, user: int, group: int) -> Path:

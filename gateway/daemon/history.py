@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gateway.core.ports import PortRecord
-from gateway.daemon.event_log import iso
+from gateway.daemon.documents import iso
 
 STEP = 5.0
 """Seconds."""

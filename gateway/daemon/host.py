@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from gateway.core.health import probe_targets
 from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
@@ -20,6 +21,7 @@ from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan
 from gateway.model.configuration import Configuration
+from gateway.model.tags import PLATFORM_ADDRESS
 
 
 class Queue(Protocol):
@@ -71,6 +73,7 @@ class LinuxHost:
             gateway.outside,
             _public_ips(configuration),
             configuration.virtual_network.address_prefixes,
+            _probe_source(configuration),
         )
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]:
@@ -142,4 +145,10 @@ def _plan(configuration: Configuration, number: int) -> DiversionPlan:
         public_ips=tuple(sorted(_public_ips(configuration))),
         private_prefixes=configuration.virtual_network.address_prefixes,
         queue_number=number,
+        probe_source=_probe_source(configuration),
     )
+
+
+def _probe_source(configuration: Configuration) -> IPv4Address | None:
+    """Where health probes come from, if any are to be sent."""
+    return PLATFORM_ADDRESS.network_address if probe_targets(configuration) else None

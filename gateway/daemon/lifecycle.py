@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gateway.daemon import privileges
+from gateway.daemon import privileges, probing
 from gateway.daemon.api_process import Site, Sockets, serve
 from gateway.daemon.api_socket import ApiSocketError, open_api_socket, remove_api_socket
 from gateway.daemon.event_log import DIRECTORY, FILE, prepare_directory
@@ -37,7 +37,7 @@ from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import Uncut, Ways
 from gateway.datapath.requirements import Finding
 from gateway.model.configuration import Configuration
-from gateway.model.loading import Loaded
+from gateway.model.loading import THE_FILES, Interfaces, Loaded
 
 WARDEN_PATIENCE = 2.0
 
@@ -77,6 +77,8 @@ class Start:
     api: Path
     site: Site
     """What ``gateway.http`` serves: the daemon knows no face."""
+    interfaces: Interfaces = THE_FILES
+    """With what a reload reads ``file``; ``read`` has them already."""
 
 
 def run(start: Start, host: Host) -> int:
@@ -115,8 +117,9 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     token = _token(configuration)
     warden = Warden.fork(
         lambda sockets: serve(sockets, log, lambda api: start.site(api, token)),
+        probing.serve,
         user,
-        start.file,
+        None if start.file is None else start.interfaces.reading(start.file),
     )
     undo.callback(warden.close, WARDEN_PATIENCE)
 
@@ -150,6 +153,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         start_api=lambda control: warden.start_api(
             Sockets(listener, control, None if http is None else http.socket, directory)
         ),
+        start_prober=warden.start_prober,
         read_configuration=warden.read_configuration,
     )
     queue = undo.enter_context(
@@ -167,6 +171,12 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         reason = error.strerror or error
         raise StartError([f"the API process cannot be started: {reason}"]) from error
     undo.callback(gateway.control.disconnect)
+    try:
+        gateway.probes.begin()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StartError([f"the prober cannot be started: {reason}"]) from error
+    undo.callback(gateway.probes.end)
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         say(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.core.flow import FlowRecord
@@ -64,7 +64,7 @@ class Snapshot:
         self._shared = {}
 
     async def sample(self, query: LiveQuery, events: Mapping[str, Any]) -> bytes:
-        """The JSON of what a watcher gets; ``events``: members that are its own."""
+        """The JSON of what a watcher gets; ``events``: its own members, at least one."""
         view = self._views.get(query)
         if view is None:
             view = self._views[query] = asyncio.ensure_future(self._view(query))
@@ -75,7 +75,7 @@ class Snapshot:
     async def _view(self, query: LiveQuery) -> bytes:
         rates = self._rates or {}
         key = query.key(rates)
-        choose = heapq.nlargest if query.filters.descending else heapq.nsmallest
+        best = None if key is None else _Best(key, query.limit, query.filters.descending)
         chosen: list[FlowRecord] = []
         matching = 0
         everything = query.everything
@@ -84,16 +84,41 @@ class Snapshot:
             if not everything:
                 records = [record for record in records if query.matches(record)]
             matching += len(records)
-            if key is not None:
-                chosen += records
-                if len(chosen) > 4 * query.limit + 1024:
-                    chosen = choose(query.limit, chosen, key=key)
+            if best is not None:
+                best.add(records)
             elif len(chosen) < query.limit:
                 chosen += records[: query.limit - len(chosen)]
-        if key is not None:
-            chosen = choose(query.limit, chosen, key=key)
+        if best is not None:
+            chosen = best.records()
         rows = [_row(record, self._rates) for record in chosen]
         return encode({"total": self.total, "matching": matching, "rows": rows})
+
+
+class _Best:
+    """The first so many of all records in an order; each one's key is worked out once."""
+
+    def __init__(self, key: Callable[[FlowRecord], Any], count: int, descending: bool) -> None:
+        self._key = key
+        self._count = count
+        self._descending = descending
+        self._number = 0  # among equals the listing's order counts
+        self._kept: list[tuple[Any, int, FlowRecord]] = []
+
+    def add(self, records: Sequence[FlowRecord]) -> None:
+        """Take records in the listing's order."""
+        key, step = self._key, -1 if self._descending else 1
+        keyed = [(key(record), step * n, record) for n, record in enumerate(records, self._number)]
+        self._number += len(records)
+        if len(self._kept) == self._count:
+            last = self._kept[-1]
+            better = last.__lt__ if self._descending else last.__gt__
+            keyed = list(filter(better, keyed))
+        choose = heapq.nlargest if self._descending else heapq.nsmallest
+        self._kept = choose(self._count, self._kept + keyed)
+
+    def records(self) -> list[FlowRecord]:
+        """The first ones, in order."""
+        return [record for _, _, record in self._kept]
 
 
 async def in_steps(parts: Sequence[bytes]) -> AsyncIterator[list[tuple[Any, ...]]]:

@@ -147,7 +147,7 @@ class Turns:
                 elif descriptor == self._signals.fileno():
                     for number in self._signals.take():
                         self._on_signal(number)
-                else:
+                elif descriptor in self._readers:  # else an earlier one of these unwatched it
                     self._readers[descriptor]()
 
     def _do_slice(self) -> None:

@@ -32,6 +32,7 @@ REQUESTS = {
     "explain": frozenset({"vm", "to", "fromPort", "inbound", "from"}),
     "nsg": frozenset({"vm", "expand"}),
     "metrics": frozenset[str](),
+    "health": frozenset[str](),
     "machines": frozenset({"vm"}),
     "capture": frozenset({"vm", "side", "snaplen", "remote", "protocol"}),
     "endCapture": frozenset({"capture"}),

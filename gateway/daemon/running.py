@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,22 +23,22 @@ from gateway.core.events import Event
 from gateway.daemon import notify
 from gateway.daemon.capture import Captures
 from gateway.daemon.control import ControlChannel
-from gateway.daemon.event_log import event_document, gateway_event, iso
+from gateway.daemon.documents import iso
+from gateway.daemon.event_log import event_document, gateway_event
 from gateway.daemon.flow_log import message
+from gateway.daemon.health import HealthProbes
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
 from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.offloading import Offloading
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
+from gateway.daemon.restarts import LIMIT, WINDOW, Restarts
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
 from gateway.datapath.fastpath import FastPath
 from gateway.model.configuration import Configuration
 
-API_RESTARTS = 5
-"""In ``API_RESTART_WINDOW`` seconds; then the gateway goes on without an API."""
-API_RESTART_WINDOW = 600.0
 CHANGES_IN_EVENT = 50
 OVERFLOW_INTERVAL = 10.0
 """Seconds (real) between events about packets that the queue loses; each has all since the last."""
@@ -58,8 +57,9 @@ class Gateway:
     """A running gateway around its engine.
 
     ``diverted`` is the host's side, once its packets are diverted; ``start_api`` starts an API
-    process at the other end of a socket; ``read_configuration`` starts reading the file and returns
-    the descriptor that gets the result. The last two raise OSError when the warden is gone.
+    process at the other end of a socket, ``start_prober`` a prober; ``read_configuration`` starts
+    reading the file and returns the descriptor that gets the result. The last three raise OSError
+    when the warden is gone.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Gateway:
         fast_path: FastPath | str,
         diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
+        start_prober: Callable[[socket.socket], None],
         read_configuration: Callable[[], int],
     ) -> None:
         self.configuration = configuration
@@ -80,7 +81,7 @@ class Gateway:
         self._offloading: Offloading | None = None
         if not isinstance(fast_path, str):
             self._offloading = Offloading(fast_path, self._azure_time)
-        self.engine = Engine(configuration, offload=self._offloading)
+        self.engine = Engine(configuration, offload=self._offloading, probed=True)
         self._file = file
         self._diverted = diverted
         self._unrestored: list[str] = []
@@ -90,13 +91,22 @@ class Gateway:
         self._losses: dict[str, int] = {}
         self._losses_due = 0.0
         self._handler_errors = 0
-        self._restarts: deque[float] = deque(maxlen=API_RESTARTS)
-        self._restart_count = 0
+        self._restarts = Restarts()
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
         self._flow_log_due = False
         self._flow_log_lost = 0
+        self.probes = HealthProbes(
+            self.engine,
+            configuration,
+            start=start_prober,
+            watch=lambda *looked_at: self.turns.watch(*looked_at),
+            unwatch=lambda descriptor: self.turns.unwatch(descriptor),
+            in_slices=lambda work: self.turns.in_slices(work),
+            now=lambda: self.turns.now,
+            say=say,
+        )
         self._captures = Captures(
             self.engine,
             use_ways=self._use_ways,
@@ -111,6 +121,7 @@ class Gateway:
                 **SecurityAnswers(self.engine).questions,
                 **MetricsAnswers(self.engine, lambda: self.turns.now).questions,
                 **self._captures.questions,
+                **self.probes.questions,
             },
             flow_log=self._next_flow_log,
         )
@@ -171,6 +182,7 @@ class Gateway:
             "inside": list(gateway.inside),
             "outside": gateway.outside,
             "publicIps": [str(p.ip_address) for p in self.configuration.public_ip_addresses],
+            "http": gateway.http,
             **self.engine.status(self.turns.now),
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
@@ -178,7 +190,8 @@ class Gateway:
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
             "captures": self._captures.running,
-            "apiRestarts": self._restart_count,
+            "healthProbes": self.probes.status(),
+            "apiRestarts": self._restarts.count,
         }
 
     def _fast_path_status(self) -> dict[str, Any]:
@@ -275,6 +288,7 @@ class Gateway:
                 problems.append(f"the earlier rules could not be restored: {second}")
             raise ReloadRefusedError(problems) from error
         changes = self.engine.reconfigure(configuration, self.turns.now)
+        self.probes.reconfigured(configuration)
         self.configuration = configuration
         return changes
 
@@ -312,6 +326,7 @@ class Gateway:
         assert self._queue is not None
         self._look_at_queue(self._queue, real)
         self._look_at_host()
+        self.probes.look(real)
         lost = self.control.events_lost
         if lost > self._events_lost and self._api_running:
             self._own_event("EventsLost", "Warning", {"count": lost - self._events_lost})
@@ -356,16 +371,13 @@ class Gateway:
             self._own_event("HandlerError", "Error", {"count": errors, "trace": queue.last_error})
 
     def _restart_api(self, real: float) -> None:
-        recent = [moment for moment in self._restarts if real - moment < API_RESTART_WINDOW]
-        if len(recent) >= API_RESTARTS:
+        if not self._restarts.another(real):
             self._api_wanted = False
             say(
-                f"the API process ended {API_RESTARTS + 1} times in {API_RESTART_WINDOW:.0f} s: "
+                f"the API process ended {LIMIT + 1} times in {WINDOW:.0f} s: "
                 "going on without it; packets are not affected"
             )
             return
-        self._restarts.append(real)
-        self._restart_count += 1
         say("the API process ended: starting it again; packets are not affected")
         try:
             self.start_api()

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.ports import PortRecord
+from gateway.daemon.documents import iso
 from gateway.daemon.engine_client import EngineClient, EngineFailedError, port_record
-from gateway.daemon.event_log import EventLog, iso
+from gateway.daemon.event_log import EventLog
 from gateway.daemon.flow_rates import Comparison, Counts
 from gateway.daemon.history import STEP, History
 from gateway.daemon.live_query import LiveQuery

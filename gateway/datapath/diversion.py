@@ -22,6 +22,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.interfaces import (
     LinkChanges,
+    ProbeSource,
     PublicAddresses,
     find_link,
     read_sysctl,
@@ -51,6 +52,7 @@ class Journal:
     links: dict[str, str]  # interface: index and hardware address, to know it again
     public_ips: list[str] = field(default_factory=list)
     sysctls: list[tuple[str, str, str]] = field(default_factory=list)  # interface, name, old value
+    probe_source: str = ""  # the address that probes are sent from, if there are any
 
     @classmethod
     def path(cls, outside: str) -> Path:
@@ -103,12 +105,14 @@ class Diversion:
         self._journal = journal
         try:
             journal.public_ips = [str(address) for address in plan.public_ips]
+            journal.probe_source = str(plan.probe_source or "")
             self._note_sysctls()
             self._load_rules()
             for other in dead:  # now that our own rules stand where its did
                 _take_down(other)
             self._links = LinkChanges()  # before what it is to watch over
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
+            self._add_probe_source()
             self._set_sysctls()
         except (OSError, DatapathError) as error:
             problems = (
@@ -123,15 +127,21 @@ class Diversion:
     def update(self, plan: DiversionPlan) -> None:
         """Change public IPs and prefixes while packets flow; the interfaces stay."""
         assert self._journal is not None
+        probed = self.plan.probe_source
         before, after = set(self.plan.public_ips), set(plan.public_ips)
         addresses = PublicAddresses(plan.outside, plan.inside[0])
         self._journal.public_ips = [str(address) for address in sorted(before | after)]
+        self._journal.probe_source = str(plan.probe_source or probed or "")
         self._journal.write()
         self.plan = plan
         self._load_rules()
         addresses.add(after - before)
         addresses.remove(before - after)
+        self._add_probe_source()
+        if plan.probe_source is None:
+            _remove_probe_source(self._journal)
         self._journal.public_ips = [str(address) for address in sorted(after)]
+        self._journal.probe_source = str(plan.probe_source or "")
         self._journal.write()
 
     def refresh(self) -> list[str]:
@@ -156,6 +166,7 @@ class Diversion:
             return [f"{name} was removed and made again: restart the gateway" for name in anew]
         try:
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
+            self._add_probe_source()
             self._note_sysctls()
             self._set_sysctls()
         except DatapathError as error:
@@ -193,6 +204,10 @@ class Diversion:
         IPV4.load(ipv4_chains(self.plan, guard_outside=ours))
         if IPV6.available() or ipv6_is_forwarded():
             IPV6.load(ipv6_chains(self.plan))
+
+    def _add_probe_source(self) -> None:
+        if self.plan.probe_source is not None:
+            ProbeSource(self.plan.probe_source, self.plan.inside[0]).add()
 
     def _note_sysctls(self) -> None:
         """Write down what will change, before anything does."""
@@ -250,6 +265,13 @@ def _take_over(left: Journal, journal: Journal, plan: DiversionPlan) -> None:
             write_sysctl(interface, name, old)
     stale = {IPv4Address(address) for address in left.public_ips} - set(plan.public_ips)
     PublicAddresses(left.outside, left.inside[0]).remove(stale)
+    _remove_probe_source(left)
+
+
+def _remove_probe_source(journal: Journal) -> None:
+    """Give the address up, which another gateway here may use: it has a route of its own for it."""
+    if journal.probe_source and journal.inside:
+        ProbeSource(IPv4Address(journal.probe_source), journal.inside[0]).remove()
 
 
 def _take_down(journal: Journal) -> None:
@@ -265,6 +287,8 @@ def _take_down(journal: Journal) -> None:
             PublicAddresses(journal.outside, journal.inside[0]).remove(
                 IPv4Address(address) for address in journal.public_ips
             )
+    with _Collecting(problems):
+        _remove_probe_source(journal)
     instance = instance_name(journal.outside)
     with _Collecting(problems):
         IPV4.remove(instance)

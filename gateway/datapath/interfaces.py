@@ -22,8 +22,8 @@ from gateway.datapath.errors import DatapathError
 ROUTE_PROTOCOL = 217  # tags our routes; iproute2 names no other program for it
 _NTF_PROXY = 0x08
 _NETLINK_ROUTE, _RTMGRP_LINK = 0, 1  # linux/netlink.h, linux/rtnetlink.h
-_SCOPE_LINK = 253
-_TABLE_MAIN = 254
+_SCOPE_LINK, _SCOPE_HOST = 253, 254
+_TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _EXISTS, _ABSENT = 17, (2, 3)  # EEXIST; ENOENT, ESRCH
 
 
@@ -133,6 +133,62 @@ class PublicAddresses:
             "proto": ROUTE_PROTOCOL,
             "table": _TABLE_MAIN,
         }
+
+
+class ProbeSource:
+    """Makes an address this host's own without giving it to an interface: a local route.
+
+    Programs may bind to it and answers to it are delivered, but no interface has it, so that the
+    kernel never chooses it as a source by itself. The route names an inside interface, not lo,
+    which may be down.
+    """
+
+    def __init__(self, address: IPv4Address, inside: str) -> None:
+        self._address = address
+        self._inside = inside
+
+    def add(self) -> None:
+        """Idempotent. Raises DatapathError."""
+        with IPRoute() as netlink:
+            try:
+                netlink.route("replace", **self._route(netlink))
+            except (NetlinkError, IndexError) as error:
+                line = f"{self._address}: probes cannot be sent from it: {error}"
+                raise DatapathError([line]) from None
+
+    def remove(self) -> None:
+        """Idempotent: what is gone already stays gone."""
+        with IPRoute() as netlink:
+            try:
+                netlink.route("del", **self._route(netlink))
+            except IndexError:
+                return  # the interface went, and the route with it
+            except NetlinkError as error:
+                if error.code not in _ABSENT:
+                    raise DatapathError([f"{self._address}: cannot be removed: {error}"]) from None
+
+    def _route(self, netlink: IPRoute) -> dict[str, object]:
+        index = netlink.link_lookup(ifname=self._inside)[0]
+        return {
+            "dst": f"{self._address}/32",
+            "oif": index,
+            "type": "local",
+            "scope": _SCOPE_HOST,
+            "proto": ROUTE_PROTOCOL,
+            "table": _TABLE_LOCAL,
+            "priority": index,  # another gateway here has a route of its own
+        }
+
+
+def routed_by_itself(address: IPv4Address) -> bool:
+    """Whether this host has a route for this one address that is not a gateway's."""
+    with IPRoute() as netlink:
+        return any(
+            route["dst_len"] == 32
+            and route.get_attr("RTA_DST") == str(address)
+            and route["proto"] != ROUTE_PROTOCOL
+            for route in netlink.get_routes(family=socket.AF_INET)
+        )
 
 
 class LinkChanges:

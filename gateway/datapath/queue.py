@@ -274,11 +274,11 @@ class PacketQueue:
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
         outside, moment, message = self._outside, self._moment, self._message
         unfinished = _UNFINISHED
-        outbound, inbound, hairpin, local_error, lateral = _in_order(self._ways)
+        outbound, inbound, hairpin, local_error, lateral, probe = _in_order(self._ways)
 
         def change(ways: Ways) -> None:
-            nonlocal outbound, inbound, hairpin, local_error, lateral
-            outbound, inbound, hairpin, local_error, lateral = _in_order(ways)
+            nonlocal outbound, inbound, hairpin, local_error, lateral, probe
+            outbound, inbound, hairpin, local_error, lateral, probe = _in_order(ways)
 
         self._change_ways = change
 
@@ -290,7 +290,7 @@ class PacketQueue:
             elif hook == _PREROUTING:
                 way = inbound if packet.indev == outside else hairpin
             else:
-                way = local_error
+                way = local_error if packet.outdev == outside else probe
             try:
                 verdict = way(payload, moment[0])
                 if verdict is not None and verdict is not payload:
@@ -351,14 +351,15 @@ class PacketQueue:
             self._socket = None
 
 
-def _in_order(ways: Ways) -> tuple[Way, Way, Way, Way, Way]:
-    """Outbound, inbound, hairpin, local errors, lateral."""
+def _in_order(ways: Ways) -> tuple[Way, Way, Way, Way, Way, Way]:
+    """Outbound, inbound, hairpin, local errors, lateral, probes."""
     return (
         ways[Arrival.OUTBOUND],
         ways[Arrival.INBOUND],
         ways[Arrival.HAIRPIN],
         ways[Arrival.LOCAL_ERROR],
         ways[Arrival.LATERAL],
+        ways[Arrival.PROBE],
     )
 
 

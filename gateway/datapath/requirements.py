@@ -25,6 +25,7 @@ from gateway.datapath.interfaces import (
     Link,
     find_link,
     host_addresses,
+    routed_by_itself,
     sysctl_is_writable,
     wanted_sysctls,
 )
@@ -62,8 +63,12 @@ def probe(
     outside: str,
     public_ips: Iterable[IPv4Address],
     private_prefixes: Iterable[IPv4Network],
+    probe_source: IPv4Address | None = None,
 ) -> list[Finding]:
-    """Everything that a gateway on these interfaces needs. Changes nothing that stays."""
+    """Everything that a gateway on these interfaces needs. Changes nothing that stays.
+
+    ``probe_source``: where health probes are sent from, if there are any.
+    """
     inside, publics, prefixes = tuple(inside), tuple(public_ips), tuple(private_prefixes)
     findings = list(_capabilities())
     able = not any(finding.stops for finding in findings)
@@ -76,7 +81,20 @@ def probe(
         findings += _sysctls(inside, outside)
     findings += _public_ips(publics, outside, links[outside])
     findings += _overlaps(publics, prefixes, outside, links[outside])
+    if probe_source is not None:
+        findings.append(_probe_source(probe_source))
     return findings
+
+
+def _probe_source(address: IPv4Address) -> Finding:
+    taken = address in host_addresses() or routed_by_itself(address)
+    sentence = (
+        f"{address}, where health probes come from, has a meaning of its own on this host (a VM of "
+        "Azure's?): take the probes out of the configuration"
+        if taken
+        else f"health probes can be sent from {address}"
+    )
+    return Finding("probe source", not taken, sentence)
 
 
 def _capabilities() -> Iterator[Finding]:

@@ -7,10 +7,11 @@ goes one jump each, in front. Nobody on the queue means: nothing passes. There i
 ``raw`` keeps connection tracking away from what the engine translates, and refuses what must not
 reach it: a public address as source (in FORWARD only a hairpin, already translated, may have one)
 and the private network as either end of a packet from outside.
-``mangle`` diverts: inbound and hairpin before routing, outbound after it, and the ICMP errors that
-this host itself sends outward. Its last word is in POSTROUTING: no source of the VNet's leaves,
-whoever sent it; and in OUTPUT no private address of this host's but the outside interface's own,
-since a VM that forges its source can make the host answer from any address that it has.
+``mangle`` diverts: inbound and hairpin before routing, outbound after it, the ICMP errors that this
+host itself sends outward, and the first packets of its health probes. Its last word is in
+POSTROUTING: no source of the VNet's leaves, whoever sent it; and in OUTPUT no private address of
+this host's but the outside interface's own, since a VM that forges its source can make the host
+answer from any address that it has.
 ``filter`` accepts what was diverted where the host's policy would not (Docker sets it to DROP);
 after the host's own rules, which stay in force.
 """
@@ -32,7 +33,7 @@ from gateway.datapath.errors import DatapathError
 PREFIX = "snatgw-"
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 TIMEOUT = 30  # seconds that a netfilter command may take
-_ENDS = "raw|pre|frag|fwd|out|post|ok"  # of our chains' names
+_ENDS = "raw|pre|frag|fwd|out|post|ok|in"  # of our chains' names
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class DiversionPlan:
     public_ips: tuple[IPv4Address, ...]
     private_prefixes: tuple[IPv4Network, ...]
     queue_number: int
+    probe_source: IPv4Address | None = None  # None: no health probes are sent
 
     @property
     def instance(self) -> str:
@@ -79,6 +81,8 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
     queue = f"-j NFQUEUE --queue-num {plan.queue_number}"
     outside, inside = plan.outside, plan.inside
     publics = [f"{address}/32" for address in plan.public_ips]
+    probes = [] if plan.probe_source is None else [f"{plan.probe_source}/32"]
+    opening = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
     return [
         Chain(
             "raw",
@@ -88,6 +92,8 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 *(f"-i {i} -s {p} -j DROP" for i in (*inside, outside) for p in publics),
                 *(f"-i {outside} -s {prefix} -j DROP" for prefix in plan.private_prefixes),
                 *(f"-i {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
+                *(f"-i {i} -s {p} -j DROP" for i in (*inside, outside) for p in probes),
+                *(f"-i {outside} -d {p} -j DROP" for p in probes),
                 # What VMs and this host say to each other is for the host's own stateful rules.
                 *(f"-i {i} -m addrtype --dst-type LOCAL -j RETURN" for i in inside),
                 *(f"-i {i} -j CT --notrack" for i in inside),
@@ -101,6 +107,17 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             (
                 *(f"-i {outside} -d {public} {queue}" for public in publics),
                 *(f"-i {i} -d {public} {queue}" for i in inside for public in publics),
+                # Where probes come from, VMs find nothing else: what is no answer is refused.
+                *(
+                    rule
+                    for i in inside
+                    for p in probes
+                    for rule in (
+                        f"-i {i} -d {p} {opening} {queue}",
+                        f"-i {i} -d {p} -p tcp -j RETURN",
+                        f"-i {i} -d {p} {queue}",
+                    )
+                ),
             ),
         ),
         # Nothing jumps here. That a rule with a socket match exists is what makes the kernel
@@ -144,6 +161,8 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                     for private in PRIVATE
                 ),
                 f"-o {outside} -p icmp {queue}",
+                # A probe's first packet is judged as what comes from outside is.
+                *(f"-o {i} -s {p} {opening} {queue}" for i in inside for p in probes),
                 # A VM has one router. One about a hairpin would look for a public IP inside.
                 *(f"-o {i} -p icmp -m icmp --icmp-type redirect -j DROP" for i in inside),
             ),
@@ -152,7 +171,16 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "mangle",
             "POSTROUTING",
             f"{name}-post",
-            tuple(f"-o {outside} -s {prefix} -j DROP" for prefix in plan.private_prefixes),
+            tuple(
+                f"-o {outside} -s {prefix} -j DROP" for prefix in (*plan.private_prefixes, *probes)
+            ),
+        ),
+        Chain(
+            "filter",
+            "INPUT",
+            f"{name}-in",
+            tuple(f"-i {i} -d {p} -p tcp -j ACCEPT" for i in inside for p in probes),
+            first=False,
         ),
         Chain(
             "filter",

@@ -41,9 +41,6 @@ def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
             yield from _later_balancer(balancer, place)
         elif balancer.sku == "Basic":
             yield from _basic_balancer(balancer, place)
-        if balancer.probes:
-            message = "probes are not sent in this version: every backend counts as up"
-            yield Mistake(("loadBalancers",), message, warning=True)
 
 
 def _gateway(configuration: Configuration) -> Iterator[Mistake]:

@@ -7,7 +7,9 @@ by another process (``python -m gateway.model``).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,7 +44,37 @@ class Loaded(BaseModel):
         return self.model_dump_json(by_alias=True)
 
 
-def load(path: Path | str) -> Loaded:
+@dataclass(frozen=True)
+class Interfaces:
+    """This host's interfaces, in place of those that a file names: all of ``gateway.inside`` or
+    none, ``gateway.outside`` or not."""
+
+    inside: tuple[str, ...] = ()
+    outside: str | None = None
+
+    def put_into(self, data: dict[Any, Any]) -> dict[Any, Any]:
+        """A file's content with these interfaces. What is no mapping is left for ``validate``."""
+        gateway = data.get("gateway")
+        if not isinstance(gateway, dict):
+            return data
+        own: dict[str, Any] = {}
+        if self.inside:
+            own["inside"] = list(self.inside)
+        if self.outside is not None:
+            own["outside"] = self.outside
+        return {**data, "gateway": {**gateway, **own}}
+
+    def reading(self, file: Path) -> list[str]:
+        """The arguments with which ``python -m gateway.model`` reads that file so."""
+        inside = ["--inside", ",".join(self.inside)] if self.inside else []
+        outside = [] if self.outside is None else ["--outside", self.outside]
+        return [*inside, *outside, "--", str(file)]
+
+
+THE_FILES = Interfaces()
+
+
+def load(path: Path | str, interfaces: Interfaces = THE_FILES) -> Loaded:
     """Read a configuration file. Never raises for what is in it, or for its absence."""
     name = str(path)
     try:
@@ -63,10 +95,10 @@ def load(path: Path | str) -> Loaded:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return _refused(name, "is not a text file: it must be YAML in UTF-8", line=line)
-    return load_text(text, name)
+    return load_text(text, name, interfaces)
 
 
-def load_text(text: str, name: str) -> Loaded:
+def load_text(text: str, name: str, interfaces: Interfaces = THE_FILES) -> Loaded:
     """The same from text; ``name`` is what problems call the file.
 
     A file of service tags is looked for relative to the directory in ``name``.
@@ -82,7 +114,7 @@ def load_text(text: str, name: str) -> Loaded:
         kind = "a list" if isinstance(data, list) else "a single value"
         return _refused(name, f"is {kind}; a configuration is a mapping: gateway: …")
 
-    draft, mistakes, cuts = validate(data)
+    draft, mistakes, cuts = validate(interfaces.put_into(data))
     if draft is not None:
         draft, about_groups = _security_groups(draft, cuts, Path(name).parent)
         found = [

@@ -46,7 +46,8 @@ class Top(App[None]):
     ENABLE_COMMAND_PALETTE = False
     TITLE = "snatgw top"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/"),
+        # ahead of the panes: letters that come right after it are the filter's already
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
         Binding("less_than_sign", "order(-1)", "Sort", key_display="< >"),
         Binding("greater_than_sign", "order(1)", "Sort", show=False),
         Binding("r", "reverse", "Reverse"),
@@ -55,7 +56,7 @@ class Top(App[None]):
         Binding("question_mark", "help", "Keys", key_display="?"),
         Binding("q,ctrl+c", "quit", "Quit", key_display="q"),
         Binding("tab", "app.focus_next", "Next pane", show=False),
-        Binding("escape", "clear", "Clear", show=False),
+        Binding("escape", "clear", "Clear", key_display="Esc"),
     ]
 
     def __init__(self, path: str, query: Mapping[str, str]) -> None:
@@ -194,9 +195,7 @@ class Top(App[None]):
         if sample is None:
             return
         room = self.size.width
-        figures = summary.figures(sample)
-        figures.append(f"   {sample['time'][11:19]}Z", "dim")
-        self._below("#figures").update(figures)
+        self._below("#figures").update(summary.figures(sample))
         self._below("#losses").update(summary.losses(sample))
         shown = summary.shown(sample, self._query)
         if self._paused:
@@ -225,7 +224,7 @@ class Top(App[None]):
         """Type a filter."""
         field = self.query_one("#filter", Input)
         field.display = True
-        field.focus()
+        self.screen.set_focus(field)  # field.focus() would do so later
 
     def action_clear(self) -> None:
         """Close the filter; with nothing to close, show everything again."""
@@ -233,7 +232,7 @@ class Top(App[None]):
         if field.value:
             field.value = ""
         field.display = False
-        self._listing("flows").focus()
+        self.screen.set_focus(self._listing("flows"))
 
     @on(Input.Changed, "#filter")
     def _typed(self) -> None:
@@ -245,7 +244,7 @@ class Top(App[None]):
     def _filter_done(self) -> None:
         self._apply_filter()
         self.query_one("#filter", Input).display = False
-        self._listing("flows").focus()
+        self.screen.set_focus(self._listing("flows"))
 
     def _apply_filter(self) -> None:
         if self._typing is not None:
@@ -313,7 +312,7 @@ class Top(App[None]):
         """The flows that hold these ports."""
         self.query_one("#filter", Input).value = message.key
         self._apply_filter()
-        self._listing("flows").focus()
+        self.screen.set_focus(self._listing("flows"))
 
     @on(Listing.Chosen, "#events")
     def _event_chosen(self, message: Listing.Chosen) -> None:

@@ -33,13 +33,14 @@ def figures(sample: Mapping[str, Any]) -> Text:
 
 
 def losses(sample: Mapping[str, Any]) -> Text:
-    """Refused packets by reason, and what the kernel's queue lost."""
+    """When it was, refused packets by reason, and what the kernel's queue lost."""
     gateway = sample["gateway"]
     drops = sorted(gateway.get("drops", {}).items(), key=lambda item: -item[1])
     parts = [f"{reason} {size(count)}" for reason, count in drops[:MOST_REASONS]]
     if len(drops) > MOST_REASONS:
         parts.append(f"and {len(drops) - MOST_REASONS} more")
-    text = Text("dropped: " + ", ".join(parts) if parts else "nothing dropped", "dim")
+    said = "dropped: " + ", ".join(parts) if parts else "nothing dropped"
+    text = Text(f"{sample['time'][11:19]}Z  {said}", "dim")
     queue = gateway.get("queue", {})
     lost = sum(queue.get(name, 0) for name in ("kernelDropped", "socketDropped"))
     if lost:

@@ -52,6 +52,21 @@ def echo(to, size=100, source=None, patience=PATIENCE, port=ECHO):
         return "whole" if s.recv(65535) == data else "changed"
 
 
+def udp_open(to, port):
+    """A socket of one's own that stays: something there and back through it."""
+    s = _socket(socket.SOCK_DGRAM, None, 0, PATIENCE)
+    s.connect((to, port))
+    held.append(s)
+    return udp_again()
+
+
+def udp_again():
+    """The same through the socket that stayed."""
+    data = pattern(100)
+    held[-1].send(data)
+    return "whole" if held[-1].recv(65535) == data else "changed"
+
+
 def listen(port):
     """An echo server in the VM, UDP."""
     s = _socket(socket.SOCK_DGRAM, None, port, PATIENCE)

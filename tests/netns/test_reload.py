@@ -9,6 +9,20 @@ from tests.netns.gateway import DEFAULT, INSTANCE, Gateway
 from tests.netns.topology import SERVER, Topology, eventually
 
 
+def test_a_reload_keeps_the_interfaces_of_the_command_line(fresh: Topology) -> None:
+    """As in a container, where the file cannot know what they are called."""
+    gateway = Gateway(fresh)
+    gateway.configuration["gateway"] |= {"inside": ["vnet"], "outside": "internet"}
+    gateway.write()
+    gateway.start("-c", str(gateway.file), "--inside", "lan0", "--outside", "wan0")
+    assert gateway.reload() == []
+    gateway.configuration["gateway"]["icmpEcho"] = "translate"
+    assert gateway.reload()
+    assert fresh.client("vm1").peer("Udp", SERVER).startswith(DEFAULT)
+    assert gateway.status()["inside"] == ["lan0"]
+    assert gateway.stop() == 0
+
+
 def test_machines_and_addresses_come_and_go_while_connections_live(fresh: Topology) -> None:
     gateway = Gateway(fresh)
     before = host_state(fresh)

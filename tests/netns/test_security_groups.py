@@ -46,7 +46,7 @@ GROUPS = [
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[Gateway]:
+def guarded(mode: None) -> Iterator[Gateway]:
     """The usual gateway with a group on the subnet and one on vm3's interface."""
     with Topology() as net:
         gateway = Gateway(net)

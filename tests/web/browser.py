@@ -23,6 +23,20 @@ FLAGS = (
 PATIENCE = DEADLINE * 1000
 """Milliseconds, as playwright counts."""
 
+POINTS_NEAR_THE_AXIS = """(canvas, [r, g, b]) => {
+  const {width, height} = canvas, band = Math.round(height * 0.3);
+  const copy = Object.assign(document.createElement("canvas"), {width, height}).getContext("2d", {willReadFrequently: true});
+  copy.drawImage(canvas, 0, 0);
+  const {data} = copy.getImageData(0, height - band, width, band);
+  let points = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    const near = Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) < 30;
+    if (near && data[i + 3] > 200) points += 1;
+  }
+  return points;
+}"""
+"""How many points of a plot's lower edge have a colour: JavaScript for ``evaluate``."""
+
 
 @contextlib.contextmanager
 def chromium(
@@ -61,8 +75,7 @@ class Visit:
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             where = message.location.get("url", "")
-            if not where.endswith("/v1/diagnose?"):
-                self.complaints.append(f"{message.type}: {message.text} {where}")
+            self.complaints.append(f"{message.type}: {message.text} {where}")
 
     def open(self) -> Page:
         """Load the page and wait until samples come."""

@@ -83,7 +83,7 @@ def main(file: Path) -> None:
             visit = Visit(
                 browser,
                 URL,
-                viewport={"width": 1440, "height": 1150},
+                viewport={"width": 1440, "height": 1250},
                 color_scheme="light",
                 device_scale_factor=1,
             )
@@ -96,9 +96,6 @@ def main(file: Path) -> None:
             page.emulate_media(color_scheme="dark")
             page.wait_for_timeout(1500)
             page.screenshot(path=file.with_stem(f"{file.stem}-dark"))
-            page.set_viewport_size({"width": 1440, "height": 2300})
-            page.wait_for_timeout(1500)
-            page.screenshot(path=file.with_stem(f"{file.stem}-whole"))
             visit.close()
             working.join()
         print(f"{DEFAULT}, {', '.join(FRONTENDS)}: {visit.complaints or 'no complaint'}")

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-from playwright.sync_api import Playwright
+from playwright.sync_api import Playwright, expect
 
 from tests.netns.gateway import DEFAULT, Gateway
 from tests.netns.topology import SERVER, SERVER2, Topology, eventually
-from tests.web.browser import Visit, chromium
+from tests.web.browser import POINTS_NEAR_THE_AXIS, Visit, chromium
 from tests.web.conftest import HTTP, URL
 
 PORTS, WANTED = 1024, 1100
 CARD = ".pool[data-vm='vm1'][data-protocol='Tcp']"
 
-# How many points of the plot's lower edge have the colour of exhaustion.
-RED = """canvas => {
-  const {width, height} = canvas, band = Math.round(height * 0.3);
-  const copy = Object.assign(document.createElement("canvas"), {width, height}).getContext("2d", {willReadFrequently: true});
-  copy.drawImage(canvas, 0, 0);
-  const {data} = copy.getImageData(0, height - band, width, band);
-  let red = 0;
-  for (let i = 0; i < data.length; i += 4) {
-    if (data[i + 3] > 200 && data[i] > 150 && data[i + 1] < 90 && data[i + 2] < 90) red += 1;
-  }
-  return red;
-}"""
+BAD = [179, 38, 30]  # --bad in light colours
 
 
 def test_a_vm_runs_out_and_gets_ports_back(playwright: Playwright, fresh: Topology) -> None:
@@ -40,7 +30,7 @@ def test_a_vm_runs_out_and_gets_ports_back(playwright: Playwright, fresh: Topolo
         visit.shows(f"{CARD} .use", f"of {PORTS:,} in use")
         assert visit.find("#alarm").is_hidden()
         canvas = visit.find(f"{CARD} canvas")
-        assert canvas.evaluate(RED) == 0
+        assert canvas.evaluate(POINTS_NEAR_THE_AXIS, BAD) == 0
 
         vm1.open(WANTED, SERVER)
         eventually(vm1.connections, lambda seen: seen["connected"] == PORTS)
@@ -53,7 +43,7 @@ def test_a_vm_runs_out_and_gets_ports_back(playwright: Playwright, fresh: Topolo
         visit.shows("#announcement", f"vm1 has run out of Tcp ports on {DEFAULT}")
         assert "1 exhausted" in page.title()
         visit.shows("#figures", f"100%vm1 Tcp, {PORTS:,} of {PORTS:,}")
-        eventually(lambda: canvas.evaluate(RED), lambda red: red > 20)
+        eventually(lambda: canvas.evaluate(POINTS_NEAR_THE_AXIS, BAD), lambda points: points > 20)
 
         # the event, as the API has it
         event = gateway.event(eventDescription="Ports exhausted")
@@ -65,10 +55,20 @@ def test_a_vm_runs_out_and_gets_ports_back(playwright: Playwright, fresh: Topolo
         shown = int(visit.find(f"{CARD} .rest .bad b").inner_text().replace(",", ""))
         assert 0 < shown <= gateway.ports("vm1", "Tcp")["failed"]
 
+        # what the gateway thinks of it, the advice open
+        finding = json.loads(gateway.cli("diagnose", "vm1", "--json").stdout)["findings"][0]
+        worst = "#findings li[data-severity='critical']"
+        visit.shows(f"{worst} summary", finding["title"])
+        visit.shows(f"{worst} ul", finding["advice"][-1])
+        expect(visit.find(f"{worst} ul")).to_be_visible()
+
         # who comes later sees when it was, too
         later = Visit(browser, URL, color_scheme="light")
         later.open()
-        eventually(lambda: later.find(f"{CARD} canvas").evaluate(RED), lambda red: red > 20)
+        eventually(
+            lambda: later.find(f"{CARD} canvas").evaluate(POINTS_NEAR_THE_AXIS, BAD),
+            lambda points: points > 20,
+        )
         assert later.find("#event-list li[data-kind='exhaustion']").count() >= 1
 
         vm1.reset(PORTS)  # held for 15 s; what was pending is given up

@@ -193,6 +193,68 @@ def test_explain_both_directions(town: Gateway, visit: Begin) -> None:
     seen.complaints.clear()
 
 
+def event(operation: str, level: str, **properties: Any) -> dict[str, Any]:
+    return {
+        "time": "2026-01-31T12:00:00.000Z", "category": "any", "operationName": operation, "level": level,
+        "resource": "any", "properties": properties,
+    }  # fmt: skip
+
+
+EXHAUSTED = {
+    "eventDescription": "Ports exhausted", "eventProperties": {"public ip address": DEFAULT}, "vm": "vm1",
+    "protocol": "Tcp", "remote": {"ip": SERVER, "port": 7}, "count": 3,
+}  # fmt: skip
+
+
+def test_events_of_all_shapes(visit: Begin) -> None:
+    events = {
+        "exhaustion": event("LoadBalancerProbeHealthStatus", "Warning", **EXHAUSTED),
+        # as Azure has it for Standard load balancers
+        "exhaustion2": event(
+            "Microsoft.Network/loadBalancers/healthEvents/SnatPortExhaustion", "Error",
+            Description="Backend IP 10.0.1.4 has exhausted …", **EXHAUSTED,
+        ),
+        "warning": event(
+            "Microsoft.Network/loadBalancers/healthEvents/HighSnatPortUsage", "Warning",
+            Description="Backend IP 10.0.1.4 is utilizing more than 75% of SNAT ports",
+        ),
+        "probe": event(
+            "LoadBalancerProbeHealthStatus", "Warning", vm="vm2", probe="p", rule="web", status="Down",
+            publicIpAddress=DEFAULT, port="80", totalDipCount=3, dipDownCount=1, healthPercentage=66.7,
+        ),
+        "error": event("FlowTableFull", "Error", count=4),
+        "start": event("Reloaded", "Informational", changes=["one", "two"], count=2),
+        "plain": event(
+            "PacketsDropped", "Informational", reason="DeniedBySecurityRule", vm="vm2", protocol="Tcp",
+            source="10.0.1.5:1", destination=f"{SERVER}:25", count=9, rule="web-nsg/no-smtp",
+        ),
+    }  # fmt: skip
+    for second, each in enumerate(events.values()):
+        each["time"] = f"2026-01-31T12:00:0{second}.000Z"
+    seen = visit()
+    body = "".join(json.dumps(each) + "\n" for each in events.values())
+    seen.page.route(
+        "**/v1/events*",
+        lambda route: route.fulfill(body=body, content_type="application/x-ndjson"),
+    )
+    page = seen.open()
+    items = seen.find("#event-list li")
+    expect(items.filter(has_text="vm1 ran out of Tcp ports")).to_have_count(2, timeout=PATIENCE)
+    kinds = [
+        ("warning", "High snat port usage", "is utilizing more than 75%"),
+        ("probe", "vm2 is down by probe p", f"rule web on {DEFAULT}:80, 1 of 3 down"),
+        ("error", "Flow table full", "count 4"),
+        ("start", "Reloaded", "one; two, count 2"),
+    ]
+    for kind, title, more in kinds:
+        item = seen.find(f"#event-list li[data-kind='{kind}']").filter(has_text=title)
+        expect(item).to_contain_text(more, timeout=PATIENCE)
+    denied = items.filter(has_text="Denied by security rule by web-nsg/no-smtp")
+    expect(denied).to_have_count(0)
+    page.get_by_label("All", exact=True).check()
+    expect(denied).to_contain_text(f"9 dropped: vm2 Tcp 10.0.1.5:1 → {SERVER}:25", timeout=PATIENCE)
+
+
 MARKUP = "<img src=x onerror=\"document.title='run'\"><b>bold</b>"
 
 

@@ -1,65 +1,45 @@
-// What the gateway itself says is wrong, and what to do about it. A gateway that cannot tell
-// (an older one) has no such section.
+// What the gateway itself says is wrong, and what to do about it.
 
-import { ask } from "/connection.js";
-import { byId, element, setText } from "/dom.js";
+import { Rows, byId, element, setData, setText } from "/dom.js";
+import { count } from "/format.js";
+import { Polling } from "/polling.js";
 
-const EVERY = 15_000; // more where the answer takes its time: it looks at every flow
-const SHARE = 0.1; // of the time, in which the gateway may be busy with it
-const SHOWN = 5;
+const EVERY = 15_000; // it looks at every flow
+const SHOWN = 8;
 const MARKS = { critical: "■", warning: "▲", good: "●" };
 
-export class Diagnosis {
+export class Diagnosis extends Polling {
   constructor() {
-    this.text = "";
-    this.missing = false;
-  }
-
-  /** Ask now, and again for as long as the page is live. */
-  start() {
-    clearTimeout(this.timer);
-    this.missing = false;
-    this.#look();
-  }
-
-  stop() {
-    clearTimeout(this.timer);
-  }
-
-  async #look() {
-    const begin = performance.now();
-    try {
-      const { findings } = await ask("/v1/diagnose", {}, 60_000);
-      this.#show(findings);
-    } catch (error) {
-      this.missing = error.status === 404;
-      byId("diagnosis").hidden = true;
-    }
-    const pause = Math.max(EVERY, (performance.now() - begin) / SHARE);
-    if (!this.missing) this.timer = setTimeout(() => this.#look(), pause);
+    super("/v1/diagnose", EVERY, (answer) => this.#show(answer?.findings ?? []));
+    this.rows = new Rows(byId("findings"), make);
   }
 
   #show(findings) {
-    byId("diagnosis").hidden = false;
-    const text = JSON.stringify(findings);
-    if (text === this.text) return;
-    this.text = text;
-    byId("findings").replaceChildren(...findings.slice(0, SHOWN).map(item));
-    const rest = findings.slice(SHOWN);
-    byId("findings-more").hidden = rest.length === 0;
-    setText(byId("findings-count"), `${rest.length} more`);
-    byId("findings-rest").replaceChildren(...rest.map(item));
+    byId("diagnosis").hidden = findings.length === 0;
+    this.rows.update(findings.slice(0, SHOWN), fill);
+    const others = findings.length - SHOWN;
+    byId("findings-more").hidden = others <= 0;
+    setText(byId("findings-more"), `${count(others)} more: snatgw diagnose lists them all.`);
   }
 }
 
-const item = ({ severity, title, text, advice }) => {
+const make = () => {
+  const parts = { mark: element("span", { class: "mark", "aria-hidden": "true" }), title: element("b"), text: element("p"), list: element("ul") };
+  const details = element("details", {}, element("summary", {}, parts.mark, parts.title), parts.text, parts.list);
+  const steps = new Rows(parts.list, () => ({ node: element("li") }));
+  return { node: element("li", {}, details), details, steps, ...parts };
+};
+
+const fill = (row, { severity, vm, title, text, advice }, index) => {
   const kind = severity.toLowerCase();
-  const steps = (advice ?? []).map((line) => element("li", { text: line }));
-  return element(
-    "li",
-    { dataset: { severity: kind } },
-    element("h3", {}, element("span", { class: "mark", "aria-hidden": "true", text: MARKS[kind] ?? "·" }), ` ${title}`),
-    element("p", { text }),
-    steps.length > 0 ? element("ul", {}, ...steps) : null,
-  );
+  const key = `${vm} ${title}`;
+  // what the reader has opened stays open for as long as it is about the same
+  if (row.key !== key) row.details.open = index === 0 && kind === "critical";
+  row.key = key;
+  setData(row.node, "severity", kind);
+  setText(row.mark, MARKS[kind] ?? "·");
+  setText(row.title, title);
+  setText(row.text, text);
+  row.list.hidden = advice.length === 0;
+  row.steps.update(advice, (step, line) => setText(step.node, line));
 };

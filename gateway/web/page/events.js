@@ -10,7 +10,8 @@ const MILESTONES = ["Started", "Stopped", "Reloaded", "HostRestored"];
 
 /** What an event is, and how it reads: {kind, title, more, notable, vm, publicIp, protocol}. */
 export const told = (event) => {
-  const { operationName: name, properties: p = {}, level } = event;
+  const { properties: p, level } = event;
+  const name = event.operationName.split("/").at(-1); // Azure's have a path in front
   if (p.eventDescription === "Ports exhausted") {
     const publicIp = p.eventProperties?.["public ip address"];
     return {
@@ -32,9 +33,16 @@ export const told = (event) => {
       notable: false,
     };
   }
-  const probe = /probe|health/i.test(`${name} ${event.category}`);
-  const kind = probe ? "probe" : level === "Error" ? "error" : level === "Warning" ? "warning" : MILESTONES.includes(name) ? "start" : "plain";
-  return { kind, title: sentence(name), more: listed(p), notable: kind !== "plain" };
+  if (name === "LoadBalancerProbeHealthStatus") {
+    return {
+      kind: "probe",
+      title: `${p.vm} is ${p.status === "Up" ? "up" : "down"} by probe ${p.probe}`,
+      more: `rule ${p.rule} on ${p.publicIpAddress}:${p.port}, ${count(p.dipDownCount)} of ${count(p.totalDipCount)} down`,
+      notable: true,
+    };
+  }
+  const kind = /probe|backend/i.test(name) ? "probe" : level === "Error" ? "error" : level === "Warning" ? "warning" : MILESTONES.includes(name) ? "start" : "plain";
+  return { kind, title: sentence(name), more: p.Description ?? listed(p), notable: kind !== "plain" };
 };
 
 const listed = (properties) =>
@@ -54,20 +62,21 @@ export class Events {
     byId("event-kinds").addEventListener("change", () => this.show());
   }
 
-  /** Add what is new among these. */
+  /** Add what is new among these, and tell what that was. */
   add(events) {
-    let news = false;
+    const news = [];
     for (const event of events) {
       const key = JSON.stringify(event);
       if (this.known.has(key)) continue;
       this.known.add(key);
-      this.list.push({ key, event, time: Date.parse(event.time), ...told(event) });
-      news = true;
+      news.push({ key, event, time: Date.parse(event.time), ...told(event) });
     }
-    if (!news) return;
+    if (news.length === 0) return news;
+    this.list.push(...news);
     this.list.sort((a, b) => a.time - b.time);
     for (const { key } of this.list.splice(0, this.list.length - KEPT)) this.known.delete(key);
     this.show();
+    return news;
   }
 
   /** Marks on the time axis: of a pool, or (no pool) of everything. */

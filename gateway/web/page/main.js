@@ -7,6 +7,7 @@ import { Events } from "/events.js";
 import { Explain } from "/explain.js";
 import { Flows } from "/flows.js";
 import { clock, duration } from "/format.js";
+import { Health } from "/health.js";
 import { Lists } from "/lists.js";
 import { Pools } from "/pools.js";
 import { Series } from "/series.js";
@@ -18,6 +19,7 @@ const figures = new Figures();
 const traffic = new Traffic();
 const explain = new Explain();
 const diagnosis = new Diagnosis();
+const health = new Health();
 const flows = new Flows((parameters) => connection.setFlows(parameters));
 const pools = new Pools((vm) => flows.search(vm));
 const lists = new Lists((text) => flows.search(text));
@@ -54,11 +56,12 @@ const connection = new Connection({
     introduce(status);
     events.add(history.events ?? []);
     diagnosis.start();
+    health.start();
   },
   onSample: (sample) => {
     gateway = sample.gateway;
     series.add(sample);
-    events.add(sample.events ?? []);
+    if (events.add(sample.events ?? []).some(({ kind }) => kind === "probe")) health.start();
     draw();
     flows.update(sample.flows);
     lists.destinations(sample.destinations);
@@ -73,6 +76,7 @@ const connection = new Connection({
     if (state === "lost") {
       since ??= Date.now();
       diagnosis.stop();
+      health.stop();
       const why = error?.status === 401 ? "open the address with the token again" : ["trying again", ...(error?.problems ?? [])].join(": ");
       setText(byId("connection-text"), `No connection since ${clock(since)}, ${why}`);
     } else {

@@ -12,8 +12,8 @@ const SHOWN = 6;
 const RANK = { exhausted: 0, near: 1, ok: 2, unused: 3 };
 
 /** How a pool stands at a time: its level, and the word for it. */
-export const standing = (pool, bands, now) => {
-  const refused = bands.length > 0 && now - bands.at(-1)[1] < LATELY;
+const standing = (pool, refusedAt, now) => {
+  const refused = refusedAt !== null && now - refusedAt < LATELY;
   const full = pool.allocated > 0 && pool.used >= pool.allocated;
   if (refused) return ["exhausted", "Exhausted"];
   if (full) return ["exhausted", "Full"];
@@ -41,11 +41,10 @@ export class Pools {
   update(view) {
     this.last = view;
     const found = [];
-    for (const [key, { document: pool, track }] of view.pools) {
+    for (const [key, { document: pool, track, refusedAt }] of view.pools) {
       if (pool === null) continue;
-      const bands = rises(track, "failed");
-      const [level, word] = standing(pool, bands, view.now);
-      found.push({ key, pool, track, bands, level, word });
+      const [level, word] = standing(pool, refusedAt, view.now);
+      found.push({ key, pool, track, level, word });
     }
     found.sort((a, b) => RANK[a.level] - RANK[b.level] || compare(a.pool, b.pool));
     const shown = this.everything ? found : found.slice(0, SHOWN);
@@ -121,7 +120,7 @@ export class Pools {
     return card;
   }
 
-  #fill(card, { pool, track, bands, level, word }, view) {
+  #fill(card, { pool, track, level, word }, view) {
     setData(card.node, "level", level);
     setData(card.level, "level", level);
     setText(card.level, word);
@@ -135,6 +134,7 @@ export class Pools {
     card.figures.coolingPart.hidden = !pool.coolDown;
     card.figures.refusedPart.hidden = pool.failed === 0;
     card.figures.refusedPart.className = pool.failed > 0 ? "bad" : "";
+    const bands = rises(track, "failed");
     card.plot.show({ track, from: view.from, to: view.now, step: view.step, bands, marks: view.marksOf(pool) });
   }
 

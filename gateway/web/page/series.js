@@ -2,6 +2,7 @@
 // from its samples. Times are Unix milliseconds of the gateway's clock, never of the browser's.
 
 export const KEPT = 905_000;
+const TURNED_BACK = 5_000; // the gateway's clock was set: what was before cannot be placed
 const GATEWAY = ["packetsPerSecond", "bytesOutPerSecond", "bytesInPerSecond", "flows", "dropsPerSecond"];
 const POOL = ["allocated", "used", "failed", "highWater"];
 
@@ -42,8 +43,8 @@ export class Track {
   }
 }
 
-/** A pool's key: a VM has one for each public IP and protocol. */
-export const poolKey = (pool) => `${pool.vm}\u0000${pool.publicIp}\u0000${pool.protocol}`;
+/** A pool's key: a VM has one for each public IP, protocol, and method where that has changed. */
+const poolKey = (pool) => [pool.vm, pool.publicIp, pool.protocol, pool.method].join("\u0000");
 
 export class Series {
   constructor() {
@@ -67,10 +68,10 @@ export class Series {
       this.gateway.add(time, Object.fromEntries(GATEWAY.map((name) => [name, history.gateway[name]?.[index]])));
     });
     for (const pool of history.ports ?? []) {
-      const track = this.#pool(poolKey(pool)).track;
+      const entry = this.#pool(poolKey(pool));
       times.forEach((time, index) => {
         if (pool.used[index] == null) return;
-        track.add(time, { allocated: pool.allocated[index], used: pool.used[index], failed: pool.failed[index] });
+        note(entry, time, { allocated: pool.allocated[index], used: pool.used[index], failed: pool.failed[index] });
       });
     }
   }
@@ -78,6 +79,7 @@ export class Series {
   /** Go on with a sample. */
   add(sample) {
     const time = Date.parse(sample.time);
+    if (time < this.now - TURNED_BACK) this.clear();
     this.now = time;
     this.gateway.add(time, sample.gateway);
     const present = new Set();
@@ -86,7 +88,7 @@ export class Series {
       present.add(key);
       const entry = this.#pool(key);
       entry.document = pool;
-      entry.track.add(time, pool);
+      note(entry, time, pool);
     }
     for (const [key, entry] of this.pools) {
       if (!present.has(key)) entry.document = null;
@@ -97,12 +99,18 @@ export class Series {
   #pool(key) {
     let entry = this.pools.get(key);
     if (entry === undefined) {
-      entry = { document: null, track: new Track(POOL) };
+      entry = { document: null, track: new Track(POOL), refusedAt: null };
       this.pools.set(key, entry);
     }
     return entry;
   }
 }
+
+const note = (entry, time, values) => {
+  const before = entry.track.last("failed");
+  entry.track.add(time, values);
+  if (before !== null && values.failed > before) entry.refusedAt = time;
+};
 
 /** [from, to] of the times at which a count went up: flows were refused in between. */
 export const rises = (track, name) => {

@@ -161,7 +161,7 @@ def test_no_daemon_is_one_line_and_exit_1(command: str, tmp_path: Path) -> None:
         ["events", "--since", "soon"],
         ["check"],
         ["run"],
-        ["run", "-c", "a.yaml", "--inside", "lan0"],
+        ["run", "-c", "a.yaml", "--public-ip", "203.0.113.10"],
         ["run", "--inside", "lan0", "--outside", "wan0"],
         ["run", "--inside", "lan0,", "--outside", "wan0", "--public-ip", "203.0.113.10"],
         ["completion", "tcsh"],

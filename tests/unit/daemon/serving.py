@@ -24,6 +24,7 @@ from gateway.daemon.capture_streams import CaptureStreams
 from gateway.daemon.control import ControlChannel
 from gateway.daemon.engine_client import EngineClient
 from gateway.daemon.event_log import EventLog
+from gateway.daemon.health import HealthProbes
 from gateway.daemon.messages import Kind
 from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.sampling import Sampler
@@ -74,6 +75,8 @@ def pool(vm: str, **changes: Any) -> PortRecord:
         failed=0,
         destinations=(("198.51.100.7", None, 3),),
         cooling=1,
+        ranges=((1032, 2055),),
+        reserved=((1024, 1031),),
     )
     return record._replace(**changes)
 
@@ -141,12 +144,23 @@ def judging_engine(text: str = GUARDED) -> Engine:
 class Served:
     """A serving API; ``post`` an event, set ``on_reload`` and the engine's lists as wanted."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.engine = FakeEngine()
         self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, NOTHING_DONE)
         self.enforced: list[bool] = []
-        self._judging = judging = judging_engine()
+        self._judging = judging = judging_engine(text)
+        self.probes = HealthProbes(
+            judging,
+            judging.configuration,
+            start=self._start_prober,
+            watch=lambda descriptor, reader: None,
+            unwatch=lambda descriptor: None,
+            in_slices=lambda work: None,
+            now=lambda: 0.0,
+            say=lambda line: None,
+        )
+        self.probers: list[socket.socket] = []
         self.ways = judging.ways
         self.captures = Captures(
             judging, use_ways=self._use_ways, on_event=self._tell, in_slices=lambda work: None
@@ -160,11 +174,15 @@ class Served:
                 **SecurityAnswers(judging).questions,
                 **MetricsAnswers(judging, lambda: 0.0).questions,
                 **self.captures.questions,
+                **self.probes.questions,
             },
         )
         self._packets: list[tuple[bytes, int]] = []
         self._posted: list[dict[str, Any]] = []
         self.log: EventLog | None = None
+
+    def _start_prober(self, theirs: socket.socket) -> None:
+        self.probers.append(theirs.dup())
 
     def _reload(self, answer: Answer, enforce: bool) -> None:
         self.enforced.append(enforce)
@@ -207,10 +225,10 @@ class Served:
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[Served]:
+def served(directory: Path, text: str = GUARDED) -> Iterator[Served]:
     """An API on ``directory``/api.sock until the end of the block."""
     path = directory / "api.sock"
-    daemon = Served(path)
+    daemon = Served(path, text)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     daemon.control.connect(ours)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

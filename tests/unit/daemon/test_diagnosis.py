@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from gateway.core.drops import DropReason
+from gateway.core.events import PacketsDropped
 from gateway.daemon import diagnosis
 from gateway.daemon.diagnosis_findings import Finding, count, duration, listed, percent, rate
+from gateway.daemon.event_log import event_document
 from tests.scenario import Scenario, build
-from tests.unit.daemon.looking import Look
+from tests.unit.daemon.looking import NOON, Look
 from tests.unit.daemon.serving import GUARDED
 
 SERVER, OTHER = "198.51.100.1", "198.51.100.2"
@@ -442,6 +445,91 @@ def test_a_pool_at_the_end_of_its_tier_is_warned_before_it_grows() -> None:
     assert "a reload took 512 SNAT ports on 203.0.113.20 from vm2" in finding.text
 
 
+# -- in azure-current
+
+
+def current(rules: str, *, subnet: str = "", sku: str = "Standard", frontends: int = 1) -> str:
+    """vm2 behind a load balancer of today; vm1 and vm3 alone."""
+    text = yaml(frontends=frontends).replace(
+        "outside: wan0", "outside: wan0, profile: azure-current"
+    )
+    text = text.replace("10.0.0.0/16}]", "10.0.0.0/16" + subnet + "}]")
+    head = text.split("    loadBalancingRules:")[0].replace("sku: Basic", f"sku: {sku}")
+    return head + rules
+
+
+LINK = (
+    "    loadBalancingRules:\n"
+    "      - {name: r, frontendIPConfiguration: fe0, backendAddressPool: pool, protocol: Tcp,\n"
+    "         frontendPort: 80, backendPort: 80}\n"
+)
+RULE = (
+    "    outboundRules:\n"
+    "      - {name: out, frontendIPConfigurations: [fe0], backendAddressPool: pool,\n"
+    "         protocol: Tcp, allocatedOutboundPorts: 1024, idleTimeoutInMinutes: 30}\n"
+)
+
+
+def test_by_the_table_another_frontend_is_no_help_today() -> None:
+    world = Scenario(current(LINK))
+    look = Look(world, "vm2")
+    Connections(world, "vm2").open(range(2000, 3030))
+    Connections(world, "vm2", port=80).open(range(4000, 4010))
+    finding = only(look.diagnosed(), "Critical")
+    assert finding.title == "vm2 is out of TCP ports toward 198.51.100.1:443"
+    assert "Other addresses, and other ports there, are not affected." in finding.text
+    advice = told(finding)
+    assert (
+        "Another frontend IP on load balancer lb alone does not help: by the table of pool sizes a VM "
+        "has 1,024 ports at most, on however many frontends. An outbound rule with "
+        "allocatedOutboundPorts can give each of the pool's 1 member 64,000 on one frontend."
+    ) in finding.advice
+    assert "A NAT gateway on its subnet has 64,512 ports for each public IP" in advice
+    assert "If the service has a second address or port, use both" in advice
+    assert Look(world).diagnosed()[0].title == finding.title  # remembered by its event, too
+
+
+def test_an_outbound_rule_has_room_for_more() -> None:
+    world = Scenario(current(RULE))
+    mine = Connections(world, "vm2")
+    mine.open(range(2000, 3030))
+    world.wait(600)
+    finding = only(Look(world, "vm2").diagnosed(), "Critical")
+    assert "1,024 open but idle (median 10 min" in finding.text
+    assert (
+        "Closing the idle ones helps, too: a FIN holds the port for 4 min, idling out takes 30 min."
+    ) in told(finding)
+    assert (
+        "Outbound rule out can give vm2 more: allocatedOutboundPorts (1,024) can be up to 64,000 with "
+        "1 frontend for 1 member, and up to 128,000 with one more. Now 1,024 are allotted and 1,024 "
+        "held."
+    ) in finding.advice
+    world.reconfigure(current(RULE.replace("Ports: 1024", "Ports: 64000")))
+    mine.open(range(3024, 3030))
+    assert len(mine.public) == 1030
+
+
+def test_udp_without_a_rule_of_its_own() -> None:
+    world = Scenario(current(RULE))
+    world.send("vm2", build(f"udp 10.0.1.5:4000 > {SERVER}:53"))
+    finding = only(Look(world, "vm2").diagnosed(), "Warning")
+    assert finding.title == "UDP of vm2 has no way out"
+    assert (
+        "in azure-current a rule does so for its own. DNS, NTP and QUIC are dropped" in finding.text
+    )
+
+
+def test_default_snat_is_what_a_subnet_allows_today() -> None:
+    finding = only(Look(Scenario(current(RULE)), "vm1").diagnosed(), "Warning")
+    assert finding.title == "vm1 has no way out"
+    assert "its subnet has no NAT gateway" in finding.text
+    assert "and defaultOutboundAccess: true for its subnet" in told(finding)
+    world = Scenario(current(RULE, subnet=", defaultOutboundAccess: true"))
+    Connections(world, "vm1").open(range(2000, 3030))
+    finding = only(Look(world, "vm1").diagnosed(), "Critical")
+    assert "An outbound rule of a Standard load balancer can give it up to 64,000" in told(finding)
+
+
 # -- what else keeps traffic from flowing
 
 
@@ -489,8 +577,8 @@ def test_no_way_out() -> None:
     assert finding.title == "vm1 has no way out"
     world.send("vm1", build(f"tcp 10.0.1.4:4000 > {SERVER}:443 syn"))
     finding = only(Look(world, "vm1").diagnosed(), "Critical")
-    assert "dropped silently: at least 1 packet in the last 5 min." in finding.text
-    assert "every standalone VM gets 1,024 SNAT ports" in told(finding)
+    assert "Refused: at least 1 packet in the last 5 min." in finding.text
+    assert "Or allow default SNAT (1,024 SNAT ports): a public IP under" in told(finding)
 
 
 def test_connections_that_idled_out(world: Scenario) -> None:
@@ -587,6 +675,22 @@ def test_forged_sources(world: Scenario) -> None:
     world.send("vm1", build(f"udp 192.168.7.7:5 > {SERVER}:53"))
     finding = only(Look(world).diagnosed(), "Warning")
     assert finding.title == "Packets come from 192.168.7.7, which is in no subnet"
+
+
+def test_a_frontend_without_a_healthy_backend(world: Scenario) -> None:
+    dropped = PacketsDropped(
+        0, DropReason.NO_HEALTHY_BACKEND, None, 6, "192.0.2.9", "203.0.113.20", 5
+    )
+    finding = only(Look(world).diagnosed([event_document(dropped, NOON)]), "Critical")
+    assert finding.title == "Nobody behind 203.0.113.20 takes connections"
+    assert "At least 5 packets in the last 5 min" in finding.text
+
+
+def test_flows_that_a_reload_ended(world: Scenario) -> None:
+    event = gateway_event("FlowsEnded", flows=12, reason="the subnet is gone")
+    finding = only(Look(world).diagnosed([event]), "Warning")
+    assert finding.title == "A reload ended 12 flows"
+    assert "the subnet is gone" in finding.text
 
 
 # -- form

@@ -10,8 +10,10 @@ from gateway.core.events import (
     AllotmentReclaimed,
     FlowsEnded,
     FlowTableFull,
+    NoHealthyBackends,
     PacketsDropped,
     PortsExhausted,
+    ProbeHealthChanged,
 )
 from gateway.daemon.documents import flow_document, port_document
 from gateway.daemon.event_log import event_document
@@ -65,6 +67,8 @@ def test_ports_show_the_ten_busiest_destinations() -> None:
         "highWater": 7,
         "failed": 0,
         "coolDown": 1,
+        "ranges": ["1032-2055"],
+        "reserved": ["1024-1031"],
     }
     assert len(busiest) == 10
     assert busiest[0] == {"remote": {"ip": "198.51.100.0", "port": 443}, "used": 20}
@@ -95,6 +99,38 @@ def test_exhaustion_has_the_shape_of_azures_alert() -> None:
     }
 
 
+def test_a_change_of_health_has_the_shape_of_azures_probe_event() -> None:
+    event = ProbeHealthChanged(1.0, "lb", "p", "web", "vm1", False, "203.0.113.20", 81, 3, 1)
+    document = event_document(event, WALL)
+    assert document["category"] == document["operationName"] == "LoadBalancerProbeHealthStatus"
+    assert (document["level"], document["resource"]) == ("Warning", "loadBalancers/lb")
+    assert document["properties"] == {
+        "publicIpAddress": "203.0.113.20",
+        "port": "81",
+        "totalDipCount": 3,
+        "dipDownCount": 1,
+        "healthPercentage": 66.666667,
+        "rule": "web",
+        "probe": "p",
+        "vm": "vm1",
+        "status": "Down",
+    }
+
+
+def test_a_rule_without_a_backend_is_a_health_event() -> None:
+    document = event_document(NoHealthyBackends(1.0, "lb", "web", "203.0.113.20", "Tcp", 80), WALL)
+    assert document["category"] == "LoadBalancerHealthEvent"
+    assert document["operationName"].count("/") == 3
+    properties = document["properties"]
+    assert (properties["HealthEventType"], properties["Severity"]) == (
+        "NoHealthyBackends",
+        "Critical",
+    )
+    assert properties["Frontend Ip"] == "203.0.113.20"
+    assert "completely unreachable" in properties["Description"]
+    assert "Tcp:80" in properties["Description"]
+
+
 def test_every_event_has_the_contracts_fields_and_goes_through_json() -> None:
     events = [
         PortsExhausted(1.0, "vm1", "203.0.113.10", "Tcp", "198.51.100.7", 443, 1),
@@ -102,6 +138,8 @@ def test_every_event_has_the_contracts_fields_and_goes_through_json() -> None:
         PacketsDropped(1.0, DropReason.TCP_WITHOUT_FLOW, "vm1", 6, "10.0.1.4", "192.0.2.1", 3),
         AllotmentReclaimed(1.0, "vm1", "203.0.113.10", 512, 37),
         FlowTableFull(1.0, 9),
+        ProbeHealthChanged(1.0, "lb", "p", "web", "vm1", True, "203.0.113.20", 80, 2, 0),
+        NoHealthyBackends(1.0, "lb", "web", "203.0.113.20", "Tcp", 80),
         FlowsEnded(1.0, 3, "their subnet is gone"),
     ]
     for event in events:

@@ -344,7 +344,8 @@ def test_the_dashboard_is_served_by_tcp_and_outlives_its_process(daemon: Daemon)
     for _ in range(2):  # the second time it has been started again, with the same listener
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http:
             assert http.get("/").headers["content-type"].startswith("text/html")
-            assert http.get("/v1/status").json()["pid"] == process.pid
+            status = http.get("/v1/status").json()
+            assert (status["pid"], status["http"]) == (process.pid, f"127.0.0.1:{port}")
             assert http.post("/v1/reload").status_code == 405
         api = daemon.children()[1]
         os.kill(api, signal.SIGKILL)
@@ -357,8 +358,8 @@ def test_the_dashboard_is_served_by_tcp_and_outlives_its_process(daemon: Daemon)
         )
         assert http.post("/v1/reload").json()["problems"] == [f"gateway.http: {problem}"]
     process.terminate()
-    status, errors = ended(daemon)
-    assert status == 0
+    code, errors = ended(daemon)
+    assert code == 0
     assert f"dashboard: http://127.0.0.1:{port}/" in errors
     assert not (daemon.directory / "state" / "dashboard-token").exists()
 

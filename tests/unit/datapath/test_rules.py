@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -138,3 +139,43 @@ def test_removal_takes_one_instances_chains_and_jumps_and_no_others(restored: li
 
 def test_queue_numbers_that_rules_name_are_known(restored: list[str]) -> None:
     assert Netfilter("iptables").queue_numbers() == {2020, 7, 8, 9}
+
+
+PROBED = replace(PLAN, probe_source=IPv4Address("168.63.129.16"))
+SOURCE = "168.63.129.16/32"
+SYN = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
+
+
+def test_without_probes_no_rule_knows_their_source() -> None:
+    assert not [rule for rule in ALL_RULES if "168.63" in rule]
+    assert rules("in") == ()
+
+
+def test_a_probe_is_judged_when_it_opens_and_nobody_else_has_its_source() -> None:
+    for name in PLAN.inside:
+        assert f"-o {name} -s {SOURCE} {SYN} -j NFQUEUE --queue-num 2017" in rules("out", PROBED)
+    raw = rules("raw", PROBED)
+    for name in ("lan0", "lan1", "wan0"):
+        drop = raw.index(f"-i {name} -s {SOURCE} -j DROP")
+        assert all(drop < raw.index(rule) for rule in raw if "RETURN" in rule)
+    assert f"-i wan0 -d {SOURCE} -j DROP" in raw
+    assert f"-o wan0 -s {SOURCE} -j DROP" in rules("post", PROBED)
+
+
+def test_vms_reach_nothing_at_the_probes_source_but_what_they_answer() -> None:
+    queue = "-j NFQUEUE --queue-num 2017"
+    for name in PLAN.inside:
+        own = [r for r in rules("pre", PROBED) if r.startswith(f"-i {name} -d {SOURCE}")]
+        assert own == [
+            f"-i {name} -d {SOURCE} {SYN} {queue}",
+            f"-i {name} -d {SOURCE} -p tcp -j RETURN",
+            f"-i {name} -d {SOURCE} {queue}",
+        ]
+
+
+def test_every_rule_for_probes_names_an_interface_too() -> None:
+    ours = ("-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0")
+    for chain in ipv4_chains(PROBED):
+        for rule in chain.rules:
+            assert rule.startswith(ours) or "-m socket" in rule
+            assert "bypass" not in rule

@@ -16,6 +16,7 @@ import pytest
 from gateway.model import Configuration, Loaded, load, load_text
 from gateway.model.configuration import NatGateway, OutboundRule, Resource
 from gateway.model.inbound import threshold
+from gateway.model.loading import Interfaces
 from gateway.model.profile import AZURE_2017
 from tests.unit.model.files import LOAD_BALANCED, MINIMAL, changed, configuration, errors
 
@@ -59,8 +60,7 @@ loadBalancers:
 
 def test_the_contract_example_loads() -> None:
     loaded = load_text(CONTRACT, "contract.yaml")
-    assert [problem.severity for problem in loaded.problems] == ["warning"]
-    assert "probes are not sent" in str(loaded.problems[0])
+    assert loaded.problems == ()
     assert loaded.configuration is not None
     gateway = loaded.configuration.gateway
     assert gateway.inside == ("lan0",)
@@ -207,6 +207,38 @@ def test_the_module_prints_one_object_and_tells_by_its_status(tmp_path: Path) ->
         assert set(json.loads(ran.stdout)) == {"configuration", "problems"}
         assert Loaded.model_validate_json(ran.stdout) == load(path)
         assert ran.stderr == b""
+
+
+def test_a_host_may_call_its_interfaces_otherwise_than_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "-gateway.yaml"  # looks like an option
+    path.write_text(LOAD_BALANCED)
+    ours = Interfaces(("eth2", "eth3"), "eth1")
+    loaded = load(path, ours)
+    assert loaded.configuration is not None
+    assert loaded.configuration.gateway.inside == ours.inside
+    assert loaded.configuration.gateway.outside == "eth1"
+    unchanged = load(path).configuration
+    assert unchanged is not None
+    gateway = unchanged.gateway.model_copy(update={"inside": ours.inside, "outside": "eth1"})
+    assert loaded.configuration == unchanged.model_copy(update={"gateway": gateway})
+    for some in (ours, Interfaces(outside="eth1"), Interfaces(inside=("eth2",)), Interfaces()):
+        command = [sys.executable, "-m", "gateway.model", *some.reading(Path(path.name))]
+        environment = os.environ | {"PYTHONPATH": os.getcwd()}
+        ran = subprocess.run(
+            command, capture_output=True, check=True, cwd=tmp_path, env=environment
+        )
+        assert (
+            Loaded.model_validate_json(ran.stdout).configuration == load(path, some).configuration
+        )
+
+
+def test_a_hosts_interfaces_are_checked_as_the_files_are(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(LOAD_BALANCED)
+    found = load(path, Interfaces(("eth1",), "eth1")).problems
+    (problem,) = (problem for problem in found if problem.severity == "error")
+    assert "gateway.inside[0] = eth1: is also gateway.outside" in str(problem)
+    assert load_text("gateway: no mapping", "x.yaml", Interfaces(("eth1",))).configuration is None
 
 
 def test_the_module_without_a_file_is_wrong_usage() -> None:

@@ -71,4 +71,4 @@ def test_every_order_is_reached_and_a_second_click_turns_it_round() -> None:
 
 def test_an_event_of_a_later_daemon_is_shown_as_it_is() -> None:
     event = {"category": "LoadBalancerAlertEvent", "operationName": "New", "properties": {"a": 1}}
-    assert what(event) == "New: {'a': 1}"
+    assert what(event) == "New: a 1"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from gateway.daemon.event_log import gateway_event
@@ -290,3 +291,16 @@ def test_what_is_drawn_is_what_is_seen(tmp_path: Path, number: int) -> None:
         assert len(drawn) <= 2 * 24
 
     play(tmp_path, test, limit="1000")
+
+
+def test_letters_that_come_with_the_slash_are_the_filters(tmp_path: Path) -> None:
+    """A fast typist's, or a terminal's that sends them all at once: p would pause."""
+
+    async def test(pilot: Pilot[Any], daemon: Served) -> None:
+        for key in ("slash", "u", "d", "p"):
+            pilot.app.post_message(events.Key(key, None if key == "slash" else key))
+        await shows(pilot, '1 of 3 match "udp"')
+        await hides(pilot, "PAUSED")
+        assert "Esc Clear" in lines(pilot.app)[-1]
+
+    play(tmp_path, test)
