@@ -5,12 +5,14 @@ Data with a few questions it can answer about itself; ``outbound.py`` makes and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
+from itertools import chain
 
 from gateway.core.flow import ICMP, TCP, UDP
+from gateway.core.nat_ports import SharedPorts
 from gateway.core.plan import MachinePlan, Terms
-from gateway.core.ports import Inventory, PortPool, joined
+from gateway.core.ports import Inventory, PortPool, Ports, joined
 from gateway.model.profile import Method
 
 PROTOCOL_NAMES = {TCP: "Tcp", UDP: "Udp", ICMP: "Icmp"}
@@ -61,7 +63,7 @@ class Machine:
 class Allotment:
     """The SNAT ports of one machine on one public IP, for TCP (and ICMP echo) or for UDP."""
 
-    __slots__ = ("address", "machine", "pools", "protocol", "terms")
+    __slots__ = ("address", "machine", "pools", "protocol", "ranges", "terms")
 
     def __init__(
         self,
@@ -69,26 +71,43 @@ class Allotment:
         address: bytes,
         protocol: int,
         terms: Terms,
-        ranges: Iterable[range],
+        pools: Mapping[int, Ports],
+        ranges: tuple[range, ...] = (),
     ) -> None:
         self.machine = machine
         self.address = address
         self.protocol = protocol
         self.terms = terms
-        ports = joined(ranges)
-        self.pools = {number: PortPool(address, ports) for number in CARRIED[protocol]}
+        self.pools = pools
+        self.ranges = ranges  # its own; of a NAT gateway's shared ports it has none
+
+    @classmethod
+    def own(
+        cls,
+        machine: Machine,
+        address: bytes,
+        protocol: int,
+        terms: Terms,
+        ranges: Iterable[range],
+    ) -> Allotment:
+        """One with ports of its own."""
+        ports = tuple(joined(ranges))
+        pools = {number: PortPool(address, ports) for number in CARRIED[protocol]}
+        return cls(machine, address, protocol, terms, pools, ports)
+
+    def relocate(self, ranges: tuple[range, ...]) -> None:
+        """Give it other ports; the caller takes the live ones again."""
+        self.ranges = ranges
+        for pool in self.pools.values():
+            pool.relocate(ranges)
 
     @property
     def method(self) -> Method:
         return self.terms.method
 
     @property
-    def ranges(self) -> tuple[range, ...]:
-        return self.pools[self.protocol].ranges
-
-    @property
     def count(self) -> int:
-        """Ports allotted for its protocol."""
+        """Ports for its protocol."""
         return self.pools[self.protocol].count
 
     @property
@@ -101,7 +120,10 @@ CARRIED = {TCP: (TCP, ICMP), UDP: (UDP,)}
 
 
 class PublicAddress:
-    """A public IP of the configuration: inventories of ports, or one machine's own address."""
+    """A public IP of the configuration: inventories of ports, or one machine's own address.
+
+    A NAT gateway's has ``shared`` ports, by protocol, and machines' shares of them.
+    """
 
     __slots__ = (
         "address",
@@ -110,6 +132,8 @@ class PublicAddress:
         "instance_of",
         "inventories",
         "retired",
+        "shared",
+        "shares",
     )
 
     def __init__(self, address: bytes) -> None:
@@ -119,9 +143,16 @@ class PublicAddress:
         self.instance_of: Machine | None = None
         self.allotments: list[Allotment] = []
         self.retired: list[Allotment] = []  # hold ports until their flows end
+        self.shared: dict[int, SharedPorts] = {}
+        self.shares: dict[Machine, list[Allotment]] = {}
 
     def __str__(self) -> str:
         return str(IPv4Address(self.address))
+
+    @property
+    def current(self) -> list[Allotment]:
+        """Those that new flows get ports from."""
+        return [*self.allotments, *chain.from_iterable(self.shares.values())]
 
     def allotment(self, machine: Machine, protocol: int) -> Allotment | None:
         """What a machine has here for a protocol."""

@@ -184,13 +184,7 @@ def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict
     if view.protocol not in (TCP, UDP, ICMP):
         return []
     destination = engine.translation.destination(view.protocol, view.key)
-    offers = [
-        (allotment.address, allotment.pools[view.protocol].free_toward(destination))
-        for allotment in machine.allotments
-        if view.protocol in allotment.pools
-    ]
-    if not offers:
-        offers = engine.outbound.default_offers()
+    offers = engine.outbound.offers(machine, view.protocol, destination)
     return [
         {"publicIp": str(IPv4Address(address)), "portsFree": ports} for address, ports in offers
     ]

@@ -25,7 +25,7 @@ from gateway.model.profile import Method
 if TYPE_CHECKING:
     from gateway.core.allotment import Machine
     from gateway.core.nsg import Judgement
-    from gateway.core.ports import PortPool
+    from gateway.core.ports import Ports
     from gateway.core.timers import Bucket
 
 ICMP, TCP, UDP = 1, 6, 17
@@ -80,7 +80,7 @@ class Flow:
         machine: Machine,
         public: bytes,
         method: Method,
-        pool: PortPool | None,
+        pool: Ports | None,
         timeout: float,
         now: float,
         *,

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from gateway.core.allotment import Allotment, Machine, PublicAddress
+from gateway.core.allotment import CARRIED, PROTOCOL_NAMES, Allotment, Machine, PublicAddress
 from gateway.core.flow import TCP, UDP
-from gateway.core.plan import Grant, MachinePlan, Plan, SubnetPlan, Terms
+from gateway.core.nat_ports import NatShare, SharedPorts
+from gateway.core.plan import Grant, MachinePlan, NatGatewayPlan, Plan, SubnetPlan, Terms
 from gateway.core.ports import Inventory, joined, lowest
 from gateway.model.profile import Method, Profile
 
@@ -39,6 +40,7 @@ class Outbound:
         self.addresses: dict[bytes, PublicAddress] = {}
         self._by_name: dict[str, Machine] = {}
         self._subnets: tuple[SubnetPlan, ...] = ()
+        self._nat_gateways: dict[str, NatGatewayPlan] = {}
         self._default_addresses: tuple[bytes, ...] = ()
         ports = profile.ports_per_vm(profile.default_outbound_pool_size)
         self._default_ports = ports
@@ -55,7 +57,9 @@ class Outbound:
         allotted and nobody remembered: an answer to "what if".
         """
         machine = self.peek(address)
-        if machine.allotments or not keep or not self._lacks_default(machine):
+        if machine.allotments or not keep:
+            return machine
+        if not self._lacks_default(machine):
             return machine
         if not self._allot_default(machine, {}):
             return None
@@ -80,7 +84,34 @@ class Outbound:
         """Each public address and whose own it is (None: its ports are shared)."""
         return {address: public.instance_of for address, public in self.addresses.items()}
 
-    def default_offers(self) -> list[tuple[bytes, int]]:
+    def forget(self, machine: Machine) -> None:
+        """Forget one that the configuration does not name, if all it has are shares (of a NAT
+        gateway's ports, so that it gives none back) and no flow is on them."""
+        if machine.named or machine.flows:
+            return
+        shared = [self.addresses.get(allotment.address) for allotment in machine.allotments]
+        if any(public is None or machine not in public.shares for public in shared):
+            return
+        for public in shared:
+            if public is not None:
+                public.shares.pop(machine, None)
+        machine.allotments.clear()  # a cycle would outlive it: the collector is off
+        if self.machines.get(machine.address) is machine:
+            del self.machines[machine.address]
+
+    def offers(
+        self, machine: Machine, protocol: int, destination: bytes
+    ) -> list[tuple[bytes, int]]:
+        """The public IPs that a new flow could get, with the ports free toward its destination."""
+        allotments = [a for a in machine.allotments if protocol in a.pools]
+        if allotments:
+            return [(a.address, a.pools[protocol].free_toward(destination)) for a in allotments]
+        if machine.nat_gateway is None:
+            return self._default_offers()
+        publics = (self.addresses[a] for a in self._nat_gateways[machine.nat_gateway].addresses)
+        return [(p.address, p.shared[protocol].free_toward(destination)) for p in publics]
+
+    def _default_offers(self) -> list[tuple[bytes, int]]:
         """What a standalone machine without ports could be dealt: address and ports, or 0."""
         ports = self._default_ports
         return [
@@ -104,6 +135,7 @@ class Outbound:
             for grant in plan.grants
             for name, ports in grant.ports.items()
         }
+        self._apply_nat_gateways(plan)
         self._retire_and_shrink(wanted, resized)
         for grant in plan.grants:
             self._allot(grant, resized)
@@ -117,14 +149,17 @@ class Outbound:
     def _apply_addresses(self, plan: Plan, resized: Resizings) -> None:
         profile = self.profile
         for address in self.addresses.keys() - plan.addresses.keys():
-            lost = self.addresses[address]
-            for allotment in (*lost.allotments, *lost.retired):
-                self._drop(allotment, resized)
+            self._drop_all(self.addresses[address], resized)
             del self.addresses[address]
+        shared = {address for gateway in plan.nat_gateways for address in gateway.addresses}
         for address, frontend_ports in plan.addresses.items():
             public = self.addresses.get(address)
             if public is None:
                 public = self.addresses[address] = PublicAddress(address)
+                public.shared = self._shared_ports(address in shared)
+            elif bool(public.shared) != (address in shared):
+                self._drop_all(public, resized)  # its ports are dealt in another way from now on
+                public.shared = self._shared_ports(address in shared)
             elif public.frontend_ports == frontend_ports:
                 continue
             public.frontend_ports = frontend_ports
@@ -166,6 +201,47 @@ class Outbound:
                 own = self.addresses[planned.instance]
                 own.instance_of = self.machines[planned.address]
 
+    def _apply_nat_gateways(self, plan: Plan) -> None:
+        """Give machines their shares of the addresses of their subnets' NAT gateways."""
+        self._nat_gateways = {gateway.name: gateway for gateway in plan.nat_gateways}
+        for public in self.addresses.values():
+            for machine, allotments in list(public.shares.items()):
+                gateway = self._nat_gateways.get(machine.nat_gateway or "")
+                if gateway is None or public.address not in gateway.addresses:
+                    for allotment in allotments:
+                        machine.allotments.remove(allotment)
+                    del public.shares[machine]
+                    public.retired += allotments
+            if public.shared:
+                self._reap_retired(public, {})
+        for machine in self.machines.values():
+            if machine.nat_gateway is not None:
+                self.share(machine)
+
+    def share(self, machine: Machine) -> None:
+        """Give a machine its shares of its NAT gateway's addresses, as far as it lacks them.
+
+        One that the configuration does not name is remembered until ``forget``: for its first flow.
+        """
+        self.machines.setdefault(machine.address, machine)
+        gateway = self._nat_gateways[machine.nat_gateway or ""]
+        for address in gateway.addresses:
+            public = self.addresses[address]
+            allotments = public.shares.setdefault(machine, [])
+            for protocol, carried in () if allotments else CARRIED.items():
+                timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
+                pools = {n: NatShare(address, public.shared[n], timeout) for n in carried}
+                terms = Terms(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
+                allotments.append(Allotment(machine, address, protocol, terms, pools))
+                machine.allotments.append(allotments[-1])
+
+    def _shared_ports(self, is_shared: bool) -> dict[int, SharedPorts]:
+        terms = self.profile.nat_gateway
+        if terms is None or not is_shared:
+            return {}
+        count = terms.port_count
+        return {number: SharedPorts(terms.first_port, count) for number in PROTOCOL_NAMES}
+
     def _retire_and_shrink(
         self, wanted: dict[tuple[bytes, bytes, int], tuple[Terms, int]], resized: Resizings
     ) -> None:
@@ -197,7 +273,7 @@ class Outbound:
             if allotment is None:
                 ranges = self._deal(public, protocol, ports, resized)
                 if ranges is not None:
-                    self._add(Allotment(machine, public.address, protocol, grant.terms, ranges))
+                    self._add(Allotment.own(machine, public.address, protocol, grant.terms, ranges))
                 continue
             machine.allotments.remove(allotment)
             machine.allotments.append(allotment)
@@ -236,7 +312,7 @@ class Outbound:
                     ranges = public.inventories[protocol].allot(self._default_ports)
                     assert ranges is not None
                     terms = self._default_terms
-                    self._add(Allotment(machine, address, protocol, terms, ranges))
+                    self._add(Allotment.own(machine, address, protocol, terms, ranges))
                 return True
         return False
 
@@ -285,14 +361,22 @@ class Outbound:
                 public.retired.remove(allotment)
                 public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
 
+    def _drop_all(self, public: PublicAddress, resized: Resizings) -> None:
+        """A public IP goes, or becomes another kind: all flows on its ports break."""
+        for allotment in (*public.current, *public.retired):
+            self._drop(allotment, resized)
+
     def _drop(self, allotment: Allotment, resized: Resizings) -> None:
         """Take all ports back at once: the flows on them break."""
         public = self.addresses[allotment.address]
-        if allotment in public.allotments:
-            public.allotments.remove(allotment)
-            allotment.machine.allotments.remove(allotment)
-        else:
+        if allotment in public.retired:
             public.retired.remove(allotment)
+        else:
+            allotment.machine.allotments.remove(allotment)
+            if allotment in public.allotments:
+                public.allotments.remove(allotment)
+            else:
+                public.shares.pop(allotment.machine, None)
         public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
         _resize(allotment, (), resized)
 

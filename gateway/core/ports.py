@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappush, heapreplace
 from ipaddress import IPv4Address
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 WORD = 256  # ports in a word of ``Holes``: two levels of about this size cover 64,000
 BUSIEST = 10  # destinations in a port record
@@ -54,6 +54,19 @@ class Holes:
         if not self.summary:
             return -1
         number = (self.summary & -self.summary).bit_length() - 1
+        word = self.words[number]
+        return number * WORD + (word & -word).bit_length() - 1
+
+    def after(self, index: int) -> int:
+        """The lowest free index from ``index`` on, else the lowest of all; there is one."""
+        number = index // WORD
+        word = self.words[number] >> index % WORD
+        if word:
+            return index + (word & -word).bit_length() - 1
+        later = self.summary >> number + 1
+        if not later:
+            return self.lowest()
+        number += (later & -later).bit_length()
         word = self.words[number]
         return number * WORD + (word & -word).bit_length() - 1
 
@@ -92,6 +105,43 @@ class PortRecord(NamedTuple):
     cooling: int
     ranges: tuple[tuple[int, int], ...] = ()  # the VM's ports, first and last of each
     reserved: tuple[tuple[int, int], ...] = ()  # the public IP's that rules keep out of SNAT
+
+
+class Ports(Protocol):
+    """What a flow holds its port by; ``PortPool`` and a NAT gateway's ``NatShare`` are such."""
+
+    address: bytes
+    used: int
+    high_water: int
+    cooling: int
+    failed: int
+
+    @property
+    def ranges(self) -> tuple[range, ...]: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def free(self) -> int: ...
+
+    @property
+    def destinations(self) -> int: ...
+
+    @property
+    def held(self) -> int: ...
+
+    def free_toward(self, destination: bytes) -> int: ...
+
+    def next_free(self, destination: bytes) -> int: ...
+
+    def release(self, destination: bytes, port: int) -> None: ...
+
+    def relocate(self, ranges: Iterable[range]) -> None: ...
+
+    def take_exactly(self, destination: bytes, port: int) -> bool: ...
+
+    def busiest(self) -> Iterator[tuple[tuple[bytes, int], ...] | None]: ...
 
 
 class PortPool:
@@ -228,6 +278,11 @@ class PortPool:
         return self.count - _ports_held(self._taken.get(destination, 0))
 
     @property
+    def free(self) -> int:
+        """Ports that no flow holds."""
+        return self.count - self.used
+
+    @property
     def destinations(self) -> int:
         """How many destinations have a flow: what ``busiest`` has to look at."""
         return len(self._taken)
@@ -239,16 +294,7 @@ class PortPool:
 
     def busiest(self) -> Iterator[tuple[tuple[bytes, int], ...] | None]:
         """The destinations that hold the most ports, busiest first; None after each slice."""
-        best: list[tuple[int, bytes]] = []
-        for number, destination in enumerate(list(self._taken), 1):
-            entry = (_ports_held(self._taken.get(destination, 0)), destination)
-            if len(best) < BUSIEST:
-                heappush(best, entry)
-            elif entry > best[0]:
-                heapreplace(best, entry)
-            if not number % SLICE:
-                yield None
-        yield tuple((destination, used) for used, destination in sorted(best, reverse=True))
+        return busiest_of(self._taken, lambda d: _ports_held(self._taken.get(d, 0)))
 
     def _with_holes(self, destination: bytes, taken: int) -> Holes:
         """What is held toward ``destination``, in the form that can have gaps."""
@@ -274,6 +320,22 @@ def _ports_held(taken: int | Holes) -> int:
     if isinstance(taken, int):
         return taken if taken >= 0 else 1
     return taken.taken
+
+
+def busiest_of(
+    destinations: Iterable[bytes], held: Callable[[bytes], int]
+) -> Iterator[tuple[tuple[bytes, int], ...] | None]:
+    """The destinations with the most ports ``held``, busiest first; None after each slice."""
+    best: list[tuple[int, bytes]] = []
+    for number, destination in enumerate(list(destinations), 1):
+        entry = held(destination), destination
+        if len(best) < BUSIEST:
+            heappush(best, entry)
+        elif entry > best[0]:
+            heapreplace(best, entry)
+        if not number % SLICE:
+            yield None
+    yield tuple((destination, used) for used, destination in sorted(best, reverse=True))
 
 
 def destination_endpoint(destination: bytes) -> tuple[str, int | None]:

@@ -16,7 +16,7 @@ from gateway.core.network_changes import network_changes
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import Outbound, Resized
 from gateway.core.plan import MachinePlan, Plan, plan
-from gateway.core.ports import SLICE, PortPool, PortRecord, bounds, destination_endpoint
+from gateway.core.ports import SLICE, PortRecord, Ports, bounds, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.grants import frontends_behind
@@ -31,18 +31,19 @@ class LivePool(NamedTuple):
     protocol: int
     method: Method
     retired: bool
-    pool: PortPool
+    pool: Ports
 
 
 def live_pools(outbound: Outbound) -> Iterator[LivePool]:
     """Each VM's pool on each public IP, for each protocol; ICMP only where used."""
     for public in list(outbound.addresses.values()):
-        current = len(public.allotments)
-        for position, allotment in enumerate([*public.allotments, *public.retired]):
+        current = public.current
+        for position, allotment in enumerate([*current, *public.retired]):
             for protocol, pool in allotment.pools.items():
                 if protocol != ICMP or pool.high_water:
                     vm, method = allotment.machine.name, allotment.method
-                    yield LivePool(vm, public.address, protocol, method, position >= current, pool)
+                    retired = position >= len(current)
+                    yield LivePool(vm, public.address, protocol, method, retired, pool)
 
 
 def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
@@ -66,7 +67,7 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
             method=method.value,
             allocated=pool.count,
             used=pool.used,
-            free=pool.count - pool.used,
+            free=pool.free,
             high_water=pool.high_water,
             failed=pool.failed,
             destinations=tuple(

@@ -17,10 +17,11 @@ from gateway.core.balancer import INBOUND_RULES, Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
+from gateway.core.nat_ports import NatShare, choose
 from gateway.core.nsg import Judgement
 from gateway.core.offload import Offload
 from gateway.core.outbound import Outbound, Resized
-from gateway.core.ports import PortPool
+from gateway.core.ports import PortPool, Ports
 from gateway.core.scope import AddressScope
 from gateway.core.shortage import PortWatch
 from gateway.core.tcp import (
@@ -42,7 +43,7 @@ class _Endpoint:
 
     __slots__ = ("flows", "pool", "port")
 
-    def __init__(self, pool: PortPool, port: int) -> None:
+    def __init__(self, pool: Ports, port: int) -> None:
         self.pool = pool
         self.port = port
         self.flows = 0
@@ -79,6 +80,15 @@ class Translation:
             State.FINISHED: profile.fin_hold,
             State.RESET: profile.rst_hold,
         }
+        self._nat_hold: dict[State, float] = {}
+        self._half_open = profile.idle_timeout
+        self._at_deadline = self.end
+        if profile.nat_gateway is not None:
+            terms = profile.nat_gateway
+            self._nat_hold = {State.FINISHED: terms.fin_hold, State.RESET: terms.rst_hold}
+            self._half_open = terms.half_open_timeout
+            self._udp_hold = terms.udp_hold
+            self._at_deadline = self._time_out
 
     # -- opening
 
@@ -96,7 +106,7 @@ class Translation:
         method = machine.method_of(protocol)
         if method is None:
             return DropReason.NO_OUTBOUND_METHOD
-        pool: PortPool | None = None
+        pool: Ports | None = None
         if method is Method.INSTANCE_LEVEL_PUBLIC_IP:
             assert machine.instance is not None
             public, port, timeout = machine.instance, original[8:10], machine.idle_timeout
@@ -108,6 +118,8 @@ class Translation:
             pool = allotment.pools[protocol]
             public, port = pool.address, PORTS[number]
             method, timeout = allotment.terms.method, allotment.terms.idle_timeout
+            if method is Method.NAT_GATEWAY and protocol == TCP:
+                timeout = min(timeout, self._half_open)
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
         reply = original[4:8] + public + original[10:12] + port + original[12:]
         return self._enter(
@@ -223,6 +235,8 @@ class Translation:
     ) -> tuple[Allotment, int] | DropReason:
         destination = self.destination(protocol, original)
         allotments = [a for a in machine.allotments if protocol in a.pools]
+        if machine.nat_gateway is not None:
+            return self._take_shared(machine, protocol, original, now)
         if not allotments:
             return DropReason.DEFAULT_OUTBOUND_CAPACITY
         endpoint_key = original[0:4] + original[8:10]
@@ -237,18 +251,38 @@ class Translation:
             self._random.shuffle(allotments)
         for allotment in allotments:
             pool = allotment.pools[protocol]
-            port = pool.take(destination)
-            if port:
+            if isinstance(pool, PortPool) and (port := pool.take(destination)):
                 if protocol == UDP and endpoint is None:
                     endpoint = self._endpoints[endpoint_key] = _Endpoint(pool, port)
                     endpoint.flows = 1
                 if self._high is not None and pool.used > self._high * pool.count:
                     self._watch.high(allotment, protocol, now)
                 return allotment, port
+        return self._no_port(allotments, protocol, original, now)
+
+    def _take_shared(
+        self, machine: Machine, protocol: int, original: bytes, now: float
+    ) -> tuple[Allotment, int] | DropReason:
+        """A port of a NAT gateway, on any of its public IPs."""
+        if not machine.allotments:
+            self.outbound.share(machine)
+        allotments = [a for a in machine.allotments if protocol in a.pools]
+        shares = [pool for a in allotments if isinstance(pool := a.pools[protocol], NatShare)]
+        destination = self.destination(protocol, original)
+        number = choose(shares, destination, self._random)
+        if number < 0:
+            refusal = self._no_port(allotments, protocol, original, now)
+            self.outbound.forget(machine)
+            return refusal
+        return allotments[number], shares[number].take(destination, self._random)
+
+    def _no_port(
+        self, allotments: list[Allotment], protocol: int, original: bytes, now: float
+    ) -> DropReason:
         for allotment in allotments:
             pool = allotment.pools[protocol]
             pool.failed += 1
-            self.connections.failed(machine.name, pool.address, protocol)
+            self.connections.failed(allotment.machine.name, pool.address, protocol)
             self._watch.exhausted(allotment, protocol, original, now)
         return DropReason.PORTS_EXHAUSTED
 
@@ -273,16 +307,23 @@ class Translation:
         if following is None:
             return
         flow.state = following
-        hold = self._hold.get(following)
-        if hold is None:
-            return
+        pool = flow.pool
+        if isinstance(pool, NatShare):
+            hold = self._nat_hold.get(following)
+            if hold is None:
+                flow.timeout = pool.idle_timeout  # it was half-open
+                return
+        else:
+            hold = self._hold.get(following)
+            if hold is None:
+                return
         shorter = hold < flow.timeout
         flow.timeout = hold
         if shorter:
             self.expiry.arm(flow, now + hold)
         if following in ENDED and state not in ENDED:
-            if flow.pool is not None:
-                flow.pool.cooling += 1
+            if pool is not None:
+                pool.cooling += 1
             if self.log is not None:
                 self.log.closed(flow, now)
 
@@ -338,28 +379,50 @@ class Translation:
         """Reclaim flows whose time is over."""
         log = self.log
         if log is None:
-            return self.expiry.expire(now, self.end, limit)
+            return self.expiry.expire(now, self._at_deadline, limit)
         log.now = now
-        ended = self.expiry.expire(now, self.end, limit)
+        ended = self.expiry.expire(now, self._at_deadline, limit)
         log.look(now, limit)
         return ended
+
+    def _time_out(self, flow: Flow) -> None:
+        """A flow's time is over: it ends, but a NAT gateway holds a UDP flow's port for longer."""
+        pool = flow.pool
+        if flow.protocol != UDP or flow.state in ENDED or not isinstance(pool, NatShare):
+            self.end(flow)
+            return
+        self.take_back(flow)
+        self.table.detach_original(flow)
+        self.table.detach_reply(flow)
+        if self.log is not None:
+            self.log.forgotten(flow)
+        flow.state = State.FINISHED
+        pool.cooling += 1
+        flow.last_seen += flow.timeout
+        flow.timeout = self._udp_hold
+        self.expiry.arm(flow, flow.last_seen + flow.timeout)
 
     def end(self, flow: Flow) -> None:
         """Forget a flow and release its port."""
         self.take_back(flow)
         self.expiry.disarm(flow)
         self.table.remove(flow)
-        flow.machine.flows -= 1
         if self.log is not None:
             self.log.forgotten(flow)
         pool = flow.pool
-        if pool is None:
-            return
-        port = flow.snat_port
-        pool.release(self.destination(flow.protocol, flow.original), port)
-        self._forget_port(flow, pool, port)
+        if pool is not None:
+            port = flow.snat_port
+            pool.release(self.destination(flow.protocol, flow.original), port)
+            self._forget_port(flow, pool, port)
+        self._leave(flow.machine)
 
-    def _forget_port(self, flow: Flow, pool: PortPool, port: int) -> None:
+    def _leave(self, machine: Machine) -> None:
+        """A machine has a flow less."""
+        machine.flows -= 1
+        if not machine.named:
+            self.outbound.forget(machine)
+
+    def _forget_port(self, flow: Flow, pool: Ports, port: int) -> None:
         if flow.state in ENDED:
             pool.cooling -= 1
         if flow.protocol == UDP:
@@ -380,14 +443,14 @@ class Translation:
         """
         if not resized:
             return {}
-        holders: dict[PortPool, list[Flow]] = defaultdict(list)
+        holders: dict[Ports, list[Flow]] = defaultdict(list)
         for flow in self.table:
             if flow.pool is not None:
                 holders[flow.pool].append(flow)
         broken: dict[int, int] = defaultdict(int)
         for position, change in enumerate(resized):
+            change.allotment.relocate(change.ranges)
             for pool in change.allotment.pools.values():
-                pool.relocate(change.ranges)
                 for flow in holders.get(pool, ()):
                     destination = self.destination(flow.protocol, flow.original)
                     if pool.take_exactly(destination, flow.snat_port):
@@ -439,14 +502,14 @@ class Translation:
         other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
         return other is not None and other.state not in ENDED
 
-    def _break(self, flow: Flow, pool: PortPool) -> None:
+    def _break(self, flow: Flow, pool: Ports) -> None:
         self.take_back(flow)
         self._forget_port(flow, pool, flow.snat_port)
         flow.pool = None
         if flow.state in ENDED:
             self.expiry.disarm(flow)
             self.table.remove(flow)
-            flow.machine.flows -= 1
+            self._leave(flow.machine)
         else:
             self.table.reclaim(flow)
 

@@ -32,8 +32,6 @@ def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
     if cuts.words & {"gateway", "profile"}:
         return  # whose behaviour it is to be, nobody knows
     later = configuration.gateway.profile == AZURE_2017.name
-    if configuration.nat_gateways and not later:
-        yield Mistake(("natGateways",), "NAT gateways are not available in this version")
     if later:
         yield from _later_resources(configuration)
     for index, balancer in enumerate(configuration.load_balancers):

@@ -22,6 +22,7 @@ publicIPAddresses:
   - {name: pip-b, ipAddress: 203.0.113.11}
   - {name: pip-d, ipAddress: 203.0.113.13}
   - {name: pip-n, ipAddress: 203.0.113.14}
+  - {name: pip-m, ipAddress: 203.0.113.15}
 defaultOutboundAccess: {publicIPAddresses: [pip-d]}
 virtualMachines:
   - {name: vm1, privateIPAddress: 10.0.1.4}
@@ -44,6 +45,7 @@ loadBalancers:
 
 RULES = CURRENT[CURRENT.index("frontendPort") :].replace("{", "{{").replace("}", "}}")
 RULES = RULES.replace("Port: 80,", "Port: {},", 1).replace("Ports: 1024", "Ports: {}")
+NAT = "natGateways: [{{name: nat, publicIPAddresses: [{}], subnets: [{}]}}]\nloadBalancers:"
 OUT = "loadBalancers[0].outboundRules[0]"
 REFUSED = {
     "no multiple of 8": (
@@ -92,6 +94,31 @@ REFUSED = {
         "[fe1], backendAddressPool: pool", "[fe1], backendAddressPool: pol",
         f"{OUT}.backendAddressPool = pol: no such name in backendAddressPools; did you mean pool?",
     ),
+    "unknown subnet of a NAT gateway": (
+        "loadBalancers:", NAT.format("pip-n", "wbe"),
+        "natGateways[0].subnets[0] = wbe: no such name in subnets; did you mean web?",
+    ),
+    "public IP of a frontend and of a NAT gateway": (
+        "loadBalancers:", NAT.format("pip-b", "db"),
+        ("natGateways[0].publicIPAddresses[0] = pip-b: public IP address already used by "
+        "loadBalancers[0].frontendIPConfigurations[1].publicIPAddress; allowed: one use"),
+    ),
+    "subnet with two NAT gateways": (
+        "loadBalancers:",
+        ("natGateways:\n  - {name: n1, publicIPAddresses: [pip-n], subnets: [web]}\n"
+        "  - {name: n2, publicIPAddresses: [pip-m], subnets: [db, web]}\nloadBalancers:"),
+        ("natGateways[1].subnets[1] = web: subnet already has natGateways[0]; "
+        "allowed: one NAT gateway"),
+    ),
+    "subnet twice": (
+        "loadBalancers:", NAT.format("pip-n", "web, web"),
+        "natGateways[0].subnets[1] = web: subnet named twice",
+    ),
+    "idle timeout of a NAT gateway": (
+        "loadBalancers:", NAT.format("pip-n", "web").replace("]}", "], idleTimeoutInMinutes: 121}"),
+        ("natGateways[0].idleTimeoutInMinutes = 121: out of range; "
+        "allowed: 4 to 120 minutes as in Azure, or less, as a fraction, but more than 0"),
+    ),
 }  # fmt: skip
 
 
@@ -127,6 +154,29 @@ def test_a_basic_load_balancer_is_said_to_be_retired_and_has_nothing_of_a_standa
     plain = CURRENT[: CURRENT.index("    outboundRules")].replace(", disableOutboundSnat: true", "")
     (said,) = warnings(changed("sku: Standard", "sku: Basic", plain))
     assert said.startswith("Azure retired Basic load balancers")
+
+
+def test_a_nat_gateway_has_at_most_16_addresses_and_needs_a_subnet() -> None:
+    publics = "".join(f"  - {{name: n{n}, ipAddress: 203.0.113.{100 + n}}}\n" for n in range(17))
+    text = changed("defaultOutboundAccess: {", f"{publics}defaultOutboundAccess: {{", CURRENT)
+    names = [f"n{n}" for n in range(17)]
+    assert messages(changed("loadBalancers:", NAT.format(", ".join(names), "web"), text)) == [
+        "natGateways[0].publicIPAddresses: 17 public IP addresses; allowed: at most 16"
+    ]
+    full = changed("loadBalancers:", NAT.format(", ".join(names[:16]), "web"), text)
+    assert warnings(full) == []
+    (said,) = warnings(full.replace(", subnets: [web]", ""))
+    assert said == "no subnet: nothing goes out by this NAT gateway"
+
+
+def test_a_basic_load_balancer_beside_a_nat_gateway_is_refused() -> None:
+    plain = CURRENT[: CURRENT.index("    outboundRules")].replace(", disableOutboundSnat: true", "")
+    text = changed("sku: Standard", "sku: Basic", plain)
+    assert messages(changed("loadBalancers:", NAT.format("pip-n", "web"), text)) == [
+        f"loadBalancers[0].backendAddressPools[0].virtualMachines[{n}] = vm{n + 1}: subnet web has "
+        "a NAT gateway, beside which Azure allows no Basic load balancer; allowed: sku: Standard"
+        for n in range(2)
+    ]
 
 
 def test_no_snat_at_all_is_warned_of() -> None:

@@ -1,0 +1,63 @@
+"""azure-current with real packets: outbound rules, load balancing rules, NAT gateways."""
+
+from __future__ import annotations
+
+from tests.netns.current import INSTANCE, LINK, NAT, RULE, attach, current
+from tests.netns.topology import SERVER, SERVER2, Topology, eventually
+
+
+def test_every_method_shows_its_own_address_and_lists_itself(fresh: Topology) -> None:
+    gateway = current(fresh)
+    gateway.start()
+    vm1, vm2, vm3 = (fresh.client(vm) for vm in ("vm1", "vm2", "vm3"))
+    assert vm1.peer("Tcp", SERVER) == f"{RULE}:1024"
+    assert vm1.peer("Udp", SERVER) == f"{RULE}:1024"
+    assert vm2.peer("Tcp", SERVER) == f"{LINK}:1024"
+    assert vm2.peer("Udp", SERVER, patience=0.5) == "TimeoutError"
+    assert vm3.peer("Udp", SERVER, port=4444) == f"{INSTANCE}:4444"
+    assert gateway.status()["drops"] == {"ProtocolWithoutRule": 1}
+    assert {f["vm"]: f["method"] for f in gateway.flows()} == {
+        "vm1": "OutboundRule",
+        "vm2": "LoadBalancer",
+        "vm3": "InstanceLevelPublicIP",
+    }
+    record = gateway.ports("vm1", "Tcp")
+    assert (record["method"], record["allocated"], record["publicIp"]) == ("OutboundRule", 16, RULE)
+
+
+def test_an_outbound_rules_ports_run_out_and_say_so(fresh: Topology) -> None:
+    gateway = current(fresh)
+    gateway.start()
+    vm1 = fresh.client("vm1")
+    vm1.open(20, SERVER)
+    eventually(vm1.connections, lambda seen: seen["connected"] >= 16)
+    gateway.event(HealthEventType="SnatPortExhaustion", vm="vm1", Severity="Critical")
+    high = gateway.event(HealthEventType="HighSnatPortUsage")
+    assert high["category"] == "LoadBalancerHealthEvent"
+    assert high["resource"] == "loadBalancers/lb"
+    assert vm1.connections()["connected"] == 16
+    # Another port of the same address is another destination.
+    assert vm1.peer("Tcp", SERVER).startswith(RULE)
+
+
+def test_attaching_a_nat_gateway_takes_new_flows_and_leaves_the_old(fresh: Topology) -> None:
+    gateway = current(fresh)
+    gateway.start()
+    clients = {vm: fresh.client(vm) for vm in ("vm1", "vm2", "vm3")}
+    for client in clients.values():
+        client.open(3, SERVER)
+        eventually(client.connections, lambda seen: seen["connected"] == 3)
+    attach(gateway)
+    gateway.write()
+    assert any("NatGateway (nat)" in line for line in gateway.reload())
+    for vm, client in clients.items():
+        assert client.talk() == 3, vm
+        for protocol in ("Tcp", "Udp"):
+            public, _, port = client.peer(protocol, SERVER2).partition(":")
+            assert public == NAT
+            assert 1024 <= int(port) <= 65535
+    record = gateway.ports("vm1", "Udp")
+    assert (record["publicIp"], record["method"], record["allocated"]) == (NAT, "NatGateway", 64512)
+    told = gateway.cli("explain", "--vm", "vm3", "--to", f"{SERVER}:443/tcp").stdout
+    assert "NatGateway" in told
+    assert gateway.losses() == {}
