@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.forwarders import FORWARDERS, LETTERS
+from bench.forwarders import FORWARDERS, LETTERS, OTHERS
 
 COMPARED = (("d", "c"), ("d", "b"), ("e", "b"), ("e", "a"))  # ours, and what it is related to
+COMPARED_TO_OTHERS = (("d", "f"), ("e", "f"), ("d", "g"), ("e", "g"))
 FILLING_TOLERANCE = 1.10
 """Two medians of the same thing differ by some percent here; "no slower" cannot mean less."""
 
@@ -134,7 +135,9 @@ def document(
                 "higherIsBetter": row.higher_is_better,
                 "medians": {name: row.value(name) for name in row.rounds},
                 "rounds": row.rounds,
-                "ratios": {"/".join(pair): row.ratio(*pair) for pair in COMPARED},
+                "ratios": {
+                    "/".join(pair): row.ratio(*pair) for pair in COMPARED + COMPARED_TO_OTHERS
+                },
             }
             for row in rows
         ],
@@ -155,13 +158,11 @@ def table(facts: dict[str, Any], rows: list[Row], alone: list[Alone]) -> str:
         "(d) snatgw, every packet in Python  (e) snatgw, fast path    d/x above 1: better than x",
     ]
     if rows:
-        head = [f"({LETTERS[name]})" for name in FORWARDERS]
-        head += ["/".join(pair) for pair in COMPARED]
-        lines += ["", f"{'':<52}{'':<7}" + "".join(f"{cell:>8}" for cell in head)]
-        for row in rows:
-            cells = [_number(row.value(name)) for name in FORWARDERS]
-            cells += ["" if r is None else f"{r:.2f}" for r in (row.ratio(*p) for p in COMPARED)]
-            lines.append(f"{row.title:<52}{row.unit:<7}" + "".join(f"{c:>8}" for c in cells))
+        lines += ["", *_rows(rows, FORWARDERS, COMPARED)]
+    others = [row for row in rows if any(row.rounds.get(name) for name in OTHERS)]
+    if others:
+        lines += ["", "Other programs of user space: (f) slirp4netns  (g) pasta"]
+        lines += _rows(others, (*FORWARDERS[-2:], *OTHERS), COMPARED_TO_OTHERS)
     if alone:
         lines.append("")
         lines += [f"{i.title:<66}{_number(i.value):>8} {i.unit}" for i in alone]
@@ -175,6 +176,17 @@ def table(facts: dict[str, Any], rows: list[Row], alone: list[Alone]) -> str:
             f"{verdict}  {check.name.strip()}: {check.value:g} ({relation} {check.limit:g})"
         )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _rows(
+    rows: Iterable[Row], names: Sequence[str], pairs: Iterable[tuple[str, str]]
+) -> Iterator[str]:
+    head = [f"({LETTERS[name]})" for name in names] + ["/".join(pair) for pair in pairs]
+    yield f"{'':<46}{'':<7}" + "".join(f"{cell:>7}" for cell in head)
+    for row in rows:
+        cells = [_number(row.value(name)) for name in names]
+        cells += ["" if r is None else f"{r:.2f}" for r in (row.ratio(*p) for p in pairs)]
+        yield f"{row.title:<46}{row.unit:<7}" + "".join(f"{cell:>7}" for cell in cells)
 
 
 def _number(value: float | None) -> str:

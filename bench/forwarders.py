@@ -8,6 +8,13 @@
                 mangle/FORWARD, inbound in mangle/PREROUTING, no tracking            (c)
 ``snatgw``      the real daemon, ``snatgw run``, default SNAT, ``fastPath: off``        (d)
 ``fast``        the same with ``fastPath: on``: eBPF carries live flows              (e)
+
+And two other programs of user space. They do not stand between two interfaces: each makes a tap
+device in the VM's namespace, in the place of its wire, and opens sockets of its own in the
+gateway's. Both as rootless Podman starts them, with an MTU of 65,520:
+
+``slirp4netns``  TCP and UDP end in a TCP/IP stack of its own, libslirp             (f)
+``pasta``        between the tap device and sockets, without a stack of its own     (g)
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ import os
 import selectors
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +31,7 @@ from pathlib import Path
 
 from bench.namespaces import (
     DISCARD,
+    NETNS,
     PUBLIC_IP,
     VM_NETWORK,
     BenchError,
@@ -37,13 +46,18 @@ START_PATIENCE = 20.0  # seconds until a program must say that it is ready
 FAST = "fast"
 FORWARDERS = ("plain", "masquerade", "nfqueue", "snatgw", FAST)
 DROP = "drop"
-LETTERS = {"plain": "a", "masquerade": "b", "nfqueue": "c", "snatgw": "d", FAST: "e"}
+OTHERS = ("slirp4netns", "pasta")
+LETTERS = dict(zip((*FORWARDERS, *OTHERS), "abcdefg", strict=True))
+HTTP = "127.0.0.1:8480"
+"""Where the daemon's dashboard and metrics are, in its own namespace."""
 
 CONFIGURATION = """\
 gateway:
   inside: [lan0]
   outside: wan0
   fastPath: {fast_path}
+  maximumFlows: 1200000
+  http: {http}
   stateDirectory: {state}
 virtualNetwork:
   addressPrefixes: [10.0.0.0/16]
@@ -122,11 +136,23 @@ def _snatgw(gateway: Forwarder, directory: Path, stack: ExitStack) -> None:
     own.mkdir(mode=0o755)
     file, gateway.api = own / "gateway.yaml", own / "api.sock"
     path = "on" if gateway.name == FAST else "off"
-    text = CONFIGURATION.format(state=own / "state", public_ip=PUBLIC_IP, fast_path=path)
+    text = CONFIGURATION.format(state=own / "state", public_ip=PUBLIC_IP, fast_path=path, http=HTTP)
     file.write_text(text)
     program = [sys.executable, "-m", "gateway", "run", "-c", str(file), "--api", str(gateway.api)]
     gateway.pid = _start(gateway, program, "ready", directory, stack)
     gateway.others = list(_descendants(gateway.pid))
+
+
+def _slirp4netns(gateway: Forwarder, directory: Path, stack: ExitStack) -> None:
+    program = ["slirp4netns", "--netns-type=path", "--configure", "--mtu=65520"]
+    options = ["--disable-host-loopback", str(NETNS / gateway.wires.vm), "tap0"]
+    _start_tap(gateway, [*program, *options], directory, stack)
+
+
+def _pasta(gateway: Forwarder, directory: Path, stack: ExitStack) -> None:
+    no_ports = [word for option in "tuTU" for word in (f"-{option}", "none")]
+    program = ["pasta", "--foreground", "--config-net", "--runas", "0", *no_ports]
+    _start_tap(gateway, [*program, "--netns", str(NETNS / gateway.wires.vm)], directory, stack)
 
 
 _START: dict[str, Callable[[Forwarder, Path, ExitStack], None]] = {
@@ -136,6 +162,8 @@ _START: dict[str, Callable[[Forwarder, Path, ExitStack], None]] = {
     "nfqueue": _nfqueue,
     "snatgw": _snatgw,
     FAST: _snatgw,
+    "slirp4netns": _slirp4netns,
+    "pasta": _pasta,
 }
 
 
@@ -170,6 +198,28 @@ def _start(
         said = log.read_text().strip().splitlines() or [f"not ready after {START_PATIENCE:.0f} s"]
         raise BenchError(f"{' '.join(program)}: {said[-1]}")
     return process.pid  # `ip netns exec` becomes the program: the same process
+
+
+def _start_tap(
+    gateway: Forwarder, program: Sequence[str], directory: Path, stack: ExitStack
+) -> None:
+    """Start a program that gives the VM a tap device, and wait for the default route by it."""
+    run(["ip", "-n", gateway.wires.gateway, "link", "del", "lan0"])
+    log = directory / f"{gateway.name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*inside(gateway.wires.gateway), *program],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    stack.callback(stop, process)
+    end = time.monotonic() + START_PATIENCE
+    while not run(["ip", "-n", gateway.wires.vm, "route", "show", "default"]):
+        if process.poll() is not None or time.monotonic() > end:
+            said = log.read_text(errors="replace").strip().splitlines() or ["no route in the VM"]
+            raise BenchError(f"{gateway.name}: {said[-1]}")
+        time.sleep(0.05)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

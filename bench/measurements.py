@@ -6,77 +6,43 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
-from bench.figures import FILLING_TOLERANCE, Alone, Row
-from bench.forwarders import DROP, FAST, FORWARDERS, ROOT, Forwarder
-from bench.loads import SENDER_CPU, Loads
-from bench.namespaces import BenchError, run
+from bench.figures import FILLING_TOLERANCE, Alone
+from bench.forwarders import DROP, FAST, FORWARDERS, LETTERS, OTHERS
+from bench.looking import listing, watched
+from bench.namespaces import BenchError, inside, run
+from bench.session import ALL_FLOWS, NO_TARGETS, Bench, fill
+from bench.tracking import room_for
 
 TARGET = {"d/c": 0.7}
 CHEAP = {"e/b": 1 / 0.6}
 """What a packet costs: at most 0.6 of masquerade's."""
 AS_QUICK = {"e/b": 1 / 1.05}
 """Latency: at most 1.05 of masquerade's."""
-ALL_FLOWS, PER_SOURCE = 63_488, 1024  # 62 VMs with 1,024 ports each: one public IP's worth
+MANY_PER_SOURCE, MANY_PER_DESTINATION = 1000, 50_000
+"""How more than 1,000 flows are spread over VMs and destinations."""
 BUSY = 3  # packets after which the fast path takes a UDP flow over
-MANY_FLOWS = 200_000
-"""As many as connection tracking holds beside the other loads' (nf_conntrack_max is the host's)."""
+MANY_FLOWS = 1_000_000
+TRACKED = 1_400_000
+"""What connection tracking must have room for: these and the other loads' flows."""
+UDP_TIMEOUT = 600
+"""Seconds that connection tracking keeps a UDP flow in that measurement: its own 30 would be over
+before the same flow's turn comes again."""
 BYTES_PER_FLOW = 700
 RULES_LIMIT = 3.0
 """Judging a flow by 1,000 rules next to judging it by 10: at most this many times the cost."""
 
 
-NO_TARGETS: Mapping[str, float] = {}
-
-
-@dataclass
-class Bench:
-    """What the measurements work with and what they have found."""
-
-    loads: Loads
-    gateways: dict[str, Forwarder]
-    seconds: float
-    rounds: int
-    say: Callable[[str], None]
-    rows: list[Row] = field(default_factory=list)
-    alone: list[Alone] = field(default_factory=list)
-
-    def row(
-        self,
-        name: str,
-        title: str,
-        unit: str,
-        *,
-        higher_is_better: bool = True,
-        targets: Mapping[str, float] = NO_TARGETS,
-    ) -> Row:
-        """A new row of the table."""
-        row = Row(name, title, unit, higher_is_better, dict(targets))
-        self.rows.append(row)
-        return row
-
-    def turns(self, what: str, rounds: int | None = None) -> Iterator[Forwarder]:
-        """Each forwarder in turn, as often as there are rounds."""
-        rounds = rounds or self.rounds
-        for number in range(1, rounds + 1):
-            self.say(f"{what}, round {number} of {rounds}")
-            yield from (self.gateways[name] for name in FORWARDERS if name in self.gateways)
-
-
 def packets(bench: Bench) -> None:
-    """64-byte frames of established flows: one, 1,000 and their answers, 10,000, very many."""
+    """64-byte frames of established flows: one, 1,000 and their answers, 10,000."""
     senders: list[float] = []
     loads = [(1, False, "1 flow"), (1000, False, "1,000 flows"), (1000, True, "their answers")]
     loads.append((10_000, False, "10,000 flows"))
-    if bench.rounds >= 5:
-        loads.append((MANY_FLOWS, False, f"{MANY_FLOWS:,} flows"))
     for flows, reply, title in loads:
         name = f"{flows}{'-answers' * reply}"
         near_queue = flows <= 1000  # what the queue's targets are about
@@ -98,18 +64,20 @@ def packets(bench: Bench) -> None:
             targets=TARGET if near_queue else NO_TARGETS,
         )
         drops = bench.gateways[DROP]
-        spread = {"per_source": PER_SOURCE - 24, "per_destination": min(flows, 50_000)}
-        many: dict[str, int] = {} if flows <= 1000 else spread
+        flood = partial(
+            bench.loads.flood,
+            flows=flows,
+            per_source=0 if flows <= 1000 else MANY_PER_SOURCE,
+            per_destination=0 if flows <= 1000 else MANY_PER_DESTINATION,
+        )
         for gateway in bench.turns(f"UDP, {title}"):
             if gateway.name == FORWARDERS[0]:
-                own = bench.loads.flood(drops, seconds=bench.seconds, flows=flows, **many)
+                own = flood(drops, seconds=bench.seconds)
                 senders.append(own.per_second / 1e3)
             if gateway.name == FAST and not rate.rounds.get(FAST):
                 for _ in range(BUSY):  # then the fast path has taken all of them over
-                    bench.loads.flood(gateway, seconds=60, flows=flows, once=True, **many)
-            measured = bench.loads.flood(
-                gateway, seconds=bench.seconds, flows=flows, reply=reply, **many
-            )
+                    flood(gateway, seconds=60, once=True)
+            measured = flood(gateway, seconds=bench.seconds, reply=reply)
             rate.add(gateway.name, measured.per_second / 1e3)
             if gateway.pid is None or gateway.name == FAST:
                 cost.add(gateway.name, measured.cost - own.cost)
@@ -121,6 +89,43 @@ def packets(bench: Bench) -> None:
             cost.add(gateway.name, drain.filling - own.cost + drain.draining)
     title = "the sender alone: packets dropped on arrival"
     bench.alone.append(Alone("sender", title, median(senders), "kpps"))
+
+
+def million(bench: Bench) -> None:
+    """The same of 1,000,000 flows, where the kernel carries them."""
+    title = f"{MANY_FLOWS:,} flows"
+    rate = bench.row(f"rate-{MANY_FLOWS}", f"UDP, {title}", "kpps")
+    cost = bench.row(
+        f"cost-{MANY_FLOWS}",
+        f"CPU to forward a packet, {title}",
+        "us",
+        higher_is_better=False,
+        targets=CHEAP,
+    )
+    tracking = bench.gateways["masquerade"].wires.gateway
+    timeout = f"net.netfilter.nf_conntrack_udp_timeout={UDP_TIMEOUT}"
+    run([*inside(tracking), "sysctl", "-qw", timeout])
+    names = ("plain", "masquerade", FAST)
+    flood = partial(
+        bench.loads.flood,
+        flows=MANY_FLOWS,
+        per_source=MANY_PER_SOURCE,
+        per_destination=MANY_PER_DESTINATION,
+    )
+    with room_for(TRACKED):
+        for name in names[1:]:
+            bench.say(f"{title}: opening them ({LETTERS[name]})")
+            for _ in range(BUSY if name == FAST else 1):
+                said = flood(bench.gateways[name], seconds=120, once=True)
+                if said.received < MANY_FLOWS:
+                    raise BenchError(f"{name}: {said.received:,} of {MANY_FLOWS:,} flows opened")
+        seconds = max(bench.seconds, 4.0)  # every flow has its turn
+        for gateway in bench.turns(title, min(bench.rounds, 3), names):
+            if gateway.name == names[0]:
+                own = flood(bench.gateways[DROP], seconds=seconds)
+            measured = flood(gateway, seconds=seconds)
+            rate.add(gateway.name, measured.per_second / 1e3)
+            cost.add(gateway.name, measured.cost - own.cost)
 
 
 def tcp(bench: Bench) -> None:
@@ -135,7 +140,7 @@ def tcp(bench: Bench) -> None:
         )
         # iperf3 counts in whole seconds.
         seconds, rounds = max(1, round(bench.seconds)), max(1, bench.rounds // 3)
-        for gateway in bench.turns(f"bulk TCP {way}", rounds):
+        for gateway in bench.turns(f"bulk TCP {way}", rounds, (*FORWARDERS, *OTHERS)):
             rate = bench.loads.bulk(gateway, seconds, download=download)
             row.add(gateway.name, rate / 1e9)
 
@@ -151,7 +156,7 @@ def connections(bench: Bench) -> None:
     slow = bench.row(
         "ask-p99", "TCP request and response, p99", "us", higher_is_better=False, targets=AS_QUICK
     )
-    for gateway in bench.turns("connections", min(bench.rounds, 5)):
+    for gateway in bench.turns("connections", min(bench.rounds, 5), (*FORWARDERS, *OTHERS)):
         said = bench.loads.connect(gateway, bench.seconds)
         row.add(gateway.name, said["count"] / said["seconds"] / 1e3)
         said = bench.loads.ask(gateway, bench.seconds / 2)
@@ -165,88 +170,7 @@ def new_flows(bench: Bench) -> None:
     # Three times that many is what connection tracking holds by default.
     rounds = min(bench.rounds, 3)
     for number, gateway in enumerate(bench.turns("new flows", rounds)):
-        _fill(bench, gateway, 1 + number // len(FORWARDERS), row)
-
-
-def _fill(bench: Bench, gateway: Forwarder, turn: int, row: Row | None = None) -> None:
-    """Every turn has a destination of its own, toward which all ports are free.
-
-    The VMs are the one that the other loads use and the 61 addresses after it: no room for more.
-    """
-    said = bench.loads.flood(
-        gateway,
-        seconds=30,
-        flows=ALL_FLOWS,
-        to=f"198.19.0.{turn}",
-        once=True,
-        syn=True,
-        per_source=PER_SOURCE,
-    )
-    if said.received < ALL_FLOWS:
-        raise BenchError(f"{gateway.name}: {said.received} of {ALL_FLOWS} SYNs arrived")
-    if row is not None:
-        row.add(gateway.name, said.per_second / 1e3)
-
-
-def listing(bench: Bench) -> None:
-    """Packets while a client lists 64,000 flows again and again, and without that."""
-    gateway = bench.gateways["snatgw"]
-    bench.say("listing: filling the table")
-    _fill(bench, gateway, 200)
-    pace, seconds = 20_000.0, 3 * bench.seconds
-    found: dict[str, dict[str, float]] = {}
-    for name in ("without", "with"):
-        bench.say(f"packets {name} listings")
-        with _listings(gateway) if name == "with" else _nothing() as counter:
-            paced = bench.loads.flood(gateway, seconds=seconds, rate=pace)
-            most = bench.loads.flood(gateway, seconds=seconds)
-            asked = bench.loads.ask(gateway, seconds, SENDER_CPU)
-        found[name] = {
-            "lost": paced.lost,
-            "rate": most.per_second / 1e3,
-            "p50": asked["p50"],
-            "p99": asked["p99"],
-            "max": asked["max"],
-        }
-        if name == "with":
-            bench.alone.append(
-                Alone("listings", "flows listed meanwhile (64,000 each)", counter[0], "listings")
-            )
-    for key, title, unit in (
-        ("lost", f"packets lost at {pace:,.0f} a second", "packets"),
-        ("rate", "UDP, 1 flow, as fast as it goes", "kpps"),
-        ("p50", "TCP request and response, p50", "us"),
-        ("p99", "TCP request and response, p99", "us"),
-        ("max", "TCP request and response, slowest", "us"),
-    ):
-        for name, figures in found.items():
-            bench.alone.append(
-                Alone(f"listing-{key}-{name}", f"{title}, {name} listings", figures[key], unit)
-            )
-
-
-@contextmanager
-def _nothing() -> Iterator[list[int]]:
-    yield [0]
-
-
-@contextmanager
-def _listings(gateway: Forwarder) -> Iterator[list[int]]:
-    """``GET /v1/flows`` without a pause, from a process of its own; yields how many ended."""
-    counter = [0]
-    command = ["taskset", "-c", str(SENDER_CPU), sys.executable, "-m", "bench.lister"]
-    process = subprocess.Popen(
-        [*command, str(gateway.api)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        yield counter
-        output, _ = process.communicate(timeout=60)  # closes its input: it ends
-        if process.returncode:
-            raise BenchError("the listing failed")
-        counter[0] = int(output)
-    finally:
-        process.kill()
-        process.wait()
+        fill(bench, gateway, 1 + number // len(FORWARDERS), row)
 
 
 def engine(bench: Bench) -> None:
@@ -306,10 +230,12 @@ def security_rules(bench: Bench) -> None:
 
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "packets": packets,
+    "million": million,
     "tcp": tcp,
     "connections": connections,
     "new-flows": new_flows,
     "listing": listing,
+    "watched": watched,
     "engine": engine,
     "security-rules": security_rules,
 }
@@ -317,10 +243,12 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "packets": (DROP, *FORWARDERS),
-    "tcp": FORWARDERS,
-    "connections": FORWARDERS,
+    "million": (DROP, *FORWARDERS),
+    "tcp": (*FORWARDERS, *OTHERS),
+    "connections": (*FORWARDERS, *OTHERS),
     "new-flows": FORWARDERS,
     "listing": ("snatgw",),
+    "watched": ("snatgw", FAST),
     "engine": (),
     "security-rules": (),
 }
