@@ -136,7 +136,9 @@ def document(
                 "medians": {name: row.value(name) for name in row.rounds},
                 "rounds": row.rounds,
                 "ratios": {
-                    "/".join(pair): row.ratio(*pair) for pair in COMPARED + COMPARED_TO_OTHERS
+                    "/".join(pair): ratio
+                    for pair in COMPARED + COMPARED_TO_OTHERS
+                    if (ratio := row.ratio(*pair)) is not None
                 },
             }
             for row in rows

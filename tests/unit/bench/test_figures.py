@@ -60,5 +60,15 @@ def test_the_table_and_the_document_say_the_same() -> None:
     assert "FAIL  a row: d/c: 0.6 (at least 0.7)" in text
     assert "PASS  memory: 630.2 (at most 700)" in text
     written = document(FACTS, [made], [], {})
-    assert written["rows"][0]["ratios"] == {"d/c": 0.6, "d/b": None, "e/b": None, "e/a": None}
+    assert written["rows"][0]["ratios"] == {"d/c": 0.6}
     assert written["targets"][0]["passed"] is False
+
+
+def test_other_programs_have_a_table_of_their_own() -> None:
+    alone = table(FACTS, [row(higher_is_better=True, snatgw=[60], nfqueue=[100])], [])
+    assert "slirp4netns" not in alone
+    made = row(higher_is_better=True, snatgw=[60], nfqueue=[100])
+    made.add("slirp4netns", 30)
+    lines = table(FACTS, [made], []).splitlines()
+    own = lines[lines.index("Other programs of user space: (f) slirp4netns  (g) pasta") + 2]
+    assert own.split() == ["a", "row", "kpps", "60.00", "-", "30.00", "-", "2.00"]
