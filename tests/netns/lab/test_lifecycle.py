@@ -165,7 +165,8 @@ def test_exec_in_an_unknown_vm(up: Commands) -> None:
     done = up("exec", "vm9", "true")
     assert done.returncode == 1
     assert (
-        done.stderr == "snatgw lab: there is no VM 'vm9': the lab has vm1, vm2, vm3, gw, internet\n"
+        done.stderr
+        == "snatgw lab: there is no VM 'vm9': the lab has vm1, vm2, vm3, vm4, vm5, gw, internet\n"
     )
 
 
