@@ -51,6 +51,8 @@ def test_up_status_down_leave_nothing(fresh: Commands) -> None:
         "echo",
         "dns",
         "gateway",
+        "web-vm4",
+        "web-vm5",
     }
     pids = processes.inside(fresh.lab.namespaces)
     assert len(pids) >= 5
