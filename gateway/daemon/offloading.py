@@ -11,22 +11,28 @@ from collections.abc import Callable
 from struct import Struct
 
 from gateway.core.flow import UDP, Flow
+from gateway.core.nat_ports import NatShare
 from gateway.core.tcp import ACK_FLAG, SYN_FLAG, Side, State
 from gateway.core.translation import Translation
 from gateway.datapath.fastpath import Direction, FastPath
 from gateway.datapath.fastpath.records import FROM_INSIDE, FROM_OUTSIDE
 from gateway.model.profile import Method
 
+_LONGEST = 0xFFFFFFFF  # milliseconds that an entry can have
 _seen = Struct("=QQQQ")  # packets and bytes of the original direction, then of the reply's
 
 
 class Offloading:
-    """The engine's ``Offload``. ``azure_time`` turns CLOCK_MONOTONIC seconds into the engine's."""
+    """The engine's ``Offload``.
 
-    def __init__(self, path: FastPath, azure_time: Callable[[float], float]) -> None:
+    ``azure_time`` turns CLOCK_MONOTONIC seconds into the engine's, of which ``scale`` pass in one.
+    """
+
+    def __init__(self, path: FastPath, azure_time: Callable[[float], float], scale: float) -> None:
         self.path = path
         self.flows = 0  # offloaded now
         self._azure_time = azure_time
+        self._milliseconds = 1000.0 / scale
         # Anonymous memory costs nothing until a slot is used.
         self._seen = mmap.mmap(-1, path.capacity * _seen.size)
 
@@ -40,14 +46,14 @@ class Offloading:
         _seen.pack_into(
             self._seen, flow.slot * _seen.size, out.packets, out.bytes, back.packets, back.bytes
         )
-        if not self.path.install(flow.id, flow.slot, *_directions(flow)):
+        if not self.path.install(flow.id, flow.slot, *self._directions(flow)):
             return False
         self.flows += 1
         return True
 
     def remove(self, flow: Flow) -> None:
         """Give a flow back."""
-        self.path.remove(*_directions(flow))
+        self.path.remove(*self._directions(flow))
         self.flows -= 1
 
     def fold(self, flow: Flow) -> None:
@@ -84,17 +90,23 @@ class Offloading:
         """Forget what was counted. The path is its owner's to close."""
         self._seen.close()
 
-
-def _directions(flow: Flow) -> tuple[Direction, Direction]:
-    """The packets of a flow in both directions, and what replaces what."""
-    original, reply = flow.original[:12], flow.reply[:12]
-    if flow.method is Method.VIRTUAL_NETWORK:  # between VMs: nothing is replaced
-        there = Direction(
-            original, flow.protocol, FROM_INSIDE, original[0:4], original[8:10], False
+    def _directions(self, flow: Flow) -> tuple[Direction, Direction]:
+        """The packets of a flow in both directions, and what replaces what."""
+        timeout = flow.timeout
+        if isinstance(flow.pool, NatShare):
+            timeout = max(timeout, flow.pool.idle_timeout)  # half-open now, and not for long
+        idle = min(int(timeout * self._milliseconds) + 1, _LONGEST)
+        original, reply, protocol = flow.original[:12], flow.reply[:12], flow.protocol
+        if flow.method is Method.VIRTUAL_NETWORK:  # between VMs: nothing is replaced
+            return (
+                Direction(
+                    original, protocol, FROM_INSIDE, original[0:4], original[8:10], False, idle
+                ),
+                Direction(reply, protocol, FROM_INSIDE, reply[0:4], reply[8:10], False, idle),
+            )
+        public, public_port = flow.public, flow.public_port
+        private, private_port = flow.private, flow.private_port
+        return (
+            Direction(original, protocol, FROM_INSIDE, public, public_port, True, idle),
+            Direction(reply, protocol, FROM_OUTSIDE, private, private_port, False, idle),
         )
-        back = Direction(reply, flow.protocol, FROM_INSIDE, reply[0:4], reply[8:10], False)
-        return there, back
-    return (
-        Direction(original, flow.protocol, FROM_INSIDE, flow.public, flow.public_port, True),
-        Direction(reply, flow.protocol, FROM_OUTSIDE, flow.private, flow.private_port, False),
-    )

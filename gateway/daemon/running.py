@@ -81,7 +81,7 @@ class Gateway:
         self._fast_path = fast_path
         self._offloading: Offloading | None = None
         if not isinstance(fast_path, str):
-            self._offloading = Offloading(fast_path, self._azure_time)
+            self._offloading = Offloading(fast_path, self._azure_time, self._scale)
         self.engine = Engine(configuration, offload=self._offloading, probed=True)
         self._file = file
         self._diverted = diverted

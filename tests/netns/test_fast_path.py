@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,18 @@ def test_without_the_program_auto_goes_on_and_on_does_not_start(
     assert "no fast path, every packet passes the engine: fastpath.o is not compiled" in said
     assert fresh.client("vm1").peer("Tcp", SERVER)
     assert gateway.stop() == 0
+
+
+def test_what_has_timed_out_is_over_with_nobody_there_to_end_it(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on", timeScale=60)  # four minutes are four seconds
+    gateway.start()
+    vm = fresh.client("vm1")
+    vm.open(3, SERVER)
+    eventually(vm.connections, lambda count: count["connected"] == 3)
+    assert vm.talk() == 3
+    gateway.kill()
+    for _ in range(3):
+        time.sleep(2)  # in use
+        assert vm.talk() == 3
+    time.sleep(5)  # and idle for longer than they may be
+    assert vm.talk(patience=1) == 0

@@ -48,6 +48,9 @@ struct entry {
 	__u8 reverse;      // the second of the flow's two directions
 	__u8 to_outside;   // it must leave by the outside interface, else by any other
 	__u32 seen;        // FIN, SYN (with ACK), RST: seen and reported
+	__u32 idle;        // milliseconds after which the flow is over, whoever is there to end it
+	__u32 unused;
+	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
 };
 
 struct counter {
@@ -104,6 +107,18 @@ static __always_inline void new_sum(__sum16 *sum, __u32 before, __u32 after)
 	total = (total & 0xffff) + (total >> 16);
 	total = (total & 0xffff) + (total >> 16);
 	*sum = (__u16)~total;
+}
+
+// Whether the flow's idle time is over. The engine ends such flows; with no daemon nobody does, and
+// what has timed out must not go on. Nearly always the first comparison is all.
+static __always_inline int is_over(const struct entry *entry, const struct counter *counter, __u64 now)
+{
+	__s64 limit = (__s64)entry->idle * 1000000; // signed: either clock may be ahead a little
+	if ((__s64)(now - counter->used) <= limit || (__s64)(now - entry->since) <= limit)
+		return 0;
+	__u32 other = entry->counter ^ 1;
+	const struct counter *back = bpf_map_lookup_elem(&counters, &other);
+	return !back || (__s64)(now - back->used) > limit;
 }
 
 static __always_inline int carry(struct __sk_buff *skb, __u8 side)
@@ -164,6 +179,9 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	struct counter *counter = bpf_map_lookup_elem(&counters, &index);
 	if (!counter)
 		return TC_ACT_OK;
+	__u64 now = bpf_ktime_get_coarse_ns();
+	if (is_over(entry, counter, now))
+		return TC_ACT_OK;
 	__be32 address = entry->address;
 	__be16 port = entry->port;
 
@@ -183,7 +201,6 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	if ((way.ifindex == outside_interface) != entry->to_outside)
 		return TC_ACT_OK;
 
-	__u64 now = bpf_ktime_get_coarse_ns();
 	flags &= ~entry->seen;
 	if (flags) {
 		struct report *report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import mmap
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from struct import Struct
@@ -76,11 +77,12 @@ class FastPath:
     def install(self, flow: int, slot: int, original: Direction, reply: Direction) -> bool:
         """Take a flow over. False: no room in the map, or a key that is taken; nothing changed."""
         library, entries = self._object, self._entries
-        key = original.key()
-        if library.insert(entries, key, original.entry(flow, 2 * slot, reverse=False)):
+        key, now = original.key(), time.monotonic_ns()
+        if library.insert(entries, key, original.entry(flow, 2 * slot, now, reverse=False)):
             self.refused += 1
             return False
-        if library.insert(entries, reply.key(), reply.entry(flow, 2 * slot + 1, reverse=True)):
+        back = reply.entry(flow, 2 * slot + 1, now, reverse=True)
+        if library.insert(entries, reply.key(), back):
             library.delete(entries, key)
             self.refused += 1
             return False

@@ -8,7 +8,7 @@ from typing import NamedTuple
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
 
 _key = Struct("=12sBB2x")
-_entry = Struct("=QI4s2sBB4x")
+_entry = Struct("=QI4s2sBB4xI4xQ")
 COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
 
@@ -18,7 +18,8 @@ class Direction(NamedTuple):
 
     ``tuple12``: source, destination, source port, destination port, in network order. ``address``
     and ``port`` replace the source's from inside and the destination's from outside; they are the
-    packet's own where nothing is translated.
+    packet's own where nothing is translated. ``idle``: milliseconds after which the kernel gives
+    the flow up by itself.
     """
 
     tuple12: bytes
@@ -27,14 +28,18 @@ class Direction(NamedTuple):
     address: bytes
     port: bytes
     to_outside: bool
+    idle: int
 
     def key(self) -> bytes:
         """The map's key."""
         return _key.pack(self.tuple12, self.protocol, self.side)
 
-    def entry(self, flow: int, counter: int, *, reverse: bool) -> bytes:
-        """The map's value."""
-        return _entry.pack(flow, counter, self.address, self.port, reverse, self.to_outside)
+    def entry(self, flow: int, counter: int, since: int, *, reverse: bool) -> bytes:
+        """The map's value; ``since``: now, by CLOCK_MONOTONIC, in nanoseconds."""
+        outward = self.to_outside
+        return _entry.pack(
+            flow, counter, self.address, self.port, reverse, outward, self.idle, since
+        )
 
 
 class Totals(NamedTuple):
