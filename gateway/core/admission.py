@@ -167,6 +167,24 @@ class Admission:
             return _denied(decision, machine.name)._replace(machine=machine)
         return Admitted(machine, decision.judgements)
 
+    def is_to_be_reset(self, view: PacketView, reason: DropReason) -> bool:
+        """Whether a NAT gateway tells the sender of a refused segment that there is no such flow.
+
+        Only who sends to a flow that is no more is told; what would begin one is dropped silently.
+        """
+        if is_opening(view.kind):
+            return False
+        if reason is DropReason.INBOUND_WITHOUT_FLOW:
+            public = self._outbound.addresses.get(view.destination)
+            return public is not None and bool(public.shared)
+        if reason is not DropReason.TCP_WITHOUT_FLOW or view.source not in self.scope.subnets:
+            return False
+        machine = self._outbound.peek(view.source)
+        if machine.method_of(TCP) is not Method.NAT_GATEWAY:
+            return False
+        # What a group stops at the VM's own interface never comes to a NAT gateway.
+        return self.policy.outbound(_five_tuple(view), count=False).allowed
+
     def still_allowed(self, flow: Flow) -> Decision:
         """What the groups would say to a live flow if it opened now; counts no hits."""
         word = int.from_bytes

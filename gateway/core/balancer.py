@@ -71,6 +71,7 @@ class Listener:
         "rule",
         "slots",
         "standard",
+        "tcp_reset",
     )
 
     def __init__(
@@ -88,6 +89,7 @@ class Listener:
         distribution: str = "Default",
         probe: str | None = None,
         all_up_when_none: bool = False,
+        tcp_reset: bool = False,
     ) -> None:
         self.balancer = balancer.name
         self.rule = rule
@@ -101,6 +103,7 @@ class Listener:
         self.distribution = distribution
         self.probe = probe
         self.all_up_when_none = all_up_when_none
+        self.tcp_reset = tcp_reset
         # What the two SKUs do differently when the last member goes down ("Load Balancer probes").
         self.standard = balancer.sku == "Standard"
         self.keeps_tcp_when_all_down = self.standard and len(self.members) > 1
@@ -275,6 +278,7 @@ class Balancer:
                 all_up_when_none=(
                     probe is not None and probe.no_healthy_backends_behavior == "AllProbedUp"
                 ),
+                tcp_reset=configuration.profile.tcp_reset_on_idle and rule.enable_tcp_reset,
             )
             self._listeners[listener.key] = listener
             for target in targets:
@@ -309,6 +313,7 @@ class Balancer:
                 nat.backend_port,
                 [self._member(machines[name], None)],
                 _idle_timeout(configuration, protocol, nat.idle_timeout),
+                tcp_reset=configuration.profile.tcp_reset_on_idle and nat.enable_tcp_reset,
             )
             self._listeners[listener.key] = listener
 

@@ -1,7 +1,7 @@
 """Every reason for which the engine refuses a packet, with the sentence that the user reads.
 
 One enumeration serves counters, events, listings and the documentation. Drops are silent on the
-wire, as Azure's are: no RST, no ICMP (docs/fidelity.md A5, A7, A11).
+wire, as Azure's are: no ICMP, and no RST but a NAT gateway's (docs/fidelity.md A5, A7, A11).
 """
 
 from enum import Enum

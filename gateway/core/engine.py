@@ -184,6 +184,8 @@ class Engine:
         """A packet of a flow, translated on its way out."""
         packet = view.packet
         self.translation.advance(flow, _ORIGINAL, view.kind, now)
+        if flow.acknowledged is not None:
+            flow.acknowledged.note(view, _ORIGINAL)
         flow.packets_out += 1
         flow.bytes_out += len(packet)
         return sent(view, flow)
@@ -214,6 +216,8 @@ class Engine:
         """A packet of a flow, translated on its way in."""
         packet = view.packet
         self.translation.advance(flow, _REPLY, view.kind, now)
+        if flow.acknowledged is not None:
+            flow.acknowledged.note(view, _REPLY)
         flow.packets_in += 1
         flow.bytes_in += len(packet)
         return delivered(view, flow)
@@ -515,6 +519,8 @@ class Engine:
 
     def _refused(self, answer: Refused, view: PacketView) -> bytes | None:
         """The verdict on a packet that may not open a flow."""
+        if view.protocol == TCP and self.admission.is_to_be_reset(view, answer.reason):
+            self.translation.outbox.answer(view)
         rule = None
         if answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
             decisive = answer.judgements[-1]

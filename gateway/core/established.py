@@ -2,7 +2,8 @@
 
 Nearly every packet ends here, so this is written for speed: two closures with everything that they
 need at hand, and no object that is not kept. They take what is exactly the common case (no IP
-options, no fragment, headers that hold together, an established flow, no SYN, FIN or RST) and
+options, no fragment, headers that hold together, an established flow that is not to be reset when
+idle, no SYN, FIN or RST) and
 leave everything else to ``otherwise``, where it meets the engine's stages one by one.
 ``PacketView.parse`` has the same checks in full, with their reasons.
 """
@@ -43,7 +44,12 @@ def established_outbound(table: FlowTable, otherwise: Way, hand_over: HandOver, 
         protocol = packet[9]
         if protocol == tcp:
             flow = tcp_flow(packet[12:24])
-            if flow is None or size < 40 or flow.state is not alive:
+            if (
+                flow is None
+                or size < 40
+                or flow.state is not alive
+                or flow.acknowledged is not None
+            ):
                 return otherwise(packet, now)
             version_ihl, total, fragment, offset, flags = tcp_head(packet)
             if (
@@ -95,7 +101,12 @@ def established_inbound(table: FlowTable, otherwise: Way, hand_over: HandOver, b
         protocol = packet[9]
         if protocol == tcp:
             flow = tcp_flow(packet[12:24])
-            if flow is None or size < 40 or flow.state is not alive:
+            if (
+                flow is None
+                or size < 40
+                or flow.state is not alive
+                or flow.acknowledged is not None
+            ):
                 return otherwise(packet, now)
             version_ihl, total, fragment, offset, flags = tcp_head(packet)
             if (

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.core.allotment import Machine
     from gateway.core.nsg import Judgement
     from gateway.core.ports import Ports
+    from gateway.core.resets import Acknowledged
     from gateway.core.timers import Bucket
 
 ICMP, TCP, UDP = 1, 6, 17
@@ -43,6 +44,7 @@ class Flow:
     """One translated conversation. Counters are of IP packets and their whole length in bytes."""
 
     __slots__ = (
+        "acknowledged",
         "awaiting_removal",
         "bucket",
         "bytes_in",
@@ -109,6 +111,7 @@ class Flow:
         self.private_port = PORTS[original[8] << 8 | original[9]]
         self.public = public
         self.public_port = PORTS[reply[10] << 8 | reply[11]]
+        self.acknowledged: Acknowledged | None = None  # kept of flows whose ends are to be reset
         self.awaiting_removal = False
         self.offloaded = False  # packets pass elsewhere (``offload.py``): fold before reading
         self.inbound = inbound  # the remote sent first

@@ -22,6 +22,7 @@ from gateway.core.nsg import Judgement
 from gateway.core.offload import Offload
 from gateway.core.outbound import Outbound, Resized
 from gateway.core.ports import PortPool, Ports
+from gateway.core.resets import Acknowledged, Outbox
 from gateway.core.scope import AddressScope
 from gateway.core.shortage import PortWatch
 from gateway.core.tcp import (
@@ -82,7 +83,8 @@ class Translation:
         }
         self._nat_hold: dict[State, float] = {}
         self._half_open = profile.idle_timeout
-        self._at_deadline = self.end
+        self._at_deadline = self._time_out if profile.tcp_reset_on_idle else self.end
+        self.outbox = Outbox()
         if profile.nat_gateway is not None:
             terms = profile.nat_gateway
             self._nat_hold = {State.FINISHED: terms.fin_hold, State.RESET: terms.rst_hold}
@@ -107,6 +109,7 @@ class Translation:
         if method is None:
             return DropReason.NO_OUTBOUND_METHOD
         pool: Ports | None = None
+        reset = False
         if method is Method.INSTANCE_LEVEL_PUBLIC_IP:
             assert machine.instance is not None
             public, port, timeout = machine.instance, original[8:10], machine.idle_timeout
@@ -118,6 +121,7 @@ class Translation:
             pool = allotment.pools[protocol]
             public, port = pool.address, PORTS[number]
             method, timeout = allotment.terms.method, allotment.terms.idle_timeout
+            reset = allotment.terms.tcp_reset
             if method is Method.NAT_GATEWAY and protocol == TCP:
                 timeout = min(timeout, self._half_open)
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
@@ -134,7 +138,8 @@ class Translation:
                 timeout,
                 now,
                 judgements=judgements,
-            )
+            ),
+            reset=reset,
         )
 
     def open_inbound(
@@ -172,7 +177,8 @@ class Translation:
                 now,
                 inbound=True,
                 judgements=judgements,
-            )
+            ),
+            reset=listener is not None and listener.tcp_reset,
         )
 
     def open_lateral(
@@ -202,7 +208,10 @@ class Translation:
             )
         )
 
-    def _enter(self, flow: Flow) -> Flow:
+    def _enter(self, flow: Flow, *, reset: bool = False) -> Flow:
+        """``reset``: both ends are to get an RST if it idles out."""
+        if reset and flow.protocol == TCP:
+            flow.acknowledged = Acknowledged()
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
         if flow.protocol == TCP and self.offload is not None:
@@ -339,6 +348,8 @@ class Translation:
             return
         if self.watched is not None and self.watched(flow):
             return
+        if flow.acknowledged is not None:
+            return  # its acknowledgements are to be seen
         if flow.original[4:8] not in self.outbound.addresses:
             flow.offloaded = offload.install(flow)
 
@@ -386,7 +397,13 @@ class Translation:
         return ended
 
     def _time_out(self, flow: Flow) -> None:
-        """A flow's time is over: it ends, but a NAT gateway holds a UDP flow's port for longer."""
+        """A flow's time is over: it ends, and tells its ends so where its rule says so.
+
+        A NAT gateway holds a UDP flow's port for longer.
+        """
+        if flow.acknowledged is not None and flow.state is State.ESTABLISHED:
+            tell_remote = flow.original[4:8] not in self.outbound.addresses  # else it is a hairpin
+            self.outbox.idled_out(flow, tell_remote=tell_remote)
         pool = flow.pool
         if flow.protocol != UDP or flow.state in ENDED or not isinstance(pool, NatShare):
             self.end(flow)

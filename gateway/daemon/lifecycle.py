@@ -36,6 +36,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import Uncut, Ways
 from gateway.datapath.requirements import Finding
+from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
 from gateway.model.loading import THE_FILES, Interfaces, Loaded
 
@@ -144,11 +145,14 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
     diverted: list[Diverted] = []
     fast_path = _fast_path(configuration, host, undo)
+    resets = ResetSocket()
+    undo.callback(resets.close)
     gateway = Gateway(
         configuration,
         start.file,
         signals,
         fast_path=fast_path,
+        resets=resets,
         diverted=lambda: diverted[0],
         start_api=lambda control: warden.start_api(
             Sockets(listener, control, None if http is None else http.socket, directory)

@@ -38,6 +38,7 @@ from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
+from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
 
 CHANGES_IN_EVENT = 50
@@ -46,6 +47,8 @@ OVERFLOW_INTERVAL = 10.0
 FLOW_LOG_ENTRIES = 512
 """In a message to the API process; fewer wait for up to a second."""
 FLOW_LOG_MESSAGES_AT_STOP = 256
+RESETS_PER_TURN = 128
+"""TCP resets that are sent between two chances to handle packets, so that none waits for them."""
 _SOCKET_BUFFER = 4 << 20
 
 
@@ -70,6 +73,7 @@ class Gateway:
         signals: Signals,
         *,
         fast_path: FastPath | str,
+        resets: ResetSocket,
         diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
         start_prober: Callable[[socket.socket], None],
@@ -139,6 +143,10 @@ class Gateway:
         )
         if self._offloading is not None:
             self.turns.each_turn(self._look_at_fast_path)
+        self._resets = resets
+        self._outbox = self.engine.translation.outbox
+        if self.engine.profile.tcp_reset_on_idle or self.engine.profile.nat_gateway is not None:
+            self.turns.each_turn(self._send_resets)
         self._reloader = Reloader(
             read=read_configuration,
             watch=self.turns.watch,
@@ -188,6 +196,12 @@ class Gateway:
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
             "fastPath": self._fast_path_status(),
+            "tcpResets": {
+                "sent": self._resets.sent,
+                "failed": self._resets.failed,
+                "waiting": len(self._outbox),
+                "suppressed": self._outbox.suppressed,
+            },
             "events": {"lost": self.control.events_lost},
             "flowLogs": self._flow_log_status(),
             "captures": self._captures.running,
@@ -209,6 +223,12 @@ class Gateway:
     def _look_at_fast_path(self) -> None:
         assert self._offloading is not None
         self._offloading.report(self.engine.translation)
+
+    def _send_resets(self) -> None:
+        for _ in range(min(len(self._outbox), RESETS_PER_TURN)):
+            packet = self._outbox.take()
+            if packet is not None:
+                self._resets.send(packet)
 
     def _azure_time(self, real: float) -> float:
         return (real - self._start) * self._scale

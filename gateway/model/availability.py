@@ -18,8 +18,6 @@ RETIRED = (
     "Azure retired Basic load balancers on 30 September 2025; this one gets SNAT as a Standard one "
     "does, but no outbound rule and no TCP reset; to have these: sku: Standard"
 )
-
-NO_RESET = "this version sends no TCP reset when a flow idles out"
 FLOATING_IP = (
     "floating IP is not available in this version: the backend gets packets for its own address; "
     "allowed: false"
@@ -67,12 +65,6 @@ def _not_here(balancer: LoadBalancer, place: Location) -> Iterator[Mistake]:
             yield Mistake((*here, "protocol"), message, rule.protocol)
         if rule.enable_floating_ip:
             yield Mistake((*here, "enableFloatingIP"), FLOATING_IP, True)
-        if rule.enable_tcp_reset and balancer.sku == "Standard":
-            yield Mistake((*here, "enableTcpReset"), NO_RESET, True, warning=True)
-    for index, outbound in enumerate(balancer.outbound_rules):
-        if outbound.enable_tcp_reset:
-            here = (*place, "outboundRules", index, "enableTcpReset")
-            yield Mistake(here, NO_RESET, True, warning=True)
     for index, nat_rule in enumerate(balancer.inbound_nat_rules):
         if nat_rule.enable_floating_ip:
             here = (*place, "inboundNatRules", index, "enableFloatingIP")

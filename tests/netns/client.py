@@ -155,6 +155,44 @@ def talk(patience=PATIENCE):
     return good
 
 
+def await_one(port):
+    """Hold the one connection that comes to a port; greet it, so that it is established."""
+    server = _socket(socket.SOCK_STREAM, None, port, PATIENCE)
+    server.listen()
+
+    def serve():
+        with server:
+            s = server.accept()[0]
+        s.send(b"hello")
+        held.append(s)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def begin(to, port):
+    """Hold a connection whose server has greeted, and been answered."""
+    s = _socket(socket.SOCK_STREAM, None, 0, PATIENCE)
+    s.connect((to, port))
+    held.append(s)
+    greeting = s.recv(100).decode()
+    s.send(b"and you")
+    return greeting
+
+
+def fate(patience, stray=False):
+    """How the connection that is held ends: an error's name; ``TimeoutError`` if it does not."""
+    s = held[-1]
+    s.settimeout(patience)
+    try:
+        if stray:
+            s.send(b"are you there?")
+        while s.recv(100):
+            pass
+    except OSError as error:
+        return type(error).__name__
+    return "closed"
+
+
 def reset(count):
     """End so many of the connections with RST."""
     for s in _connected()[:count]:

@@ -1,0 +1,95 @@
+"""Idle connections of real programs: who is told that the flow is no more, and who is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.netns.current import LINK, attach, current
+from tests.netns.topology import SERVER, Topology, eventually
+
+PORT = 7777
+SCALE = 80  # 4 minutes of Azure's are 3 seconds
+ENDED = "ConnectionResetError"
+
+
+def outbound(net: Topology, vm: str) -> tuple[Any, Any]:
+    """A connection of a VM's to outside: the two programs that hold its ends."""
+    server, client = net.client("internet"), net.client(vm)
+    server.await_one(PORT)
+    assert client.begin(SERVER, PORT) == "hello"
+    return client, server
+
+
+def test_a_rule_that_asks_has_both_ends_told_when_their_flow_idles_out(fresh: Topology) -> None:
+    gateway = current(fresh, timeScale=SCALE)
+    gateway.start()
+    client, server = outbound(fresh, "vm1")
+    assert gateway.flows()[0]["method"] == "OutboundRule"
+    assert client.fate(20) == ENDED
+    assert server.fate(5) == ENDED
+    assert gateway.flows() == []
+    assert gateway.status()["tcpResets"] == {
+        "sent": 2,
+        "failed": 0,
+        "waiting": 0,
+        "suppressed": 0,
+    }
+    assert gateway.losses() == {}
+
+
+def test_a_rule_that_does_not_ask_ends_silently(fresh: Topology) -> None:
+    gateway = current(fresh, timeScale=SCALE)
+    gateway.start()
+    client, server = outbound(fresh, "vm2")
+    eventually(lambda: gateway.flows() == [])
+    assert client.fate(1.5) == "TimeoutError"
+    assert server.fate(0.5) == "TimeoutError"
+    assert gateway.status()["tcpResets"]["sent"] == 0
+
+
+def test_a_load_balancing_rule_that_asks_has_client_and_backend_told(fresh: Topology) -> None:
+    gateway = current(fresh, timeScale=SCALE)
+    document = gateway.configuration
+    rule = document["loadBalancers"][0]["loadBalancingRules"][0]
+    rule |= {"enableTcpReset": True, "backendPort": PORT}
+    document["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "web"
+    document["networkSecurityGroups"] = [
+        {
+            "name": "web",
+            "securityRules": [
+                {
+                    "name": "allow",
+                    "priority": 100,
+                    "direction": "Inbound",
+                    "access": "Allow",
+                    "protocol": "Tcp",
+                    "sourceAddressPrefix": "Internet",
+                    "sourcePortRange": "*",
+                    "destinationAddressPrefix": "*",
+                    "destinationPortRange": str(PORT),
+                }
+            ],
+        }
+    ]
+    gateway.start()
+    backend, client = fresh.client("vm2"), fresh.client("internet")
+    backend.await_one(PORT)
+    assert client.begin(LINK, 80) == "hello"
+    assert client.fate(20) == ENDED
+    assert backend.fate(5) == ENDED
+    assert gateway.losses() == {}
+
+
+def test_a_nat_gateway_tells_who_sends_to_a_flow_that_is_no_more(fresh: Topology) -> None:
+    gateway = current(fresh, timeScale=SCALE)
+    attach(gateway)
+    gateway.start()
+    client, server = outbound(fresh, "vm1")
+    assert gateway.flows()[0]["method"] == "NatGateway"
+    eventually(lambda: gateway.flows() == [])
+    assert client.fate(1) == "TimeoutError"  # it ended silently
+    assert client.fate(5, stray=True) == ENDED
+    assert server.fate(1) == "TimeoutError"
+    assert server.fate(5, stray=True) == ENDED
+    assert gateway.status()["drops"] == {"TcpWithoutFlow": 1, "InboundWithoutFlow": 1}
+    assert gateway.losses() == {}

@@ -1,0 +1,144 @@
+"""RSTs of the gateway's own: idle flows of rules that ask for it, strays of a NAT gateway (A7, T1)."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import IP, TCP
+
+from gateway.core.packet import completed
+from gateway.core.resets import ROOM_FOR_ANSWERS
+from tests.scenario import Scenario, build
+from tests.unit.core.test_closed_frontends import GROUPED
+from tests.unit.core.test_inbound import TO_VM1
+from tests.unit.core.test_nat_gateway import HEAD, ONE
+
+RESETTING = HEAD.replace("protocol: All}", "protocol: All, enableTcpReset: true}")
+WEB = GROUPED.replace("frontendPort: 80, backendPort: 8080,", "frontendPort: 80, backendPort: 8080,\n         enableTcpReset: true,")  # fmt: skip
+
+
+def sent(scenario: Scenario) -> list[tuple[str, str, str, int, int]]:
+    """Source, destination, flags, sequence and acknowledgement of every RST that waits."""
+    found = []
+    while (packet := scenario.engine.translation.outbox.take()) is not None:
+        assert completed(packet) == packet
+        seen = IP(packet)
+        checksum = seen.chksum
+        del seen.chksum
+        assert IP(bytes(seen)).chksum == checksum
+        tcp = seen[TCP]
+        found.append(
+            (
+                f"{seen.src}:{tcp.sport}",
+                f"{seen.dst}:{tcp.dport}",
+                str(tcp.flags),
+                int(tcp.seq),
+                int(tcp.ack),
+            )
+        )
+    return found
+
+
+def numbered(text: str, sequence: int, acknowledgement: int) -> bytes:
+    packet = IP(build(text))
+    packet[TCP].seq, packet[TCP].ack = sequence, acknowledgement
+    del packet[TCP].chksum
+    return bytes(packet)
+
+
+OUT, BACK = "10.0.1.4:5 > 198.51.100.1:443", "198.51.100.1:443 > 203.0.113.20:1024"
+
+
+def exchange(scenario: Scenario) -> None:
+    scenario.send("vm1", numbered(f"tcp {OUT} syn", 100, 0))
+    scenario.send("outside", numbered(f"tcp {BACK} syn ack", 900, 101))
+    scenario.send("vm1", numbered(f"tcp {OUT} ack len=50", 101, 901))
+    scenario.send("outside", numbered(f"tcp {BACK} ack len=7", 901, 151))
+    scenario.send("vm1", numbered(f"tcp {OUT} ack", 151, 908))
+
+
+def test_an_idle_flow_resets_both_ends_with_the_numbers_that_they_expect() -> None:
+    scenario = Scenario(RESETTING)
+    exchange(scenario)
+    scenario.play("after 239 s")
+    assert sent(scenario) == []
+    scenario.play("after 2 s\nflows vm1 none")
+    assert sent(scenario) == [
+        ("198.51.100.1:443", "10.0.1.4:5", "R", 908, 0),
+        ("203.0.113.20:1024", "198.51.100.1:443", "R", 151, 0),
+    ]
+
+
+@pytest.mark.parametrize("last", ["fin ack", "rst"])
+def test_a_flow_that_was_closing_ends_silently(last: str) -> None:
+    scenario = Scenario(RESETTING)
+    exchange(scenario)
+    scenario.play(f"vm1 sends tcp {OUT} {last}\nafter 10 min\nflows vm1 none")
+    assert sent(scenario) == []
+
+
+def test_a_half_open_flow_and_udp_and_a_rule_that_does_not_ask_end_silently() -> None:
+    scenario = Scenario(RESETTING)
+    scenario.play(f"vm1 sends tcp {OUT} syn\nvm1 sends udp {OUT}\nafter 10 min\nflows vm1 none")
+    assert sent(scenario) == []
+    scenario = Scenario(HEAD)
+    exchange(scenario)
+    scenario.play("after 10 min\nflows vm1 none")
+    assert sent(scenario) == []
+
+
+def test_a_load_balancing_rule_resets_client_and_backend() -> None:
+    scenario = Scenario(WEB)
+    to, back = f"198.51.100.1:{TO_VM1} > 203.0.113.20:80", f"10.0.1.4:8080 > 198.51.100.1:{TO_VM1}"
+    scenario.send("outside", numbered(f"tcp {to} syn", 7, 0))
+    scenario.send("vm1", numbered(f"tcp {back} syn ack", 50, 8))
+    scenario.send("outside", numbered(f"tcp {to} ack", 8, 51))
+    scenario.play("after 11 min\nflows vm1 none")
+    assert sent(scenario) == [
+        (f"198.51.100.1:{TO_VM1}", "10.0.1.4:8080", "R", 8, 0),
+        ("203.0.113.20:80", f"198.51.100.1:{TO_VM1}", "R", 51, 0),
+    ]
+
+
+def test_a_nat_gateway_resets_who_sends_to_a_flow_that_is_no_more() -> None:
+    scenario = Scenario(ONE)
+    scenario.send("vm1", numbered(f"tcp {OUT} ack len=50", 101, 901))
+    scenario.play("dropped TcpWithoutFlow")
+    assert sent(scenario) == [("198.51.100.1:443", "10.0.1.4:5", "R", 901, 0)]
+    scenario.send("vm1", numbered(f"tcp {OUT} fin len=50", 0xFFFFFFFF, 0))
+    assert sent(scenario) == [("198.51.100.1:443", "10.0.1.4:5", "RA", 0, 50)]
+    nat = "198.51.100.1:443 > 203.0.113.40:2000"
+    scenario.send("outside", numbered(f"tcp {nat} ack", 5, 77))
+    assert sent(scenario) == [("203.0.113.40:2000", "198.51.100.1:443", "R", 77, 0)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"vm1 sends tcp {OUT} rst",
+        f"vm1 sends tcp {OUT} rst ack",
+        "outside sends tcp 198.51.100.1:443 > 203.0.113.40:2000 syn",
+        "outside sends tcp 198.51.100.1:443 > 203.0.113.20:2000 ack",  # no NAT gateway's address
+        "other sends tcp 10.0.2.4:5 > 198.51.100.1:443 ack",  # not behind it
+    ],
+)
+def test_nobody_else_is_answered(line: str) -> None:
+    scenario = Scenario(ONE)
+    scenario.play(line)
+    assert scenario.verdict is None
+    assert sent(scenario) == []
+
+
+def test_strays_beyond_what_may_wait_are_dropped_silently_and_counted() -> None:
+    scenario = Scenario(ONE)
+    for _ in range(ROOM_FOR_ANSWERS + 10):
+        scenario.send("vm1", numbered(f"tcp {OUT} ack", 1, 2))
+    assert len(sent(scenario)) == ROOM_FOR_ANSWERS
+    assert scenario.engine.translation.outbox.suppressed == 10
+
+
+def test_a_flow_to_be_reset_is_not_handed_over() -> None:
+    scenario = Scenario(RESETTING)
+    exchange(scenario)
+    (flow,) = scenario.engine.flows.tcp_original.values()
+    assert flow.acknowledged is not None
+    assert not flow.offloaded
