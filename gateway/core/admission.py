@@ -59,6 +59,7 @@ class Admission:
         *,
         translate_echo: bool,
         hairpin_to_itself: HairpinToItself,
+        closed_without_group: bool,
     ) -> None:
         self.scope = scope
         self.policy = policy
@@ -66,6 +67,7 @@ class Admission:
         self._table = table
         self._balancer = balancer
         self._translate_echo = translate_echo
+        self._closed = closed_without_group
         self._to_itself = hairpin_to_itself is HairpinToItself.DELIVERED
 
     def outbound(
@@ -132,6 +134,10 @@ class Admission:
         decision = self.policy.inbound(five, count=count)
         if not decision.allowed:
             return _denied(decision, machine.name)._replace(listener=listener, machine=machine)
+        # A VM's own public IP has no SKU here: where Standard ones exist, it is one.
+        if self._closed and not decision.judgements and (listener is None or listener.standard):
+            reason = DropReason.CLOSED_WITHOUT_SECURITY_GROUP
+            return Refused(reason, machine.name, (), listener, machine)
         return Admitted(machine, decision.judgements, listener)
 
     def lateral(self, view: PacketView, *, count: bool = True) -> Admitted | Refused:

@@ -108,6 +108,13 @@ class DropReason(Enum):
         "DeniedBySecurityRule",
         "A rule of a network security group denies the flow; snatgw nsg shows which ones do.",
     )
+    CLOSED_WITHOUT_SECURITY_GROUP = (
+        "ClosedWithoutSecurityGroup",
+        (
+            "A Standard public IP is closed to what begins outside until a network security group, "
+            "of the VM's interface or its subnet, allows it; none stands there."
+        ),
+    )
     NO_HEALTHY_BACKEND = (
         "NoHealthyBackend",
         (

@@ -489,6 +489,7 @@ class Engine:
             self.balancer,
             translate_echo=configuration.gateway.icmp_echo == "translate",
             hairpin_to_itself=self.profile.hairpin_to_itself,
+            closed_without_group=self.profile.closed_without_group,
         )
 
     @property

@@ -16,6 +16,7 @@ Sources, as cited below:
   NGSNAT   "SNAT with Azure NAT Gateway"
   HEV      "Azure Load Balancer health event logs", 2025
   LOG18    "Azure Monitor logs for public Basic Load Balancer", 2016-2018 text
+  SKU      "Azure Load Balancer SKUs" and "Public IP addresses", on Standard: secure by default
   NEW      "What's new in Azure Load Balancer", known issues
   inferred not published by Azure: the reading that docs/fidelity.md explains
 """
@@ -163,6 +164,11 @@ class Profile:
     """Rules may ask (enableTcpReset) that both ends get an RST when an established flow idles out:
     RST. Not in 2017: it ends silently."""
 
+    closed_without_group: bool
+    """What comes from outside to a Standard frontend or to a VM's own public IP reaches only VMs
+    that a network security group stands in front of: "closed to inbound flows unless NSGs are
+    used to permit" (SKU). A Basic one is open where no group stands."""
+
     number_of_probes_counts: bool
     """A probe's numberOfProbes is its threshold: LOG18's time; later Azure ignores it (NEW)."""
     hairpin_to_itself: HairpinToItself = HairpinToItself.DROPPED
@@ -215,6 +221,7 @@ AZURE_2017 = Profile(
     programs_all_protocols=True,
     fragments_through_snat=True,
     tcp_reset_on_idle=False,
+    closed_without_group=False,
     number_of_probes_counts=True,
 )
 
@@ -253,6 +260,7 @@ AZURE_CURRENT = replace(
     programs_all_protocols=False,
     fragments_through_snat=False,
     tcp_reset_on_idle=True,
+    closed_without_group=True,
     number_of_probes_counts=False,
 )
 """Azure's behaviour as the documents of 2026 have it. What is not named here is as in 2017."""

@@ -13,6 +13,7 @@ from gateway.core.explain import explain_outbound
 from gateway.core.flow import TCP
 from gateway.core.nat_ports import NatShare, SharedPorts, choose
 from tests.scenario import Scenario
+from tests.unit.core.test_closed_frontends import GROUP
 
 HEAD = """
 gateway: {inside: [lan0], outside: wan0, profile: azure-current}
@@ -82,7 +83,10 @@ def test_answers_come_back_and_nothing_else_does() -> None:
 
 
 def test_an_instance_level_public_ip_behind_a_nat_gateway_is_for_inbound_flows() -> None:
-    Scenario(ONE).play("""
+    Scenario(
+        ONE.replace("publicIPAddress: own}", "publicIPAddress: own, networkSecurityGroup: open}")
+        + GROUP
+    ).play("""
         outside sends  tcp 198.51.100.1:9 > 203.0.113.30:22 syn
         owner sees     tcp 198.51.100.1:9 > 10.0.1.6:22 syn
         owner sends    tcp 10.0.1.6:22 > 198.51.100.1:9 syn ack
