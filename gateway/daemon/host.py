@@ -71,6 +71,9 @@ class _LinuxDiverted:
 class LinuxHost:
     """This host's kernel."""
 
+    def __init__(self) -> None:
+        self._has_fast_path = False
+
     def findings(self, configuration: Configuration) -> list[Finding]:
         """What this host offers and lacks for the configuration; changes nothing."""
         gateway = configuration.gateway
@@ -105,6 +108,7 @@ class LinuxHost:
         """The fast path, loaded and not yet attached."""
         gateway = configuration.gateway
         path = FastPath(gateway.inside, gateway.outside, gateway.maximum_flows)
+        self._has_fast_path = True
         try:
             yield path
         finally:
@@ -121,7 +125,8 @@ class LinuxHost:
                 queue.outside_is(link.index)
             renewed.add(interface)
 
-        with Diversion(_plan(configuration, queue.number), note) as diversion:
+        plan = _plan(configuration, queue.number)
+        with Diversion(plan, note, keep_filters=self._has_fast_path) as diversion:
             yield _LinuxDiverted(diversion, renewed)
 
 

@@ -181,6 +181,8 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         reason = error.strerror or error
         raise StartError([f"the prober cannot be started: {reason}"]) from error
     undo.callback(gateway.probes.end)
+    if isinstance(fast_path, FastPath) and fast_path.not_inherited:
+        say(f"fast path: starts empty, not with the maps that were left: {fast_path.not_inherited}")
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         say(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:

@@ -35,6 +35,7 @@ class Offloading:
         self._milliseconds = 1000.0 / scale
         # Anonymous memory costs nothing until a slot is used.
         self._seen = mmap.mmap(-1, path.capacity * _seen.size)
+        self._adopted: set[bytes] = set()  # keys, until ``settle``
 
     def install(self, flow: Flow) -> bool:
         """Take a flow over, if there is room."""
@@ -50,6 +51,40 @@ class Offloading:
             return False
         self.flows += 1
         return True
+
+    def adopt(self, flow: Flow, seen: tuple[int, int, int, int]) -> bool:
+        """Go on with a flow that the kernel carries since an earlier daemon installed it.
+
+        ``seen``: what that one had already added to it of the kernel's packets and bytes, of the
+        original direction and of the reply's. False: the kernel does not have it so.
+        """
+        if not self.path.inherits or flow.slot >= self.path.capacity:
+            return False
+        directions = self._directions(flow)
+        if not self.path.carries(flow.id, flow.slot, *directions):
+            return False
+        _seen.pack_into(self._seen, flow.slot * _seen.size, *seen)
+        self._adopted.update(direction.key() for direction in directions)
+        self.flows += 1
+        return True
+
+    def seen(self, flow: Flow) -> tuple[int, int, int, int]:
+        """What was added to a flow so far, for ``adopt``."""
+        return _seen.unpack_from(self._seen, flow.slot * _seen.size)
+
+    def settle(self, translation: Translation) -> int:
+        """Once, with every flow adopted that will be: the others are the kernel's no more.
+
+        Returns how many entries these were. What was reported while no daemon ran is acted upon,
+        before there is any other flow that it could be mistaken for.
+        """
+        if not self.path.inherits:
+            return 0
+        removed = self.path.keep_only(self._adopted)
+        self._adopted.clear()
+        while self.report(translation):
+            pass
+        return removed
 
     def remove(self, flow: Flow) -> None:
         """Give a flow back."""
@@ -76,15 +111,17 @@ class Offloading:
             used = self._azure_time(max(out.used, back.used) * 1e-9)
             flow.last_seen = max(flow.last_seen, used)
 
-    def report(self, translation: Translation) -> None:
-        """Tell the engine of the SYN-ACKs, FINs and RSTs that passed."""
-        for report in self.path.reports():
+    def report(self, translation: Translation) -> int:
+        """Tell the engine of the SYN-ACKs, FINs and RSTs that passed; how many."""
+        reports = self.path.reports()
+        for report in reports:
             side = Side.REPLY if report.reverse else Side.ORIGINAL
             when = self._azure_time(report.when * 1e-9)
             slot, flags = report.counter // 2, report.flags
             if flags & SYN_FLAG:
                 flags |= ACK_FLAG  # one that opens never passes there
             translation.advance_elsewhere(slot, report.flow, side, flags, when)
+        return len(reports)
 
     def close(self) -> None:
         """Forget what was counted. The path is its owner's to close."""

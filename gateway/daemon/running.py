@@ -160,6 +160,8 @@ class Gateway:
     def run(self, queue: Queue) -> None:
         """Handle packets until a signal says to stop."""
         self._queue = queue
+        if self._offloading is not None:
+            self._offloading.settle(self.engine.translation)
         self._own_event("Started", "Informational", {"version": __version__, "pid": os.getpid()})
         self.turns.run(queue)
 

@@ -94,10 +94,16 @@ class Diversion:
     """The host's side of one gateway. Make one, ``install`` it, ``update`` it, ``remove`` it."""
 
     def __init__(
-        self, plan: DiversionPlan, renewed: Callable[[str], None] = lambda interface: None
+        self,
+        plan: DiversionPlan,
+        renewed: Callable[[str], None] = lambda interface: None,
+        *,
+        keep_filters: bool = False,
     ) -> None:
         """``renewed`` is told of an interface that was removed and made again, before any packet
-        is forwarded there."""
+        is forwarded there. ``keep_filters``: a fast path follows, which replaces an earlier one's
+        on the same interfaces without a gap."""
+        self._keep_filters = keep_filters
         self.plan = plan
         self._renewed = renewed
         self._journal: Journal | None = None
@@ -112,7 +118,7 @@ class Diversion:
         journal = Journal(list(plan.inside), plan.outside, identities)
         left = Journal.read(Journal.path(plan.outside))
         if left is not None:
-            _take_over(left, journal, plan)
+            _take_over(left, journal, plan, keep_filters=self._keep_filters)
         dead = dead_gateways(plan)
         for other in dead:
             _inherit_sysctls(other, journal)
@@ -268,13 +274,14 @@ def _inherit_sysctls(dead: Journal, journal: Journal) -> None:
     dead.sysctls = [entry for entry in dead.sysctls if entry not in shared]
 
 
-def _take_over(left: Journal, journal: Journal, plan: DiversionPlan) -> None:
+def _take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_filters: bool) -> None:
     """Go on where a crash stopped, opening nothing: its rules stay until ours replace them.
 
     The originals of sysctls are what the dead gateway found, not what it made of them.
     """
     interfaces = {*plan.inside, plan.outside}
-    detach([*left.inside, left.outside])
+    kept = interfaces if keep_filters else set()
+    detach({*left.inside, left.outside} - kept)
     for interface, name, old in left.sysctls:
         if interface in interfaces:
             journal.sysctls.append((interface, name, old))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -18,11 +19,22 @@ def mode() -> None:
     """These name their mode."""
 
 
+ANOTHER_SIZE = "they have another size (gateway.maximumFlows)"
+
+
 def filters(gateway: Gateway) -> str:
     return "".join(
         gateway.net.run(gateway.namespace, "tc", "filter", "show", "dev", name, "ingress")
         for name in ("lan0", "wan0")
     )
+
+
+def left_behind(gateway: Gateway, flows: int) -> list[object]:
+    """What a start for so many flows finds: whether it goes on with the maps, why not, how many
+    entries there are, and how many different ones."""
+    net, command = gateway.net, [sys.executable, "-m", "tests.netns.inheriting", str(flows)]
+    found: list[object] = json.loads(net.run(gateway.namespace, *command))
+    return found
 
 
 def packets_in_python(gateway: Gateway) -> int:
@@ -172,3 +184,66 @@ def test_what_has_timed_out_is_over_with_nobody_there_to_end_it(fresh: Topology)
         assert vm.talk() == 3
     time.sleep(5)  # and idle for longer than they may be
     assert vm.talk(patience=1) == 0
+
+
+def test_the_next_start_finds_the_maps_and_takes_out_what_nobody_knows(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on", maximumFlows=5000)
+    gateway.start()
+    vm = fresh.client("vm1")
+    vm.open(3, SERVER)
+    eventually(vm.connections, lambda count: count["connected"] == 3)
+    assert vm.talk() == 3
+    gateway.kill()
+    assert left_behind(gateway, 6000) == [False, ANOTHER_SIZE, 0, 0]
+    assert left_behind(gateway, 5000) == [True, "", 6, 6]
+    assert vm.talk() == 3
+    gateway.start()
+    known = gateway.status()["fastPath"]["flows"]
+    assert filters(gateway).count("snatgw") == 2
+    assert left_behind(gateway, 5000)[2:] == [2 * known] * 2
+    assert vm.peer("Tcp", SERVER)
+    assert gateway.stop() == 0
+    assert left_behind(gateway, 5000) == [False, "", 0, 0]
+
+
+def test_thousands_of_entries_are_found_and_taken_out(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on", maximumFlows=5000)
+    gateway.start()
+    vm = fresh.client("vm3")  # has all ports
+    vm.open(3000, SERVER)
+    eventually(vm.connections, lambda count: count["connected"] == 3000)
+    gateway.kill()
+    assert left_behind(gateway, 5000) == [True, "", 6000, 6000]
+    gateway.start()
+    known = gateway.status()["fastPath"]["flows"]
+    assert left_behind(gateway, 5000)[2:] == [2 * known] * 2
+    assert gateway.stop() == 0
+
+
+def test_flows_are_adopted_as_the_kernel_has_them(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on", maximumFlows=100)
+    gateway.start()
+    vm = fresh.client("vm1")
+    vm.open(3, SERVER)
+    eventually(vm.connections, lambda count: count["connected"] == 3)
+    assert vm.talk() == 3
+    before = sorted(gateway.flows("--remote", SERVER), key=lambda flow: flow["id"])
+    assert [flow["id"] for flow in before] == [1, 2, 3]
+    gateway.kill()
+    assert vm.talk() == 3
+    command = [sys.executable, "-m", "tests.netns.adopting", "100", json.dumps(before)]
+    said = json.loads(fresh.run("gw", *command))
+    refused, adopted, counted, removed, told = said
+    assert (refused, adopted, removed) == ([False], [True, True], 2)
+    for flow, (packets_out, bytes_out, packets_in, bytes_in) in zip(before, counted, strict=False):
+        # The engine saw the SYN; all the rest is the kernel's, and it has gone on.
+        assert packets_out > flow["packetsOut"] - 1
+        assert bytes_out > flow["bytesOut"] - 60
+        assert packets_in > flow["packetsIn"]
+        assert bytes_in > flow["bytesIn"]
+    assert told == []
+    assert vm.talk(patience=1) == 2  # the third was not adopted
+    vm.close()
+    told = eventually(lambda: json.loads(fresh.run("gw", *command))[4])
+    assert {(slot, number) for slot, number, _ in told} <= {(0, 1), (1, 2)}
+    assert {flags for *_, flags in told} <= {1, 4}  # FIN, RST

@@ -6,13 +6,18 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterable
+from struct import Struct
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-FILTER = "snatgw"
+from gateway.datapath.fastpath.records import LAYOUT
+
+FILTER = f"snatgw/{LAYOUT}"
 PRIORITY, HANDLE = 0xAC57, 1
 _INGRESS = 0xFFFFFFF2  # TC_H_CLSACT, TC_H_MIN_INGRESS
+_number = Struct("=I")
+_PROGRAM_ID = 11  # TCA_BPF_ID, which pyroute2 does not know
 _ALL = 0x0003  # ETH_P_ALL; pyroute2 turns it into network order
 
 
@@ -59,3 +64,19 @@ def detach(interfaces: Iterable[str]) -> None:
                     handle=HANDLE,
                     protocol=_ALL,
                 )
+
+
+def attached(interface: str) -> int | None:
+    """The id of the program that an earlier daemon left on an interface, if its maps have our
+    layout. Raises OSError or NetlinkError."""
+    index = socket.if_nametoindex(interface)
+    with IPRoute() as route:
+        for message in route.get_filters(index=index, parent=_INGRESS):
+            options = message.get_attr("TCA_OPTIONS")
+            if options is None or options.get_attr("TCA_BPF_NAME") != FILTER:
+                continue
+            for _, value, *_ in options["attrs"]:
+                header = value.get("header", {}) if isinstance(value, dict) else {}
+                if header.get("type") == _PROGRAM_ID:
+                    return int(_number.unpack_from(value.data, value.offset + 4)[0])
+    return None

@@ -12,7 +12,7 @@ import errno
 import mmap
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -20,8 +20,17 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import attach, detach
+from gateway.datapath.fastpath.inheritance import Inheritance
 from gateway.datapath.fastpath.libbpf import BpfObject
-from gateway.datapath.fastpath.records import COUNTER, Direction, Report, Totals
+from gateway.datapath.fastpath.records import (
+    COUNTER,
+    ENTRY_SIZE,
+    KEY,
+    Direction,
+    Report,
+    Totals,
+)
+from gateway.datapath.fastpath.reports import SIZE as REPORTS_SIZE
 from gateway.datapath.fastpath.reports import ReportReader
 
 OBJECT = Path(__file__).parent / "fastpath.o"
@@ -44,11 +53,27 @@ class FastPath:
             raise DatapathError([f"{program.name} is not compiled (clang and libbpf-dev make it)"])
         try:
             index = socket.if_nametoindex(outside)
-            self._object = BpfObject(
-                str(program),
-                entries={"entries": 2 * capacity, "counters": 2 * capacity},
-                variables=_variables.pack(index),
+            left = Inheritance(
+                [name for name, _ in self._interfaces],
+                {
+                    "entries": (KEY.size, ENTRY_SIZE, 2 * capacity),
+                    "counters": (4, COUNTER.size, 2 * capacity),
+                    "reports": (0, 0, REPORTS_SIZE),
+                },
             )
+            self.inherits = bool(left.maps)
+            self.not_inherited = left.reason
+            try:
+                self._object = BpfObject(
+                    str(program),
+                    entries=(
+                        {} if left.maps else {"entries": 2 * capacity, "counters": 2 * capacity}
+                    ),
+                    variables=_variables.pack(index),
+                    reused=left.maps,
+                )
+            finally:
+                left.close()
         except OSError as error:
             raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
         self._entries = self._object.map("entries")
@@ -94,6 +119,21 @@ class FastPath:
             result = self._object.delete(self._entries, direction.key())
             if result not in (0, errno.ENOENT):
                 raise OSError(result, "fast path: an entry cannot be removed")
+
+    def carries(self, flow: int, slot: int, original: Direction, reply: Direction) -> bool:
+        """Whether the kernel has both directions of a flow as they would be installed now."""
+        library, entries = self._object, self._entries
+        for counter, direction in enumerate((original, reply), 2 * slot):
+            found = library.lookup(entries, direction.key(), ENTRY_SIZE)
+            if found is None or not direction.is_carried(found, flow, counter):
+                return False
+        return True
+
+    def keep_only(self, wanted: Container[bytes]) -> int:
+        """Remove every entry whose key is not wanted; how many. Raises OSError."""
+        library, entries = self._object, self._entries
+        found = list(library.keys(entries, KEY.size, ENTRY_SIZE))
+        return sum(key not in wanted and not library.delete(entries, key) for key in found)
 
     def totals(self, slot: int, *, reverse: bool) -> Totals:
         """The counters of a flow's direction."""

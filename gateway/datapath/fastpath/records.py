@@ -5,10 +5,13 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
+LAYOUT = 2
+"""Of what is in the maps, here and in ``fastpath.c``: another one, another number."""
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
 
-_key = Struct("=12sBB2x")
+KEY = Struct("=12sBB2x")
 _entry = Struct("=QI4s2sBB4xI4xQ")
+ENTRY_SIZE = _entry.size
 COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
 
@@ -32,7 +35,7 @@ class Direction(NamedTuple):
 
     def key(self) -> bytes:
         """The map's key."""
-        return _key.pack(self.tuple12, self.protocol, self.side)
+        return KEY.pack(self.tuple12, self.protocol, self.side)
 
     def entry(self, flow: int, counter: int, since: int, *, reverse: bool) -> bytes:
         """The map's value; ``since``: now, by CLOCK_MONOTONIC, in nanoseconds."""
@@ -40,6 +43,11 @@ class Direction(NamedTuple):
         return _entry.pack(
             flow, counter, self.address, self.port, reverse, outward, self.idle, since
         )
+
+    def is_carried(self, value: bytes, flow: int, counter: int) -> bool:
+        """Whether an entry is this direction of this flow."""
+        found = _entry.unpack(value)
+        return found[:6] == (flow, counter, self.address, self.port, found[4], self.to_outside)
 
 
 class Totals(NamedTuple):
