@@ -40,6 +40,8 @@ _NETWORK = (
 TYPES = {f"microsoft.network/{kind}".casefold(): kind for kind in _NETWORK} | {
     f"microsoft.compute/{MACHINES}".casefold(): MACHINES
 }
+ANY = "*"
+"""Stands for a parent that is not known; a resource's name never has it."""
 CHILD_TYPES = {
     f"microsoft.network/{kind}/{child}".casefold(): (kind, child)
     for kind, children in CHILDREN.items()
@@ -64,6 +66,7 @@ class Inventory:
         self._resources: dict[str, dict[str, Resource]] = {kind: {} for kind in TYPES.values()}
         self._identities: dict[tuple[str, str], str | None] = {}
         self._children: dict[tuple[str, str, str], dict[str, Node]] = {}
+        self._lost: dict[tuple[str, str], set[str]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._resources.values())) + sum(map(len, self._children.values()))
@@ -87,6 +90,18 @@ class Inventory:
             self._notes.add(place, "", f"{LEFT_OUT}: {type_} has a name of another length")
         else:
             self._notes.add(place, "", f"{LEFT_OUT}: resources of type {type_} are not read")
+
+    def lose(self, type_: str, parent: str | None) -> None:
+        """Take note that a child is not known as a whole; None: nor is whose child it is."""
+        kind_and_child = CHILD_TYPES.get(type_.casefold())
+        if kind_and_child is not None:
+            lost = self._lost.setdefault(kind_and_child, set())
+            lost.add(ANY if parent is None else parent.casefold())
+
+    def is_whole(self, parent: Resource, child: str) -> bool:
+        """Whether none of a parent's children was lost."""
+        lost = self._lost.get((parent.kind, child), set())
+        return not lost & {ANY, parent.name.casefold()}
 
     def of(self, kind: str) -> list[Resource]:
         """The resources of a kind, those included of which only children are there."""

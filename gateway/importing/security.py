@@ -38,8 +38,14 @@ class SecurityGroups:
         for resource in inventory.of(SECURITY_GROUPS):
             rules = [self._rule(node) for node in inventory.children(resource, "securityRules")]
             listed = len(resource.node.nodes("securityRules"))
-            known = resource.node.is_whole("securityRules", listed)
-            if not known or not resource.node.is_whole("copy", 0):
+            known = (
+                resource.node.is_whole("securityRules", listed)
+                and resource.node.is_whole("copy", 0)
+                and inventory.is_whole(resource, "securityRules")
+                and not _has_unknown_properties(resource.node)
+            )
+            if not known or _unknown_rule() in rules:  # once: one line of check's is enough
+                rules = [rule for rule in rules if rule != _unknown_rule()]
                 rules.append(_unknown_rule())
             self.entries.append(
                 Entry(
@@ -93,6 +99,8 @@ class SecurityGroups:
         return [Entry(name=name) for name in self._applications]
 
     def _rule(self, node: Node) -> Entry | None:
+        if _has_unknown_properties(node):
+            return _unknown_rule()
         name = node.text("name")
         if name is None:
             node.note("name", "a rule without a name")
@@ -133,6 +141,14 @@ class SecurityGroups:
         if one is not None and ipv4 != [one]:  # said twice and differently: check refuses that
             rule[single] = one
         return True
+
+
+def _has_unknown_properties(node: Node) -> bool:
+    """Whether all of its properties are an expression that could not be resolved, or no mapping."""
+    if not node.has("properties"):
+        return False
+    node.node("properties")  # says why
+    return True
 
 
 def _unknown_rule() -> Entry:

@@ -128,22 +128,26 @@ class _Reader:
             return
         written = raw.get("type")
         name = self._scope.resolve(raw.get("name"))
-        if "copy" in raw:
-            what = written if isinstance(written, str) else "a resource"
-            self._note(f"{path}.copy", f"{LEFT_OUT}: {what} made by a copy loop")
-            return
-        if isinstance(name, Unresolved):
-            self._note(f"{path}.name", f"{LEFT_OUT}: {written}: {name.reason}")
-            return
-        if not isinstance(written, str) or not isinstance(name, str) or not name:
+        if not isinstance(written, str):
             self._note(path, f"{LEFT_OUT}: a resource has a type and a name, both text")
             return
         # Inside its parent, a child may have its full type and name, or only the last parts.
-        parts, own = tuple(written.split("/")), tuple(name.split("/"))
+        parts = tuple(written.split("/"))
         full = parts if not types or "." in parts[0] else (*types, *parts)
+        if not isinstance(name, str) or not name or "copy" in raw:
+            parent = names[0] if names else _parent_of(name)
+            self._inventory.lose("/".join(full), parent)
+            if "copy" in raw:
+                self._note(f"{path}.copy", f"{LEFT_OUT}: {written} made by a copy loop")
+            elif isinstance(name, Unresolved):
+                self._note(f"{path}.name", f"{LEFT_OUT}: {written}: {name.reason}")
+            else:
+                self._note(path, f"{LEFT_OUT}: a resource has a type and a name, both text")
+            return
+        own = tuple(name.split("/"))
         own = (*names, *own) if names and len(own) < len(full) - 1 else own
         label = "/".join(f"{kind}/{part}" for kind, part in zip(full[1:], own, strict=False))
-        if not self._is_deployed(raw, label):
+        if not self._is_deployed(raw, "/".join(full), own[0], label):
             return
         self._add(raw, "/".join(full), own, label)
         self.all_of(raw.get("resources"), f"{path}.resources", full, own)
@@ -167,13 +171,15 @@ class _Reader:
             data = {key: self._scope.resolve(value) for key, value in taken.items()}
         self._inventory.add(type_, list(names), data, self._file)
 
-    def _is_deployed(self, raw: dict[str, object], label: str) -> bool:
+    def _is_deployed(self, raw: dict[str, object], type_: str, first_name: str, label: str) -> bool:
         if raw.get("existing") is True:
+            self._inventory.lose(type_, first_name)
             message = f"{LEFT_OUT}: an existing resource; give the output of az … show for it"
             self._note("", message, label)
             return False
         condition = self._scope.resolve(raw.get("condition", True))
         if isinstance(condition, Unresolved):
+            self._inventory.lose(type_, first_name)
             self._note("condition", f"{LEFT_OUT}: {condition.reason}", label)
             return False
         if condition is not True:
@@ -183,6 +189,11 @@ class _Reader:
 
     def _note(self, property: str, message: str, resource: str = "") -> None:
         self._notes.add(Place(self._file, resource), property, message)
+
+
+def _parent_of(name: object) -> str | None:
+    """Whose child a resource is, by its full name; None if that is not known."""
+    return name.split("/")[0] if isinstance(name, str) and "/" in name else None
 
 
 def _mapping(document: dict[str, object], key: str, file: str) -> dict[str, object]:
