@@ -124,6 +124,16 @@ def test_a_rule_as_a_resource_of_its_own_that_is_lost_leaves_a_group_that_check_
     assert any("not carried over" in line for line in said)
 
 
+def test_an_address_space_of_which_a_prefix_is_not_known_is_refused_by_check(
+    tmp_path: Path,
+) -> None:
+    space = network() | {"id": None}
+    space["properties"]["addressSpace"]["addressPrefixes"].append("[utcNow()]")
+    said = run(tmp_path, template(space)).stderr.splitlines()
+    (line,) = (line for line in said if "check will say" in line and "warning" not in line)
+    assert "not-carried-over" in line
+
+
 def test_a_rule_that_is_not_deployed_is_left_out(tmp_path: Path) -> None:
     kind = "networkSecurityGroups"
     group = resource(kind, "n", securityRules=[rule()]) | {"id": None}
