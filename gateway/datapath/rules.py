@@ -268,6 +268,16 @@ class Netfilter:
         if text:
             self._run([f"{self.command}-restore", "--noflush"], "\n".join(text) + "\n")
 
+    def standing(self, instance: str) -> list[str]:
+        """An instance's rules as the kernel has them now, and the jumps to them."""
+        names = re.compile(rf".* {re.escape(PREFIX + instance)}-({_ENDS})( .*)?")
+        return [
+            f"{table} {rule}"
+            for table, rules in self._saved().items()
+            for rule in rules
+            if names.fullmatch(rule)
+        ]
+
     def instances(self) -> set[str]:
         """The instances that have chains here."""
         names = re.compile(rf"-N {PREFIX}(.+)-(?:{_ENDS})")
