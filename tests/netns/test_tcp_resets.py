@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 from tests.netns.current import LINK, attach, current
-from tests.netns.topology import ROUTER, SERVER, Topology, eventually
+from tests.netns.topology import OUTSIDE, SERVER, Topology, eventually
 
 PORT = 7777
 SCALE = 80  # 4 minutes of Azure's are 3 seconds
@@ -43,7 +43,7 @@ def test_the_remote_is_told_by_a_public_ip_that_is_a_private_address(fresh: Topo
     publics = {p["name"]: p for p in gateway.configuration["publicIPAddresses"]}
     publics["pip-rule"]["ipAddress"] = "192.168.77.10"
     subprocess.run(
-        fresh.command("internet", "ip", "route", "add", "192.168.77.0/24", "via", ROUTER),
+        fresh.command("internet", "ip", "route", "add", "192.168.77.0/24", "via", OUTSIDE),
         check=True,
     )
     gateway.start()
