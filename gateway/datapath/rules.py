@@ -154,6 +154,11 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "OUTPUT",
             f"{name}-out",
             (
+                # The gateway's own RSTs, where the "public" IPs of a lab are private ones.
+                *(
+                    f"-o {outside} -s {public} -p tcp -m tcp --tcp-flags RST RST -j RETURN"
+                    for public in publics
+                ),
                 # A VM that forges its source makes this host answer it from any of its addresses.
                 *(
                     f"-o {outside} -s {private} -m addrtype ! --src-type LOCAL --limit-iface-out"
