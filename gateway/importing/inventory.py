@@ -64,12 +64,24 @@ class Inventory:
         self._resources: dict[str, dict[str, Resource]] = {kind: {} for kind in TYPES.values()}
         self._identities: dict[tuple[str, str], str | None] = {}
         self._children: dict[tuple[str, str, str], dict[str, Node]] = {}
+        self._partial: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return sum(map(len, self._resources.values())) + sum(map(len, self._children.values()))
 
-    def add(self, type_: str, names: list[str], data: dict[str, object], file: str) -> None:
-        """Take a resource by its full type and names; what is of no known type is named."""
+    def add(
+        self,
+        type_: str,
+        names: list[str],
+        data: dict[str, object],
+        file: str,
+        *,
+        one_of_many: bool = False,
+    ) -> None:
+        """Take a resource by its full type and names; what is of no known type is named.
+
+        ``one_of_many``: a child whose parent may have others that are not in the files.
+        """
         folded = type_.casefold()
         provider, *types = type_.split("/")
         del provider
@@ -80,6 +92,8 @@ class Inventory:
         elif folded in CHILD_TYPES and len(names) == 2:
             kind, child = CHILD_TYPES[folded]
             self._parent(kind, names[0], place)
+            if one_of_many:
+                self._partial.add((kind, names[0].casefold()))
             children = self._children.setdefault((kind, names[0].casefold(), child), {})
             node = Node({**data, "name": names[1]}, place, "", self._notes)
             children.setdefault(names[1].casefold(), node)
@@ -87,6 +101,11 @@ class Inventory:
             self._notes.add(place, "", f"{LEFT_OUT}: {type_} has a name of another length")
         else:
             self._notes.add(place, "", f"{LEFT_OUT}: resources of type {type_} are not read")
+
+    def is_partial(self, resource: Resource) -> bool:
+        """Whether only some of its children are there, and not the resource itself."""
+        key = resource.kind, resource.name.casefold()
+        return key in self._partial and key not in self._identities
 
     def of(self, kind: str) -> list[Resource]:
         """The resources of a kind, those included of which only children are there."""

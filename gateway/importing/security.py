@@ -4,7 +4,7 @@ Default rules are every group's and not written down. A side that names IPv6 pre
 ones loses the former, by name; a rule of IPv6 alone is left out, by name. A rule that lacks what
 could not be resolved stays, so that ``snatgw check`` refuses it: it must not vanish unnoticed. A
 list of which one item is unknown counts as unknown, since a Deny that is narrower lets through what
-Azure stops; rules and groups that are unknown as a whole leave ``UNKNOWN`` behind, for ``check``.
+Azure stops; lists and groups that are unknown as a whole leave ``UNKNOWN`` behind, for ``check``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class SecurityGroups:
             rules = [self._rule(node) for node in inventory.children(resource, "securityRules")]
             listed = len(resource.node.nodes("securityRules"))
             known = resource.node.is_whole("securityRules", listed)
+            if inventory.is_partial(resource):
+                message = "only rules of it are in the files; give az network nsg show, too"
+                resource.node.note("", message, lost=True)
             if not known or not resource.node.is_whole("copy", 0):
                 rules.append(_unknown_rule())
             self.entries.append(
@@ -93,6 +96,8 @@ class SecurityGroups:
         return [Entry(name=name) for name in self._applications]
 
     def _rule(self, node: Node) -> Entry | None:
+        if node.is_unknown:
+            return None
         name = node.text("name")
         if name is None:
             node.note("name", "a rule without a name")
