@@ -42,9 +42,10 @@ COLUMNS = (
 def nsg(vm: str | None, expand: bool, as_json: bool, api: str) -> None:
     """Effective security rules, the default ones among them, with hit counts.
 
-    HITS counts the flows that a rule decided at its level since the daemon started; a reload keeps
-    the counts of rules that it does not change. A group's counts are of all VMs that it stands in
-    front of.
+    HITS counts the opening packets that a rule decided at its level since the daemon started: one
+    for a flow that it allows, one for each attempt (a repeated SYN is one) that it denies. A reload
+    keeps the counts of rules that it does not change. A group's counts are of all VMs that it
+    stands in front of.
     """
     query = {} if vm is None else {"vm": vm}
     if expand:

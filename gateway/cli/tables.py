@@ -97,7 +97,8 @@ def flows_sentence(refused: int, ended: int) -> str:
     going_on = refused - ended
     parts = []
     if ended:
-        parts.append(f"{_live_flows(ended)} ended: they would be refused if they opened now")
+        what = "it" if ended == 1 else "they"
+        parts.append(f"{_live_flows(ended)} ended: {what} would be refused if opened now")
     if going_on or not ended:
         hint = " (they go on; --enforce ends them)" if going_on else ""
         parts.append(f"{_live_flows(going_on)} would be refused if they opened now{hint}")

@@ -89,8 +89,9 @@ def explain_inbound(
     answer = _arriving(engine, view, None)
     if answer.listener is not None:
         return _document(answer, answer.listener.method, [], None)
-    admitted = isinstance(answer, Admitted)
-    return _document(answer, Method.INSTANCE_LEVEL_PUBLIC_IP if admitted else None, [], None)
+    address = engine.outbound.addresses.get(public.packed)
+    instance = address is not None and address.instance_of is not None
+    return _document(answer, Method.INSTANCE_LEVEL_PUBLIC_IP if instance else None, [], None)
 
 
 def _arriving(engine: Engine, view: PacketView, hairpin_of: bytes | None) -> Admitted | Refused:

@@ -119,12 +119,7 @@ class _Reader:
             entries = [(f"{path}[{number}]", value) for number, value in enumerate(resources)]
         else:
             if resources is not None:
-                found = self._scope.resolve(resources)
-                unknown = isinstance(found, Unresolved)
-                why = (
-                    found.reason if isinstance(found, Unresolved) else "must be a list of resources"
-                )
-                self._note(path, f"{LEFT_OUT}: {why}", lost=unknown)
+                self._note(path, f"{LEFT_OUT}: must be a list of resources", lost=True)
             return
         for where, value in entries:
             self._one(value, where, types, names)
@@ -145,7 +140,8 @@ class _Reader:
             self._note(f"{path}.name", message, lost=_matters(raw, types))
             return
         if not isinstance(written, str) or not isinstance(name, str) or not name:
-            self._note(path, f"{LEFT_OUT}: a resource has a type and a name, both text")
+            message = f"{LEFT_OUT}: a resource has a type and a name, both text"
+            self._note(path, message, lost=_matters(raw, types))
             return
         # Inside its parent, a child may have its full type and name, or only the last parts.
         own = tuple(name.split("/"))
@@ -181,7 +177,8 @@ class _Reader:
     def _is_deployed(self, raw: dict[str, object], label: str, *, lost: bool) -> bool:
         if raw.get("existing") is True:
             message = f"{LEFT_OUT}: an existing resource; give the output of az … show for it"
-            self._note("", message, label)
+            # A group that is not there is missed where it is named; a rule of it would not be.
+            self._note("", message, label, lost=lost and "/securityrules/" in label.casefold())
             return False
         condition = self._scope.resolve(raw.get("condition", True))
         if isinstance(condition, Unresolved):

@@ -187,7 +187,7 @@ def _security_groups(
         cuts.words.add("serviceTags")  # which tags there are is unknown
         mistakes = list(security_checks.check(draft, cuts, ()))
         return draft, [Mistake(("serviceTags",), str(error), file), *mistakes]
-    return whole, list(security_checks.check(draft, cuts, tags.names))
+    return whole, list(security_checks.check(draft, cuts, tags.names, whole.service_tags.values))
 
 
 def _refused(name: str, message: str, *, path: str = "", line: int | None = None) -> Loaded:

@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from gateway.model.configuration import Configuration, NetworkSecurityGroup, SecurityRule
+from gateway.model.configuration import (
+    Configuration,
+    NetworkSecurityGroup,
+    SecurityRule,
+    ServiceTag,
+)
 from gateway.model.intervals import EVERY_PORT, of_ports, union
 from gateway.model.problems import Location, did_you_mean
 from gateway.model.references import known, named, unique
@@ -37,13 +42,20 @@ class _Known:
     groups: Collection[str]
     members: Collection[str]
     tags: dict[str, str] | None
+    empty_tags: Collection[str]
     cuts: Cuts
     hints: dict[str, str] = field(default_factory=dict)
     """What unknown tags may have been meant for; among Azure's thousands it takes time to say."""
 
 
-def check(configuration: Configuration, cuts: Cuts, tags: Collection[str]) -> Iterator[Mistake]:
-    """Everything about security groups. ``tags``: those of the file that serviceTags names."""
+def check(
+    configuration: Configuration,
+    cuts: Cuts,
+    tags: Collection[str],
+    taken: Collection[ServiceTag] = (),
+) -> Iterator[Mistake]:
+    """Everything about security groups. ``tags``: those of the file that serviceTags names;
+    ``taken``: of these, what rules use."""
     yield from unique(configuration.network_security_groups, ("networkSecurityGroups",))
     yield from unique(configuration.application_security_groups, ("applicationSecurityGroups",))
     yield from unique(configuration.service_tags.values, ("serviceTags", "values"))
@@ -57,6 +69,11 @@ def check(configuration: Configuration, cuts: Cuts, tags: Collection[str]) -> It
         groups=named(configuration.application_security_groups),
         members=members,
         tags=by_folded([*BUILT_IN, *own, *tags]) if visible else None,
+        empty_tags={
+            tag.name.casefold()
+            for tag in (*configuration.service_tags.values, *taken)
+            if not tag.address_prefixes
+        },
         cuts=cuts,
     )
     for index, group in enumerate(configuration.network_security_groups):
@@ -203,6 +220,9 @@ def _alone(several: tuple[str, ...], place: Location) -> Iterator[Mistake]:
 
 
 def _tag(text: str, place: Location, collective: str, available: _Known) -> Iterator[Mistake]:
+    if text.casefold() in available.empty_tags:
+        message = "this service tag has no IPv4 prefixes: it matches nothing"
+        yield Mistake(place, message, text, warning=True)
     if available.tags is None or text.casefold() in available.tags:
         return
     if text in available.groups:

@@ -144,12 +144,12 @@ def test_nsg_expanded_is_bounded_for_people_and_whole_as_json(daemon: Served) ->
             0,
             "3 live flows would be refused if they opened now (they go on; --enforce ends them)",
         ),
-        (3, 3, "3 live flows ended: they would be refused if they opened now"),
+        (3, 3, "3 live flows ended: they would be refused if opened now"),
         (
             3,
             1,
             (
-                "1 live flow ended: they would be refused if they opened now; "
+                "1 live flow ended: it would be refused if opened now; "
                 "2 live flows would be refused if they opened now (they go on; --enforce ends them)"
             ),
         ),

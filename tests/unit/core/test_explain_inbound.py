@@ -8,6 +8,7 @@ from typing import Any
 from gateway.core.explain import explain_inbound, explain_outbound
 from tests.scenario import Scenario, build, describe
 from tests.unit.core.test_inbound import TWO
+from tests.unit.core.test_security_groups import WEB, network
 
 CLIENT, FRONTEND, OTHER = (IPv4Address(a) for a in ("198.51.100.1", "203.0.113.20", "203.0.113.21"))
 VM1 = IPv4Address("10.0.1.4")
@@ -97,3 +98,11 @@ def test_ports_show_what_rules_keep_out() -> None:
     assert record.reserved == ((1024, 1031), (50000, 50007), (51000, 51007))
     assert record.ranges == ((1032, 2055),)
     assert scenario.ports("vm4", "203.0.113.10", "Tcp").reserved == ()
+
+
+def test_a_denied_packet_for_an_instance_level_public_ip_names_the_method() -> None:
+    engine = Scenario(network(interface=WEB)).engine
+    document = explain_inbound(engine, CLIENT, 4000, "Tcp", IPv4Address("203.0.113.30"), 22)
+    assert (document["verdict"], document["method"]) == ("Deny", "InstanceLevelPublicIP")
+    nobody = explain_inbound(engine, CLIENT, 4000, "Tcp", IPv4Address("203.0.113.10"), 22)
+    assert nobody["method"] is None

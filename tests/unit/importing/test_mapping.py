@@ -96,6 +96,58 @@ def test_what_is_not_known_of_rules_makes_no_narrower_group_that_passes(
     assert refused in line
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"condition": "[equals(1, 1)]"},
+        {"copy": {"name": "c", "count": 3}},
+        {"copy": {"name": "c", "count": 3}, "name": "[concat('n/deny', copyIndex())]"},
+        {"name": "[utcNow()]"},
+        {"name": ""},
+        {"existing": True},
+        {"properties": "[variables('gone')]"},
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_rule_as_a_resource_of_its_own_that_is_lost_leaves_a_group_that_check_refuses(
+    tmp_path: Path, changes: dict[str, object], nested: bool
+) -> None:
+    kind = "networkSecurityGroups"
+    group = resource(kind, "n", securityRules=[rule()]) | {"id": None}
+    other = rule("deny", access="Deny", priority=101)
+    own = {**other, "type": f"Microsoft.Network/{kind}/securityRules", "name": "n/deny", **changes}
+    group["resources"] = [own] if nested else []
+    resources = [group] if nested else [own, group]
+    said = run(tmp_path, template(network(), *resources)).stderr.splitlines()
+    (line,) = (line for line in said if "check will say" in line and "warning" not in line)
+    assert "notCarriedOver[0]" in line
+    assert any("not carried over" in line for line in said)
+
+
+def test_an_address_space_of_which_a_prefix_is_not_known_is_refused_by_check(
+    tmp_path: Path,
+) -> None:
+    space = network() | {"id": None}
+    space["properties"]["addressSpace"]["addressPrefixes"].append("[utcNow()]")
+    said = run(tmp_path, template(space)).stderr.splitlines()
+    (line,) = (line for line in said if "check will say" in line and "warning" not in line)
+    assert "notCarriedOver[0]" in line
+
+
+def test_a_rule_that_is_not_deployed_is_left_out(tmp_path: Path) -> None:
+    kind = "networkSecurityGroups"
+    group = resource(kind, "n", securityRules=[rule()]) | {"id": None}
+    own = {**rule("deny"), "type": f"Microsoft.Network/{kind}/securityRules", "name": "n/deny"}
+    data, _ = imported(tmp_path, template(network(), group, own | {"condition": False}))
+    assert [r["name"] for r in data[kind][0]["securityRules"]] == ["r"]
+
+
+def test_a_group_whose_properties_are_not_known_is_refused_by_check(tmp_path: Path) -> None:
+    group = resource("networkSecurityGroups", "n") | {"id": None, "properties": "[utcNow()]"}
+    said = run(tmp_path, template(network(), group)).stderr
+    assert ": notCarriedOver[0]: " in said
+
+
 def test_a_membership_that_is_not_known_is_refused_by_check(tmp_path: Path) -> None:
     groups = [identity("applicationSecurityGroups/a"), {"id": "[utcNow()]"}]
     nic = interface("a", "10.0.1.4", applicationSecurityGroups=groups)

@@ -155,3 +155,12 @@ def test_a_path_with_nothing_in_it(tmp_path: Path) -> None:
     for path in ("", "\0"):
         (problem,) = loaded(tmp_path, "Storage", serviceTags={"file": path}).problems
         assert problem.path == "serviceTags"
+
+
+def test_a_tag_without_ipv4_prefixes_is_warned_of(tmp_path: Path) -> None:
+    tags = {"values": [{"name": "New", "properties": {"addressPrefixes": ["2001:db8::/48"]}}]}
+    found = loaded(tmp_path, "new", tags)
+    assert found.configuration is not None
+    (problem,) = found.problems
+    assert problem.severity == "warning"
+    assert problem.message == "this service tag has no IPv4 prefixes: it matches nothing"
