@@ -54,6 +54,7 @@ def assemble(inventory: Inventory, settings: Settings, notes: Notes) -> Entry:
         natGateways=gateways.entries,
         networkSecurityGroups=groups.entries,
         applicationSecurityGroups=groups.applications(),
+        notCarriedOver=notes.lost(),
     )
 
 

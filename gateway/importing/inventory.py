@@ -40,8 +40,6 @@ _NETWORK = (
 TYPES = {f"microsoft.network/{kind}".casefold(): kind for kind in _NETWORK} | {
     f"microsoft.compute/{MACHINES}".casefold(): MACHINES
 }
-ANY = "*"
-"""Stands for a parent that is not known; a resource's name never has it."""
 CHILD_TYPES = {
     f"microsoft.network/{kind}/{child}".casefold(): (kind, child)
     for kind, children in CHILDREN.items()
@@ -66,13 +64,24 @@ class Inventory:
         self._resources: dict[str, dict[str, Resource]] = {kind: {} for kind in TYPES.values()}
         self._identities: dict[tuple[str, str], str | None] = {}
         self._children: dict[tuple[str, str, str], dict[str, Node]] = {}
-        self._lost: dict[tuple[str, str], set[str]] = {}
+        self._partial: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return sum(map(len, self._resources.values())) + sum(map(len, self._children.values()))
 
-    def add(self, type_: str, names: list[str], data: dict[str, object], file: str) -> None:
-        """Take a resource by its full type and names; what is of no known type is named."""
+    def add(
+        self,
+        type_: str,
+        names: list[str],
+        data: dict[str, object],
+        file: str,
+        *,
+        one_of_many: bool = False,
+    ) -> None:
+        """Take a resource by its full type and names; what is of no known type is named.
+
+        ``one_of_many``: a child whose parent may have others that are not in the files.
+        """
         folded = type_.casefold()
         provider, *types = type_.split("/")
         del provider
@@ -83,6 +92,8 @@ class Inventory:
         elif folded in CHILD_TYPES and len(names) == 2:
             kind, child = CHILD_TYPES[folded]
             self._parent(kind, names[0], place)
+            if one_of_many:
+                self._partial.add((kind, names[0].casefold()))
             children = self._children.setdefault((kind, names[0].casefold(), child), {})
             node = Node({**data, "name": names[1]}, place, "", self._notes)
             children.setdefault(names[1].casefold(), node)
@@ -91,17 +102,10 @@ class Inventory:
         else:
             self._notes.add(place, "", f"{LEFT_OUT}: resources of type {type_} are not read")
 
-    def lose(self, type_: str, parent: str | None) -> None:
-        """Take note that a child is not known as a whole; None: nor is whose child it is."""
-        kind_and_child = CHILD_TYPES.get(type_.casefold())
-        if kind_and_child is not None:
-            lost = self._lost.setdefault(kind_and_child, set())
-            lost.add(ANY if parent is None else parent.casefold())
-
-    def is_whole(self, parent: Resource, child: str) -> bool:
-        """Whether none of a parent's children was lost."""
-        lost = self._lost.get((parent.kind, child), set())
-        return not lost & {ANY, parent.name.casefold()}
+    def is_partial(self, resource: Resource) -> bool:
+        """Whether only some of its children are there, and not the resource itself."""
+        key = resource.kind, resource.name.casefold()
+        return key in self._partial and key not in self._identities
 
     def of(self, kind: str) -> list[Resource]:
         """The resources of a kind, those included of which only children are there."""

@@ -19,7 +19,7 @@ from gateway.importing.inventory import (
 )
 from gateway.importing.nodes import Node
 from gateway.importing.notes import LEFT_OUT, Notes, Place
-from gateway.importing.security import UNKNOWN, SecurityGroups
+from gateway.importing.security import SecurityGroups
 
 STAND_IN = IPv4Network("10.0.0.0/16")
 STAND_IN_LENGTH = 24
@@ -77,8 +77,6 @@ class Network:
         space = node.node("addressSpace")
         if space is not None:
             self._prefixes = list(_ipv4(space, "addressPrefixes"))
-            if not space.is_whole("addressPrefixes", len(space.texts("addressPrefixes"))):
-                self._prefixes.append(UNKNOWN)  # check refuses it: VirtualNetwork would be narrower
         for subnet in inventory.children(resource, "subnets"):
             self._take_subnet(subnet)
         if not self._prefixes and self.subnets:

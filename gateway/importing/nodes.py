@@ -75,9 +75,14 @@ class Node:
         self._read: set[str] = set()
         self._children: dict[str, Node] = {}
         inside: list[dict[str, object]] = []
+        self.is_unknown = False
+        """Whether its properties as a whole could not be resolved: named already, and lost."""
         for key, value in data.items():
             if key.casefold() == "properties" and isinstance(value, dict):
                 inside.append(value)
+            elif key.casefold() == "properties" and isinstance(value, Unresolved):
+                self.is_unknown = True
+                self.note(key, f"{LEFT_OUT}: {value.reason}", lost=True)
             elif not _is_nothing(value):
                 self._fields.setdefault(key.casefold(), (key, value))
         for properties in inside:
@@ -89,9 +94,9 @@ class Node:
         """The path of a property."""
         return f"{self.path}.{key}" if self.path else key
 
-    def note(self, key: str, message: str) -> None:
+    def note(self, key: str, message: str, *, lost: bool = False) -> None:
         """Say something about a property, or about this mapping if ``key`` is empty."""
-        self._notes.add(self.place, self.at(key) if key else self.path, message)
+        self._notes.add(self.place, self.at(key) if key else self.path, message, lost=lost)
 
     def has(self, key: str) -> bool:
         """Whether the property is there and not empty; counts as asked for."""
@@ -205,7 +210,9 @@ class Node:
         if _is_nothing(value):
             return None
         if isinstance(value, Unresolved):
-            self.note(key, f"{LEFT_OUT}: {value.reason}")
+            # What is read matters; security groups leave something behind for check themselves.
+            lost = not self.place.resource.startswith("networkSecurityGroups")
+            self.note(key, f"{LEFT_OUT}: {value.reason}", lost=lost)
             return None
         converted = convert(value)
         if converted is None:

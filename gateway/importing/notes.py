@@ -1,7 +1,9 @@
 """What an import could not carry over, or had to choose: one line each, never the same one twice.
 
-A note names the file, the resource in it, the property, and what became of it. Knows nothing of
-where the lines are printed.
+A note names the file, the resource in it, the property, and what became of it. What is ``lost``
+would change what passes or how it is translated: the configuration lists it under
+``notCarriedOver``, and check refuses it until that is written in its place. Knows nothing of where
+the lines are printed.
 """
 
 from __future__ import annotations
@@ -42,17 +44,24 @@ class Notes:
 
     def __init__(self) -> None:
         self._notes: dict[Note, None] = {}
-        self._lost = 0
+        self._untold = 0
+        self._lost: dict[Note, None] = {}
 
-    def add(self, place: Place, property: str, message: str) -> None:
-        """Note something, once."""
+    def add(self, place: Place, property: str, message: str, *, lost: bool = False) -> None:
+        """Note something, once. ``lost``: a configuration without it must not be run."""
         note = Note(place, property, message)
         if len(self._notes) < MAX_NOTES:
             self._notes[note] = None
         elif note not in self._notes:
-            self._lost += 1
+            self._untold += 1
+        if lost and len(self._lost) < MAX_NOTES:
+            self._lost[note] = None
+
+    def lost(self) -> list[str]:
+        """What a configuration is not whole without."""
+        return [str(note).replace(f"{LEFT_OUT}: ", "", 1) for note in self._lost]
 
     def lines(self) -> list[str]:
         """What the user reads."""
         lines = [str(note) for note in self._notes]
-        return [*lines, f"and {self._lost} more"] if self._lost else lines
+        return [*lines, f"and {self._untold} more"] if self._untold else lines

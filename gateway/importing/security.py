@@ -4,7 +4,7 @@ Default rules are every group's and not written down. A side that names IPv6 pre
 ones loses the former, by name; a rule of IPv6 alone is left out, by name. A rule that lacks what
 could not be resolved stays, so that ``snatgw check`` refuses it: it must not vanish unnoticed. A
 list of which one item is unknown counts as unknown, since a Deny that is narrower lets through what
-Azure stops; rules and groups that are unknown as a whole leave ``UNKNOWN`` behind, for ``check``.
+Azure stops; lists and groups that are unknown as a whole leave ``UNKNOWN`` behind, for ``check``.
 """
 
 from __future__ import annotations
@@ -38,14 +38,11 @@ class SecurityGroups:
         for resource in inventory.of(SECURITY_GROUPS):
             rules = [self._rule(node) for node in inventory.children(resource, "securityRules")]
             listed = len(resource.node.nodes("securityRules"))
-            known = (
-                resource.node.is_whole("securityRules", listed)
-                and resource.node.is_whole("copy", 0)
-                and inventory.is_whole(resource, "securityRules")
-                and not _has_unknown_properties(resource.node)
-            )
-            if not known or _unknown_rule() in rules:  # once: one line of check's is enough
-                rules = [rule for rule in rules if rule != _unknown_rule()]
+            known = resource.node.is_whole("securityRules", listed)
+            if inventory.is_partial(resource):
+                message = "only rules of it are in the files; give az network nsg show, too"
+                resource.node.note("", message, lost=True)
+            if not known or not resource.node.is_whole("copy", 0):
                 rules.append(_unknown_rule())
             self.entries.append(
                 Entry(
@@ -99,8 +96,8 @@ class SecurityGroups:
         return [Entry(name=name) for name in self._applications]
 
     def _rule(self, node: Node) -> Entry | None:
-        if _has_unknown_properties(node):
-            return _unknown_rule()
+        if node.is_unknown:
+            return None
         name = node.text("name")
         if name is None:
             node.note("name", "a rule without a name")
@@ -141,14 +138,6 @@ class SecurityGroups:
         if one is not None and ipv4 != [one]:  # said twice and differently: check refuses that
             rule[single] = one
         return True
-
-
-def _has_unknown_properties(node: Node) -> bool:
-    """Whether all of its properties are an expression that could not be resolved, or no mapping."""
-    if not node.has("properties"):
-        return False
-    node.node("properties")  # says why
-    return True
 
 
 def _unknown_rule() -> Entry:

@@ -2,7 +2,8 @@
 
 Child resources may stand inside their parents or beside them, resources in a list or (as Bicep
 writes them) under symbolic names. What only a deployment knows is named: copy loops, conditions
-that depend on unknown values, nested deployments.
+that depend on unknown values, nested deployments. If that may be of a type that is carried over,
+``check`` refuses the result: without it more might pass, or otherwise, than in Azure.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gateway.importing.inventory import CHILD_TYPES, TYPES, Inventory
 from gateway.importing.notes import LEFT_OUT, Notes, Place
 from gateway.importing.reading import InputError, label, read, too_deep
 
+NESTED = "microsoft.resources/deployments"
 MACHINE_KEYS = ("networkprofile",)
 """What is read of a virtual machine: the rest is the business of whoever runs it."""
 
@@ -117,7 +119,7 @@ class _Reader:
             entries = [(f"{path}[{number}]", value) for number, value in enumerate(resources)]
         else:
             if resources is not None:
-                self._note(path, f"{LEFT_OUT}: must be a list of resources")
+                self._note(path, f"{LEFT_OUT}: must be a list of resources", lost=True)
             return
         for where, value in entries:
             self._one(value, where, types, names)
@@ -128,35 +130,34 @@ class _Reader:
             return
         written = raw.get("type")
         name = self._scope.resolve(raw.get("name"))
-        if not isinstance(written, str):
-            self._note(path, f"{LEFT_OUT}: a resource has a type and a name, both text")
+        if "copy" in raw:
+            what = written if isinstance(written, str) else "a resource"
+            message = f"{LEFT_OUT}: {what} made by a copy loop"
+            self._note(f"{path}.copy", message, lost=_matters(raw, types))
+            return
+        if isinstance(name, Unresolved):
+            message = f"{LEFT_OUT}: {written}: {name.reason}"
+            self._note(f"{path}.name", message, lost=_matters(raw, types))
+            return
+        if not isinstance(written, str) or not isinstance(name, str) or not name:
+            message = f"{LEFT_OUT}: a resource has a type and a name, both text"
+            self._note(path, message, lost=_matters(raw, types))
             return
         # Inside its parent, a child may have its full type and name, or only the last parts.
-        parts = tuple(written.split("/"))
-        full = parts if not types or "." in parts[0] else (*types, *parts)
-        if not isinstance(name, str) or not name or "copy" in raw:
-            parent = names[0] if names else _parent_of(name)
-            self._inventory.lose("/".join(full), parent)
-            if "copy" in raw:
-                self._note(f"{path}.copy", f"{LEFT_OUT}: {written} made by a copy loop")
-            elif isinstance(name, Unresolved):
-                self._note(f"{path}.name", f"{LEFT_OUT}: {written}: {name.reason}")
-            else:
-                self._note(path, f"{LEFT_OUT}: a resource has a type and a name, both text")
-            return
         own = tuple(name.split("/"))
+        full = _full(written, types)
         own = (*names, *own) if names and len(own) < len(full) - 1 else own
         label = "/".join(f"{kind}/{part}" for kind, part in zip(full[1:], own, strict=False))
-        if not self._is_deployed(raw, "/".join(full), own[0], label):
+        if not self._is_deployed(raw, label, lost=_matters(raw, types)):
             return
         self._add(raw, "/".join(full), own, label)
         self.all_of(raw.get("resources"), f"{path}.resources", full, own)
 
     def _add(self, raw: dict[str, object], type_: str, names: tuple[str, ...], label: str) -> None:
         folded = type_.casefold()
-        if folded == "microsoft.resources/deployments":
+        if folded == NESTED:
             message = f"{LEFT_OUT}: a nested deployment; give its template as a file of its own"
-            self._note("", message, label)
+            self._note("", message, label, lost=_matters(raw, ()))
             return
         known = folded in TYPES or folded in CHILD_TYPES
         data: dict[str, object] = {}
@@ -169,31 +170,58 @@ class _Reader:
         elif known:
             taken = {k: v for k, v in raw.items() if k not in ("resources", "name", "condition")}
             data = {key: self._scope.resolve(value) for key, value in taken.items()}
-        self._inventory.add(type_, list(names), data, self._file)
+            if _has_loop(data.get("properties")) and len(names) == 1 and "security" not in folded:
+                self._note("copy", LEFT_OUT, label, lost=True)
+        self._inventory.add(type_, list(names), data, self._file, one_of_many=True)
 
-    def _is_deployed(self, raw: dict[str, object], type_: str, first_name: str, label: str) -> bool:
+    def _is_deployed(self, raw: dict[str, object], label: str, *, lost: bool) -> bool:
         if raw.get("existing") is True:
-            self._inventory.lose(type_, first_name)
             message = f"{LEFT_OUT}: an existing resource; give the output of az … show for it"
-            self._note("", message, label)
+            # A group that is not there is missed where it is named; a rule of it would not be.
+            self._note("", message, label, lost=lost and "/securityrules/" in label.casefold())
             return False
         condition = self._scope.resolve(raw.get("condition", True))
         if isinstance(condition, Unresolved):
-            self._inventory.lose(type_, first_name)
-            self._note("condition", f"{LEFT_OUT}: {condition.reason}", label)
+            self._note("condition", f"{LEFT_OUT}: {condition.reason}", label, lost=lost)
             return False
         if condition is not True:
             self._note("condition", f"{LEFT_OUT}: not deployed with these parameters", label)
             return False
         return True
 
-    def _note(self, property: str, message: str, resource: str = "") -> None:
-        self._notes.add(Place(self._file, resource), property, message)
+    def _note(self, property: str, message: str, resource: str = "", *, lost: bool = False) -> None:
+        self._notes.add(Place(self._file, resource), property, message, lost=lost)
 
 
-def _parent_of(name: object) -> str | None:
-    """Whose child a resource is, by its full name; None if that is not known."""
-    return name.split("/")[0] if isinstance(name, str) and "/" in name else None
+def _full(written: str, types: tuple[str, ...]) -> tuple[str, ...]:
+    """A resource's type, of which a child inside its parent may have only the last part."""
+    parts = tuple(written.split("/"))
+    return parts if not types or "." in parts[0] else (*types, *parts)
+
+
+def _matters(raw: dict[str, object], types: tuple[str, ...]) -> bool:
+    """Whether a resource that cannot be known may be, or may have in it, what is carried over.
+
+    A virtual machine's own resource is not: it only names its interfaces.
+    """
+    written = raw.get("type")
+    if not isinstance(written, str):
+        return True
+    folded = "/".join(_full(written, types)).casefold()
+    if folded in TYPES or folded in CHILD_TYPES:
+        return not folded.startswith("microsoft.compute/")
+    properties = raw.get("properties")
+    if folded == NESTED and isinstance(properties, dict) and "template" in properties:
+        inner = json.dumps(properties["template"]).casefold()
+        return any(kind in inner for kind in ("microsoft.network/", NESTED))
+    return folded == NESTED
+
+
+def _has_loop(value: object) -> bool:
+    """Whether some of the lists in a property are made by copy loops."""
+    if isinstance(value, dict):
+        return isinstance(value.get("copy"), list) or any(map(_has_loop, value.values()))
+    return isinstance(value, list) and any(map(_has_loop, value))
 
 
 def _mapping(document: dict[str, object], key: str, file: str) -> dict[str, object]:

@@ -120,7 +120,7 @@ def test_a_rule_as_a_resource_of_its_own_that_is_lost_leaves_a_group_that_check_
     resources = [group] if nested else [own, group]
     said = run(tmp_path, template(network(), *resources)).stderr.splitlines()
     (line,) = (line for line in said if "check will say" in line and "warning" not in line)
-    assert "no such service tag" in line
+    assert "notCarriedOver[0]" in line
     assert any("not carried over" in line for line in said)
 
 
@@ -131,7 +131,7 @@ def test_an_address_space_of_which_a_prefix_is_not_known_is_refused_by_check(
     space["properties"]["addressSpace"]["addressPrefixes"].append("[utcNow()]")
     said = run(tmp_path, template(space)).stderr.splitlines()
     (line,) = (line for line in said if "check will say" in line and "warning" not in line)
-    assert "not-carried-over" in line
+    assert "notCarriedOver[0]" in line
 
 
 def test_a_rule_that_is_not_deployed_is_left_out(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_rule_that_is_not_deployed_is_left_out(tmp_path: Path) -> None:
 def test_a_group_whose_properties_are_not_known_is_refused_by_check(tmp_path: Path) -> None:
     group = resource("networkSecurityGroups", "n") | {"id": None, "properties": "[utcNow()]"}
     said = run(tmp_path, template(network(), group)).stderr
-    assert "no such service tag" in said
+    assert ": notCarriedOver[0]: " in said
 
 
 def test_a_membership_that_is_not_known_is_refused_by_check(tmp_path: Path) -> None:
