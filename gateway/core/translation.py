@@ -371,7 +371,8 @@ class Translation:
         """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
         flow = self.table.at(slot)
         if flow is not None and flow.id == flow_id and flow.offloaded:
-            self.fold(flow)
+            if self.log is not None:
+                self.fold(flow)  # what a flow had when it closed is written down
             self.advance(flow, side, flags, now)
 
     def reopens(self, flow: Flow, side: Side, flags: int) -> bool:

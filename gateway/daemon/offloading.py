@@ -42,10 +42,9 @@ class Offloading:
         if flow.slot >= self.path.capacity:
             self.path.refused += 1
             return False
-        out = self.path.totals(flow.slot, reverse=False)
-        back = self.path.totals(flow.slot, reverse=True)
+        packets_out, bytes_out, _, packets_in, bytes_in, _ = self.path.totals(flow.slot)
         _seen.pack_into(
-            self._seen, flow.slot * _seen.size, out.packets, out.bytes, back.packets, back.bytes
+            self._seen, flow.slot * _seen.size, packets_out, bytes_out, packets_in, bytes_in
         )
         if not self.path.install(flow.id, flow.slot, *self._directions(flow)):
             return False
@@ -94,21 +93,22 @@ class Offloading:
     def fold(self, flow: Flow) -> None:
         """Add what the kernel has counted since the last call."""
         at = flow.slot * _seen.size
-        packets_out, bytes_out, packets_in, bytes_in = _seen.unpack_from(self._seen, at)
-        out = self.path.totals(flow.slot, reverse=False)
-        back = self.path.totals(flow.slot, reverse=True)
-        if out.packets == packets_out and back.packets == packets_in:
+        seen_out, seen_bytes_out, seen_in, seen_bytes_in = _seen.unpack_from(self._seen, at)
+        packets_out, bytes_out, used_out, packets_in, bytes_in, used_in = self.path.totals(
+            flow.slot
+        )
+        if packets_out == seen_out and packets_in == seen_in:
             return
-        _seen.pack_into(self._seen, at, out.packets, out.bytes, back.packets, back.bytes)
-        flow.packets_out += out.packets - packets_out
-        flow.bytes_out += out.bytes - bytes_out
-        flow.packets_in += back.packets - packets_in
-        flow.bytes_in += back.bytes - bytes_in
-        answered = out.packets > packets_out if flow.inbound else back.packets > packets_in
+        _seen.pack_into(self._seen, at, packets_out, bytes_out, packets_in, bytes_in)
+        flow.packets_out += packets_out - seen_out
+        flow.bytes_out += bytes_out - seen_bytes_out
+        flow.packets_in += packets_in - seen_in
+        flow.bytes_in += bytes_in - seen_bytes_in
+        answered = packets_out > seen_out if flow.inbound else packets_in > seen_in
         if flow.protocol == UDP and answered:
             flow.state = State.ESTABLISHED
         if flow.state is not State.RESET:  # what follows an RST extends nothing
-            used = self._azure_time(max(out.used, back.used) * 1e-9)
+            used = self._azure_time(max(used_out, used_in) * 1e-9)
             flow.last_seen = max(flow.last_seen, used)
 
     def report(self, translation: Translation) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 SECTION_HEADER, INTERFACE, STATISTICS, PACKET = 0x0A0D0D0A, 1, 5, 6
-LINKTYPE_RAW = 101
+LINKTYPE_IPV4 = 228
 """The packet begins with its IP header."""
 NANOSECONDS = 9  # if_tsresol: 10 to the power of minus this
 MAXIMUM_COMMENT = 1024
@@ -46,7 +46,7 @@ def section_header(hardware: str, system: str, application: str, comment: str) -
 
 def interface(name: str, description: str, snap_length: int) -> bytes:
     """An interface; the first one described is 0, the next 1."""
-    body = _interface.pack(LINKTYPE_RAW, 0, snap_length)
+    body = _interface.pack(LINKTYPE_IPV4, 0, snap_length)
     options = [
         (_IF_NAME, name.encode()),
         (_IF_DESCRIPTION, description.encode()),

@@ -14,13 +14,18 @@ from __future__ import annotations
 
 import hmac
 import html
+import re
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_HOST = re.compile(
+    r"(?:(?P<plain>[A-Za-z0-9.-]+)|\[(?P<bracketed>[0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?"
+)
+"""A Host header, RFC 9110 section 7.2, of a name or an address that this host could have."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -69,7 +74,7 @@ class Guard:
                 421, f"Host {host!r}: not this host; use its loopback address, or localhost"
             )
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return _problem(403, f"Origin {origin!r}: another site's pages may not read this")
         # browsers say where a request comes from; following a link is no way to read the answer
         site, mode = (request.headers.get(f"sec-fetch-{name}") for name in ("site", "mode"))
@@ -98,9 +103,12 @@ class Guard:
 
 def _is_this_host(host: str) -> bool:
     """Whether a Host header names a loopback address; any port: a tunnel's is another."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found["plain"] or found["bracketed"]
     try:
-        name = urlsplit(f"//{host}").hostname
-        return name == "localhost" or (name is not None and ip_address(name).is_loopback)
+        return name.lower() == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
 

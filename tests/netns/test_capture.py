@@ -373,3 +373,18 @@ def test_a_reader_that_is_killed_and_an_api_process_that_is(fresh: Topology) -> 
     assert gateway.stop() == 0
     assert "has what came" in third.said(status=1)
     assert len(third.packets()) == 4
+
+
+def test_tcpdump_reads_what_was_written(guarded: Gateway) -> None:
+    """libpcap takes interfaces of one link type only, and not every type from a file."""
+    vm = guarded.net.client("vm1")
+    capture = Capturing(guarded)
+    vm.peer("Tcp", SERVER)
+    capture.end()
+    written = capture.packets()
+    command = ["tcpdump", "-n", "-q", "-r", str(capture.file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(written)
+    assert f" > {SERVER}.37: tcp" in lines[0]

@@ -4,6 +4,6 @@ It knows five-tuples and what replaces what; who decided that, and why, it never
 """
 
 from gateway.datapath.fastpath.offload import FastPath
-from gateway.datapath.fastpath.records import Direction, Report, Totals
+from gateway.datapath.fastpath.records import Direction, Report
 
-__all__ = ["Direction", "FastPath", "Report", "Totals"]
+__all__ = ["Direction", "FastPath", "Report"]

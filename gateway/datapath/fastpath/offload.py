@@ -24,11 +24,11 @@ from gateway.datapath.fastpath.inheritance import Inheritance
 from gateway.datapath.fastpath.libbpf import BpfObject
 from gateway.datapath.fastpath.records import (
     COUNTER,
+    COUNTERS,
     ENTRY_SIZE,
     KEY,
     Direction,
     Report,
-    Totals,
 )
 from gateway.datapath.fastpath.reports import SIZE as REPORTS_SIZE
 from gateway.datapath.fastpath.reports import ReportReader
@@ -135,11 +135,10 @@ class FastPath:
         found = list(library.keys(entries, KEY.size, ENTRY_SIZE))
         return sum(key not in wanted and not library.delete(entries, key) for key in found)
 
-    def totals(self, slot: int, *, reverse: bool) -> Totals:
-        """The counters of a flow's direction."""
-        return Totals._make(
-            COUNTER.unpack_from(self._counters, (2 * slot + reverse) * COUNTER.size)
-        )
+    def totals(self, slot: int) -> tuple[int, int, int, int, int, int]:
+        """Packets, bytes and last use (CLOCK_MONOTONIC, nanoseconds; 0: never) of a flow's
+        original direction, then of its reply's; all of it only ever grows."""
+        return COUNTERS.unpack_from(self._counters, slot * COUNTERS.size)
 
     def reports(self) -> list[Report]:
         """What passed of TCP's SYN-ACKs, FINs and RSTs since the last call."""

@@ -14,6 +14,8 @@ _entry = Struct("=QI4s2sBB4xI4xQ")
 ENTRY_SIZE = _entry.size
 COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
+COUNTERS = Struct("=QQQ8xQQQ8x")
+"""A flow's two: of its original direction, then of its reply's."""
 
 
 class Direction(NamedTuple):
@@ -48,14 +50,6 @@ class Direction(NamedTuple):
         """Whether an entry is this direction of this flow."""
         found = _entry.unpack(value)
         return found[:6] == (flow, counter, self.address, self.port, found[4], self.to_outside)
-
-
-class Totals(NamedTuple):
-    """What one direction's counter says; all of it only ever grows."""
-
-    packets: int
-    bytes: int
-    used: int  # CLOCK_MONOTONIC, nanoseconds; 0: never
 
 
 class Report(NamedTuple):

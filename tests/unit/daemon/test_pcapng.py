@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.utils import RawPcapNgReader
 
 from gateway.daemon.pcapng import (
-    LINKTYPE_RAW,
+    LINKTYPE_IPV4,
     Blocks,
     NotPcapngError,
     Statistics,
@@ -45,7 +45,7 @@ def test_scapy_reads_what_was_written() -> None:
     read = list(reader)
     assert [data for data, _ in read] == DATAGRAMS
     for number, (_, about) in enumerate(read):
-        assert about.linktype == LINKTYPE_RAW
+        assert about.linktype == LINKTYPE_IPV4
         assert (about.tshigh << 32 | about.tslow) == NOON + number
         assert about.wirelen == len(DATAGRAMS[number]) + number
         assert about.direction == number % 3

@@ -92,7 +92,9 @@ def test_this_hosts_names(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8480", "localhost.evil.example", "203.0.113.9:8480",
-             "127.0.0.1.evil.example", "", "user@evil.example", "[::1", "[::2]:8480"],
+             "127.0.0.1.evil.example", "", "user@evil.example", "[::1", "[::2]:8480",
+             "evil.example:8480@127.0.0.1", "127.0.0.1:8480, evil.example", "localhost:999999",
+             "l\xf8calhost", "127.0.0.1:"],
 )  # fmt: skip
 def test_a_rebound_name_is_refused(host: str) -> None:
     response = ask("/v1/status", host=host)
