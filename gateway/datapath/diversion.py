@@ -260,6 +260,10 @@ class Diversion:
         IPV4.load(ipv4_chains(self.plan, guard_outside=ours))
         if IPV6.available() or ipv6_is_forwarded():
             IPV6.load(ipv6_chains(self.plan))
+        # In this order: what others change from here on is noticed, what we just did is not.
+        if self._rules is not None:
+            self._rules.any()
+        self._suspect = False
         self._standing = self._rules_now()
 
     def _rules_now(self) -> list[str]:
