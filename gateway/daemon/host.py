@@ -51,7 +51,17 @@ class Diverted(Protocol):
         """Divert what another configuration says; the interfaces are the same."""
 
     def refresh(self) -> list[str]:
-        """Restore what an interface lost that was down; what could not be restored yet."""
+        """Restore what an interface lost that was down, and rules that somebody removed; what
+        could not be restored yet."""
+
+    def rules_restored(self) -> int:
+        """How often rules had to be restored."""
+
+    def fileno(self) -> int:
+        """Readable when rules on this host have changed."""
+
+    def look_at_rules(self) -> None:
+        """Read that: the next ``refresh`` looks at them."""
 
 
 class _LinuxDiverted:
@@ -66,6 +76,15 @@ class _LinuxDiverted:
 
     def refresh(self) -> list[str]:
         return self._diversion.refresh()
+
+    def rules_restored(self) -> int:
+        return self._diversion.rules_restored
+
+    def fileno(self) -> int:
+        return self._diversion.fileno()
+
+    def look_at_rules(self) -> None:
+        self._diversion.look_at_rules()
 
 
 class LinuxHost:

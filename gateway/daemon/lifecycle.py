@@ -29,7 +29,8 @@ from gateway.daemon.http_listener import (
     open_http_listener,
 )
 from gateway.daemon.notify import notify
-from gateway.daemon.running import Gateway, say
+from gateway.daemon.running import Gateway
+from gateway.daemon.saying import say
 from gateway.daemon.signals import STOP, Signals
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError

@@ -7,10 +7,8 @@ undoes all of this is ``lifecycle.py``.
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,15 +26,16 @@ from gateway.daemon.event_log import event_document, gateway_event
 from gateway.daemon.flow_log import message
 from gateway.daemon.health import HealthProbes
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
+from gateway.daemon.host_watch import HostWatch
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
 from gateway.daemon.metrics_answers import MetricsAnswers
 from gateway.daemon.offloading import Offloading
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.daemon.restarts import LIMIT, WINDOW, Restarts
+from gateway.daemon.saying import say
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
-from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
@@ -50,11 +49,6 @@ FLOW_LOG_MESSAGES_AT_STOP = 256
 RESETS_PER_TURN = 128
 """TCP resets that are sent between two chances to handle packets, so that none waits for them."""
 _SOCKET_BUFFER = 4 << 20
-
-
-def say(line: str) -> None:
-    """A line for the operator, on standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class Gateway:
@@ -89,7 +83,7 @@ class Gateway:
         self.engine = Engine(configuration, offload=self._offloading, probed=True)
         self._file = file
         self._diverted = diverted
-        self._unrestored: list[str] = []
+        self._host = HostWatch(diverted, fast_path, self._own_event)
         self._start_api = start_api
         self._started_at = time.time()
         self._queue: Queue | None = None
@@ -163,6 +157,7 @@ class Gateway:
         if self._offloading is not None:
             self._offloading.settle(self.engine.translation)
         self._own_event("Started", "Informational", {"version": __version__, "pid": os.getpid()})
+        self._host.watch(self.turns)
         self.turns.run(queue)
 
     def start_api(self) -> None:
@@ -348,7 +343,7 @@ class Gateway:
         self._reloader.look(real)
         assert self._queue is not None
         self._look_at_queue(self._queue, real)
-        self._look_at_host()
+        self._host.look()
         self.probes.look(real)
         lost = self.control.events_lost
         if lost > self._events_lost and self._api_running:
@@ -363,39 +358,6 @@ class Gateway:
             self._flow_log_lost = log.lost
         if self._api_wanted and not self._api_running:
             self._restart_api(real)
-
-    def _look_at_host(self) -> None:
-        """An interface that was down has lost its routes and addresses: put them back."""
-        # The collector is off for what lives; what netlink leaves behind is young and in cycles.
-        gc.freeze()
-        diverted = self._diverted()
-        problems = diverted.refresh()
-        gc.collect()
-        if problems != self._unrestored:
-            for problem in problems:
-                say(problem)
-            operation = "HostChanged" if problems else "HostRestored"
-            level = "Error" if problems else "Informational"
-            self._own_event(operation, level, {"problems": problems})
-            self._unrestored = problems
-        if diverted.renewed and not problems:
-            self._renew(sorted(diverted.renewed))
-            diverted.renewed.clear()
-
-    def _renew(self, interfaces: list[str]) -> None:
-        """Interfaces were removed and made again, and have their rules: now the rest."""
-        properties = {"problems": [], "interfaces": interfaces}
-        self._own_event("HostRestored", "Informational", properties)
-        say(f"{', '.join(interfaces)}: removed and made again, and programmed anew")
-        if isinstance(self._fast_path, str):
-            return
-        try:
-            self._fast_path.renew()
-        except DatapathError as error:
-            lines = [f"no fast path until a restart: {line}" for line in error.problems]
-            for line in lines:
-                say(line)
-            self._own_event("HostChanged", "Error", {"problems": lines})
 
     def _look_at_queue(self, queue: Queue, real: float) -> None:
         statistics = queue.statistics()

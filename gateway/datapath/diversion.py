@@ -22,7 +22,6 @@ from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.interfaces import (
-    LinkChanges,
     ProbeSource,
     PublicAddresses,
     find_link,
@@ -30,6 +29,7 @@ from gateway.datapath.interfaces import (
     wanted_sysctls,
     write_sysctl,
 )
+from gateway.datapath.notices import Notices, of_links, of_rules
 from gateway.datapath.rules import (
     DiversionPlan,
     Netfilter,
@@ -107,8 +107,12 @@ class Diversion:
         self.plan = plan
         self._renewed = renewed
         self._journal: Journal | None = None
-        self._links: LinkChanges | None = None
+        self.rules_restored = 0  # times that somebody else had removed or changed them
+        self._links: Notices | None = None
+        self._rules: Notices | None = None
+        self._standing: list[str] = []
         self._stale = False
+        self._suspect = False
         self._anew = False
 
     def install(self) -> None:
@@ -127,10 +131,11 @@ class Diversion:
             journal.public_ips = [str(address) for address in plan.public_ips]
             journal.probe_source = str(plan.probe_source or "")
             self._note_sysctls()
+            self._rules = of_rules()
             self._load_rules()
             for other in dead:  # now that our own rules stand where its did
                 _take_down(other)
-            self._links = LinkChanges()  # before what it is to watch over
+            self._links = of_links()  # before what it is to watch over
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
             self._add_probe_source()
             self._set_sysctls()
@@ -166,18 +171,21 @@ class Diversion:
 
     def refresh(self) -> list[str]:
         """Restore what the kernel forgets when an interface goes down, or is removed and made
-        again: to be called now and then.
+        again, and rules that somebody flushed: to be called now and then, and when ``fileno`` is
+        readable.
 
-        Costs a read from a socket while nothing has changed. Returns what could not be restored
+        Costs two reads from sockets while nothing has changed. Returns what could not be restored
         yet; the next call tries again.
         """
         assert self._links is not None
         assert self._journal is not None
         self._stale = self._links.any() or self._stale
-        if not self._stale:
-            return []
+        self.look_at_rules()
         plan = self.plan
         try:
+            self._restore_rules()
+            if not self._stale:
+                return []
             for name, identity in _identities([*plan.inside, plan.outside]).items():
                 if identity and identity != self._journal.links[name]:
                     self._journal.renew(name, identity)
@@ -199,11 +207,36 @@ class Diversion:
         self._stale = False
         return []
 
+    def fileno(self) -> int:
+        """Readable when rules of this network namespace were changed, by us or by others."""
+        assert self._rules is not None
+        return self._rules.fileno()
+
+    def look_at_rules(self) -> None:
+        """Take note that rules were changed: ``fileno`` is not readable any more."""
+        assert self._rules is not None
+        self._suspect = self._rules.any() or self._suspect
+
+    def _restore_rules(self) -> None:
+        """Somebody's ``nft flush ruleset`` takes ours along, and forwarding is still on."""
+        if not self._suspect:
+            return
+        if self._rules_now() != self._standing:
+            # Closed as long as they are missing.
+            for interface in (*self.plan.inside, self.plan.outside):
+                if find_link(interface) is not None:
+                    write_sysctl(interface, "forwarding", "0")
+            self._load_rules()
+            self.rules_restored += 1
+            self._set_sysctls()
+        self._suspect = False
+
     def remove(self) -> None:
         """Put the host back as it was. Raises DatapathError for what could not be undone."""
-        if self._links is not None:
-            self._links.close()
-            self._links = None
+        for notices in (self._links, self._rules):
+            if notices is not None:
+                notices.close()
+        self._links = self._rules = None
         journal, self._journal = self._journal, None
         if journal is not None:
             _take_down(journal)
@@ -227,6 +260,12 @@ class Diversion:
         IPV4.load(ipv4_chains(self.plan, guard_outside=ours))
         if IPV6.available() or ipv6_is_forwarded():
             IPV6.load(ipv6_chains(self.plan))
+        self._standing = self._rules_now()
+
+    def _rules_now(self) -> list[str]:
+        instance = self.plan.instance
+        ipv6 = IPV6.standing(instance) if IPV6.available() else []
+        return [*IPV4.standing(instance), *ipv6]
 
     def _add_probe_source(self) -> None:
         if self.plan.probe_source is not None:

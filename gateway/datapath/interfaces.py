@@ -21,7 +21,6 @@ from gateway.datapath.errors import DatapathError
 
 ROUTE_PROTOCOL = 217  # tags our routes; iproute2 names no other program for it
 _NTF_PROXY = 0x08
-_NETLINK_ROUTE, _RTMGRP_LINK = 0, 1  # linux/netlink.h, linux/rtnetlink.h
 _SCOPE_LINK, _SCOPE_HOST = 253, 254
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _EXISTS, _ABSENT = 17, (2, 3)  # EEXIST; ENOENT, ESRCH
@@ -191,30 +190,6 @@ def routed_by_itself(address: IPv4Address) -> bool:
             and route["proto"] != ROUTE_PROTOCOL
             for route in netlink.get_routes(family=socket.AF_INET)
         )
-
-
-class LinkChanges:
-    """Notices that interfaces of this network namespace went up, down, away or came back."""
-
-    def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE)
-        self._socket.bind((0, _RTMGRP_LINK))
-
-    def any(self) -> bool:
-        """Whether there were any since the last time. Waits for nothing."""
-        seen = False
-        while True:
-            try:
-                self._socket.recv(4096)
-            except BlockingIOError:
-                return seen
-            except OSError:  # ENOBUFS: more than fitted
-                pass
-            seen = True
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 OPTIONAL_SYSCTLS = frozenset({"proxy_delay"})  # better with them, and works without

@@ -154,6 +154,11 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "OUTPUT",
             f"{name}-out",
             (
+                # The gateway's own RSTs, where the "public" IPs of a lab are private ones.
+                *(
+                    f"-o {outside} -s {public} -p tcp -m tcp --tcp-flags RST RST -j RETURN"
+                    for public in publics
+                ),
                 # A VM that forges its source makes this host answer it from any of its addresses.
                 *(
                     f"-o {outside} -s {private} -m addrtype ! --src-type LOCAL --limit-iface-out"
@@ -267,6 +272,16 @@ class Netfilter:
             text += [*(f"-X {name}" for name in ours), "COMMIT"]
         if text:
             self._run([f"{self.command}-restore", "--noflush"], "\n".join(text) + "\n")
+
+    def standing(self, instance: str) -> list[str]:
+        """An instance's rules as the kernel has them now, and the jumps to them."""
+        names = re.compile(rf".* {re.escape(PREFIX + instance)}-({_ENDS})( .*)?")
+        return [
+            f"{table} {rule}"
+            for table, rules in self._saved().items()
+            for rule in rules
+            if names.fullmatch(rule)
+        ]
 
     def instances(self) -> set[str]:
         """The instances that have chains here."""

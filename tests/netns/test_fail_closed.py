@@ -171,3 +171,31 @@ def test_the_event_log_survives_a_crash(fresh: Topology) -> None:
         lambda: [e["operationName"] for e in gateway.events()],
         lambda names: names.count("Started") == 2,
     )
+
+
+def test_rules_that_somebody_flushes_are_set_again_and_traffic_goes_on(fresh: Topology) -> None:
+    gateway = Gateway(fresh)
+    gateway.start()
+    client = fresh.client("vm1")
+    assert client.udp_open(SERVER, 7) == "whole"
+    before = own_rules(fresh)
+    assert before
+    # As `nft flush ruleset` does, for the tables that iptables knows.
+    flush = "for t in mangle raw filter; do printf '*%s\\nCOMMIT\\n' $t; done | iptables-restore"
+    fresh.run("gw", "sh", "-c", flush)
+    assert gateway.event(operationName="RulesRestored")["properties"]["times"] >= 1
+    assert own_rules(fresh) == before
+    wire = fresh.capture("internet", "eth0", "ip and net 10.0.0.0/8")
+    assert client.udp_again() == "whole"
+    assert client.echo(SERVER) == "whole"
+    assert_no_private_address(wire)
+    for interface in ("lan0", "wan0"):
+        path = f"/proc/sys/net/ipv4/conf/{interface}/forwarding"
+        assert fresh.run("gw", "cat", path) == "1\n"
+    assert gateway.stop() == 0
+    assert own_rules(fresh) == []
+
+
+def own_rules(net: Topology) -> list[str]:
+    saved = net.run("gw", "iptables-save").splitlines()
+    return sorted(line for line in saved if "snatgw-" in line and line.startswith("-A"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 from tests.netns.current import LINK, attach, current
-from tests.netns.topology import SERVER, Topology, eventually
+from tests.netns.topology import OUTSIDE, SERVER, Topology, eventually
 
 PORT = 7777
 SCALE = 80  # 4 minutes of Azure's are 3 seconds
@@ -35,6 +36,21 @@ def test_a_rule_that_asks_has_both_ends_told_when_their_flow_idles_out(fresh: To
         "suppressed": 0,
     }
     assert gateway.losses() == {}
+
+
+def test_the_remote_is_told_by_a_public_ip_that_is_a_private_address(fresh: Topology) -> None:
+    gateway = current(fresh, timeScale=SCALE)
+    publics = {p["name"]: p for p in gateway.configuration["publicIPAddresses"]}
+    publics["pip-rule"]["ipAddress"] = "192.168.77.10"
+    subprocess.run(
+        fresh.command("internet", "ip", "route", "add", "192.168.77.0/24", "via", OUTSIDE),
+        check=True,
+    )
+    gateway.start()
+    client, server = outbound(fresh, "vm1")
+    assert client.fate(20) == ENDED
+    assert server.fate(5) == ENDED
+    assert gateway.status()["tcpResets"]["failed"] == 0
 
 
 def test_a_rule_that_does_not_ask_ends_silently(fresh: Topology) -> None:

@@ -55,6 +55,7 @@ class PretendedDiverted:
     def __init__(self, configuration: Configuration, *, refuses: bool) -> None:
         self._configuration = configuration
         self._refuses = refuses
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     renewed: frozenset[str] = frozenset()
 
@@ -64,6 +65,15 @@ class PretendedDiverted:
 
     def refresh(self) -> list[str]:
         return []
+
+    def rules_restored(self) -> int:
+        return 0
+
+    def look_at_rules(self) -> None:
+        raise AssertionError("no rules change here")
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
 
 class PretendedHost:

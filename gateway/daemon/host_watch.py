@@ -1,0 +1,90 @@
+"""Keeps the host as the gateway needs it: what interfaces lose, and rules that others take away.
+
+Somebody's ``nft flush ruleset`` (a firewall that starts anew) takes the gateway's rules along while
+forwarding is on: that is noticed at once, interfaces are closed until the rules are back, and it is
+said. Interfaces are looked at about once a second.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.daemon.host import Diverted
+from gateway.daemon.loop import Turns
+from gateway.daemon.saying import say
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath import FastPath
+
+RULES_INTERVAL = 1.0
+"""Seconds (real) between looks at rules while somebody changes them again and again: each takes
+some milliseconds, in which no packet passes."""
+RULES_RESTORED = "somebody removed or changed this gateway's netfilter rules: they were set again"
+
+
+class HostWatch:
+    """Looks after one diverted host. ``fast_path``: it, or why there is none."""
+
+    def __init__(
+        self,
+        diverted: Callable[[], Diverted],
+        fast_path: FastPath | str,
+        own_event: Callable[[str, str, dict[str, Any]], None],
+    ) -> None:
+        self._diverted = diverted
+        self._fast_path = fast_path
+        self._own_event = own_event
+        self._unrestored: list[str] = []
+        self._rules_restored = 0
+        self._rules_due = 0.0
+
+    def watch(self, turns: Turns) -> None:
+        """Hear of changes to the host's rules from now on."""
+        turns.watch(self._diverted().fileno(), self._rules_changed)
+
+    def look(self) -> None:
+        """Put back what is missing: an interface that was down has lost routes and addresses."""
+        # The collector is off for what lives; what netlink leaves behind is young and in cycles.
+        gc.freeze()
+        diverted = self._diverted()
+        problems = diverted.refresh()
+        gc.collect()
+        if problems != self._unrestored:
+            for problem in problems:
+                say(problem)
+            operation = "HostChanged" if problems else "HostRestored"
+            level = "Error" if problems else "Informational"
+            self._own_event(operation, level, {"problems": problems})
+            self._unrestored = problems
+        if diverted.rules_restored() != self._rules_restored:
+            self._rules_restored = diverted.rules_restored()
+            say(RULES_RESTORED)
+            self._own_event("RulesRestored", "Warning", {"times": self._rules_restored})
+        if diverted.renewed and not problems:
+            self._renew(sorted(diverted.renewed))
+            diverted.renewed.clear()
+
+    def _rules_changed(self) -> None:
+        """Look at ours at once, but not again and again."""
+        self._diverted().look_at_rules()
+        real = time.monotonic()
+        if real >= self._rules_due:
+            self._rules_due = real + RULES_INTERVAL
+            self.look()
+
+    def _renew(self, interfaces: list[str]) -> None:
+        """Interfaces were removed and made again, and have their rules: now the rest."""
+        properties = {"problems": [], "interfaces": interfaces}
+        self._own_event("HostRestored", "Informational", properties)
+        say(f"{', '.join(interfaces)}: removed and made again, and programmed anew")
+        if isinstance(self._fast_path, str):
+            return
+        try:
+            self._fast_path.renew()
+        except DatapathError as error:
+            lines = [f"no fast path until a restart: {line}" for line in error.problems]
+            for line in lines:
+                say(line)
+            self._own_event("HostChanged", "Error", {"problems": lines})
