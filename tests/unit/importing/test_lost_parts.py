@@ -163,6 +163,28 @@ def test_nested_deployments_with_network_resources(tmp_path: Path) -> None:
     assert refusals(tmp_path, network(), nested(template=template())) == []
 
 
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        ("[variables('rule')]", "resources[2]: must be a mapping"),
+        (
+            alone(name="n/deny/more"),
+            f"networkSecurityGroups/n/securityRules/deny: {NSG}/securityRules has a name of another length",
+        ),
+        (
+            alone(condition="yes"),
+            "networkSecurityGroups/n/securityRules/deny: condition: must be true or false",
+        ),
+        (
+            resource("networkSecurityGroups", "m", flushConnection="[equals(1, 1)]"),
+            "networkSecurityGroups/m: flushConnection: [equals(1, 1)]: function equals is not carried over",
+        ),
+    ],
+)
+def test_what_is_written_wrongly(tmp_path: Path, lost: Any, says: str) -> None:
+    assert refusals(tmp_path, network(), group(rule()), lost) == [f"in.json: {says}"]
+
+
 def test_an_unknown_part_of_the_address_space(tmp_path: Path) -> None:
     vnet = network()
     vnet["properties"]["addressSpace"]["addressPrefixes"].append("[parameters('more')]")
