@@ -129,6 +129,12 @@ class Machines:
             message = f"{LEFT_OUT}: {subnet} is in another virtual network"
             configuration.note("subnet", message)
             return None
+        name = subnet.name("subnets") if subnet is not None else None
+        if name is not None and name.casefold() not in self._network.subnets:
+            message = (
+                f"{LEFT_OUT}: {subnet} is not in the files, nor what its security group denies"
+            )
+            configuration.note("subnet", message, lost=True)
         text = configuration.text("privateIPAddress")
         address = address_of(text)
         if text is not None and address is None:
@@ -141,7 +147,7 @@ class Machines:
             configuration,
             machine or (owner[0] if owner is not None else None),
             node.boolean("primary") is True or (owner is not None and owner[1]),
-            subnet.name("subnets") if subnet is not None else None,
+            name,
             address,
         )
 
