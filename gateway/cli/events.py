@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.client import Daemon
 from gateway.cli.options import api_option, examples, json_option
-from gateway.cli.tables import endpoint, flows_sentence
+from gateway.cli.tables import counted, endpoint, flows_sentence
 from gateway.daemon.queries import QueryError, parse_limit, parse_since
 
 
@@ -88,11 +88,12 @@ def in_words(event: dict[str, Any]) -> str:
         )
     if operation == "AllotmentReclaimed":
         return (
-            f"{properties['ports']} SNAT ports of {properties['vm']} on {properties['publicIp']} "
-            f"were taken back; {properties['flowsBroken']} flows broken"
+            f"{counted(properties['ports'], 'SNAT port')} of {properties['vm']} on "
+            f"{properties['publicIp']} taken back; "
+            f"{counted(properties['flowsBroken'], 'flow')} broken"
         )
     if operation == "FlowsEnded":
-        return f"{properties['flows']} flows ended: {properties['reason']}"
+        return f"{counted(properties['flows'], 'flow')} ended: {properties['reason']}"
     lines = properties.get("changes", properties.get("problems"))
     if lines is not None:
         refused = properties.get("refusedFlows", 0)

@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.client import Daemon
 from gateway.cli.options import Failure, api_option, examples, json_option
-from gateway.cli.tables import Column, endpoint, plain_lines, print_table, seconds, size
+from gateway.cli.tables import Column, counted, endpoint, plain_lines, print_table, seconds, size
 from gateway.daemon.queries import SORT_FIELDS, STATES, FlowQuery, QueryError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _screen(daemon: Daemon, query: dict[str, str], console: Console) -> Renderab
     except Failure as error:  # a restart is worth waiting for
         return Text("\n".join(error.problems))
     room = max(console.height - 3, 1)
-    title = f"{len(listed)} flows, {time.strftime('%H:%M:%S')}; Ctrl-C ends"
+    title = f"{counted(len(listed), 'flow')}, {time.strftime('%H:%M:%S')}; Ctrl-C ends"
     if len(listed) > room:
         title += f"; the first {room} are shown"
     return Group(Text(title), Text(), rich_table(COLUMNS, map(_row, listed[:room])))

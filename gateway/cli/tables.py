@@ -100,10 +100,16 @@ def flows_sentence(refused: int, ended: int) -> str:
         what = "it" if ended == 1 else "they"
         parts.append(f"{_live_flows(ended)} ended: {what} would be refused if opened now")
     if going_on or not ended:
-        hint = " (they go on; --enforce ends them)" if going_on else ""
-        parts.append(f"{_live_flows(going_on)} would be refused if they opened now{hint}")
+        goes, them = ("it goes", "it") if going_on == 1 else ("they go", "them")
+        hint = f" ({goes} on; --enforce ends {them})" if going_on else ""
+        parts.append(f"{_live_flows(going_on)} would be refused if opened now{hint}")
     return "; ".join(parts)
 
 
 def _live_flows(count: int) -> str:
-    return f"{count} live flow{'' if count == 1 else 's'}"
+    return counted(count, "live flow")
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 flow``, ``2 flows``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -241,7 +241,7 @@ def allotment_changes(
             of = "each protocol" if both else PROTOCOL_NAMES[allotment.protocol]
             sentence = (
                 f"{allotment.machine.name} on {address}: {before} -> {after} SNAT ports for {of}, "
-                f"{lost} flows broken"
+                f"{lost} flow{'' if lost == 1 else 's'} broken"
             )
             yield sentence, allotment.machine, address, max(before - after, 0), lost
 

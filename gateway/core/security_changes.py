@@ -18,8 +18,8 @@ def security_changes(before: Configuration, after: Configuration) -> Iterator[st
         if name not in new:
             yield f"network security group {name} removed"
         elif name not in old:
-            rules = len(new[name].security_rules)
-            yield f"network security group {name} added: {rules} rules besides the default ones"
+            rules = _counted(len(new[name].security_rules), "rule")
+            yield f"network security group {name} added: {rules} besides the default ones"
         elif old[name] != new[name]:
             yield from _group(old[name], new[name])
     places = _places(before), _places(after)
@@ -30,7 +30,7 @@ def security_changes(before: Configuration, after: Configuration) -> Iterator[st
     tags = {tag.name: tag for tag in before.service_tags.values}
     for tag in after.service_tags.values:
         if tags.get(tag.name, tag) != tag:
-            yield f"service tag {tag.name}: {len(tag.address_prefixes)} prefixes, not the same ones"
+            yield f"service tag {tag.name}: other prefixes, now {len(tag.address_prefixes)}"
 
 
 def _group(old: NetworkSecurityGroup, new: NetworkSecurityGroup) -> Iterator[str]:
@@ -60,3 +60,7 @@ def _places(configuration: Configuration) -> dict[str, str]:
         members = ", ".join(sorted(machine.application_security_groups)) or "none"
         places[f"application security groups of {machine.name}"] = members
     return places
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -322,7 +322,7 @@ class Gateway:
             return
         refused, ended = outcome.refused_flows, outcome.ended_flows
         flows = f"; of the live flows, rules now refuse {refused}, {ended} ended" if refused else ""
-        say(f"reloaded: {len(changes)} changes{flows}")
+        say(f"reloaded: {len(changes)} change{'' if len(changes) == 1 else 's'}{flows}")
         properties = {
             "changes": changes[:CHANGES_IN_EVENT],
             "count": len(changes),

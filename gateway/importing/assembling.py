@@ -36,7 +36,7 @@ def assemble(inventory: Inventory, settings: Settings, notes: Notes) -> Entry:
     machines = Machines(inventory, notes, network, public_ips, groups)
     balancers = LoadBalancers(inventory, machines, public_ips)
     gateways = NatGateways(inventory, network, public_ips)
-    reason = _needs_current(network, balancers, gateways)
+    reason = _needs_current(network, machines, balancers, gateways)
     outbound = Entry("" if public_ips.default_outbound else "VMs with no other way out have none")
     outbound["publicIPAddresses"] = public_ips.default_outbound
     return Entry(
@@ -58,7 +58,9 @@ def assemble(inventory: Inventory, settings: Settings, notes: Notes) -> Entry:
     )
 
 
-def _needs_current(network: Network, balancers: LoadBalancers, gateways: NatGateways) -> str:
+def _needs_current(
+    network: Network, machines: Machines, balancers: LoadBalancers, gateways: NatGateways
+) -> str:
     """The first thing that 2017 did not have, or nothing."""
     if gateways.entries:
         return "NAT gateways need it"
@@ -68,4 +70,6 @@ def _needs_current(network: Network, balancers: LoadBalancers, gateways: NatGate
         return "outbound rules need it"
     if any("defaultOutboundAccess" in entry for entry in network.subnets.values()):
         return "subnets with defaultOutboundAccess need it"
+    if machines.closed:
+        return "Standard public IPs without a security group need it"
     return ""

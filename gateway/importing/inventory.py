@@ -98,7 +98,8 @@ class Inventory:
             node = Node({**data, "name": names[1]}, place, "", self._notes)
             children.setdefault(names[1].casefold(), node)
         elif folded in TYPES or folded in CHILD_TYPES:
-            self._notes.add(place, "", f"{LEFT_OUT}: {type_} has a name of another length")
+            message = f"{LEFT_OUT}: {type_} has a name of another length"
+            self._notes.add(place, "", message, lost=True)
         else:
             self._notes.add(place, "", f"{LEFT_OUT}: resources of type {type_} are not read")
 

@@ -58,6 +58,8 @@ class Machines:
         self._network = network
         self._public_ips = public_ips
         self._groups = groups
+        self.closed = False
+        """Whether a public IP lets nothing in because no security group stands there."""
         self._by_configuration: dict[tuple[str, str], str] = {}
         self._by_address: dict[IPv4Address, str] = {}
         self.pool_members: dict[tuple[str, str], list[str]] = {}
@@ -127,6 +129,12 @@ class Machines:
             message = f"{LEFT_OUT}: {subnet} is in another virtual network"
             configuration.note("subnet", message)
             return None
+        name = subnet.name("subnets") if subnet is not None else None
+        if name is not None and name.casefold() not in self._network.subnets:
+            message = (
+                f"{LEFT_OUT}: {subnet} is not in the files, nor what its security group denies"
+            )
+            configuration.note("subnet", message, lost=True)
         text = configuration.text("privateIPAddress")
         address = address_of(text)
         if text is not None and address is None:
@@ -139,7 +147,7 @@ class Machines:
             configuration,
             machine or (owner[0] if owner is not None else None),
             node.boolean("primary") is True or (owner is not None and owner[1]),
-            subnet.name("subnets") if subnet is not None else None,
+            name,
             address,
         )
 
@@ -197,8 +205,9 @@ class Machines:
         subnet = self._network.subnets.get((interface.subnet or "").casefold(), Entry())
         unguarded = group is None and "networkSecurityGroup" not in subnet
         if unguarded and public_ip in self._public_ips.standard:
-            message = f"{public_ip} is Standard: without a security group Azure lets nothing in"
-            configuration.note("publicIPAddress", f"{message}; here everything passes")
+            message = f"{public_ip} is Standard: without a security group nothing comes in"
+            configuration.note("publicIPAddress", message)
+            self.closed = True
         label = configuration.text("name") or ""
         self._by_configuration[interface.resource.name.casefold(), label.casefold()] = name
         if interface.address is not None:

@@ -210,8 +210,9 @@ class Node:
         if _is_nothing(value):
             return None
         if isinstance(value, Unresolved):
-            # What is read matters; security groups leave something behind for check themselves.
-            lost = not self.place.resource.startswith("networkSecurityGroups")
+            # What is read matters. Security groups leave something behind for check themselves.
+            refused = self.place.resource.startswith("networkSecurityGroups")
+            lost = not refused or key.casefold() == "flushconnection"
             self.note(key, f"{LEFT_OUT}: {value.reason}", lost=lost)
             return None
         converted = convert(value)

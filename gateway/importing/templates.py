@@ -126,7 +126,7 @@ class _Reader:
 
     def _one(self, raw: object, path: str, types: tuple[str, ...], names: tuple[str, ...]) -> None:
         if not isinstance(raw, dict):
-            self._note(path, f"{LEFT_OUT}: must be a mapping")
+            self._note(path, f"{LEFT_OUT}: must be a mapping", lost=True)
             return
         written = raw.get("type")
         name = self._scope.resolve(raw.get("name"))
@@ -181,8 +181,9 @@ class _Reader:
             self._note("", message, label, lost=lost and "/securityrules/" in label.casefold())
             return False
         condition = self._scope.resolve(raw.get("condition", True))
-        if isinstance(condition, Unresolved):
-            self._note("condition", f"{LEFT_OUT}: {condition.reason}", label, lost=lost)
+        if not isinstance(condition, bool):
+            why = condition.reason if isinstance(condition, Unresolved) else "must be true or false"
+            self._note("condition", f"{LEFT_OUT}: {why}", label, lost=lost)
             return False
         if condition is not True:
             self._note("condition", f"{LEFT_OUT}: not deployed with these parameters", label)

@@ -162,7 +162,9 @@ def _unfinished(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Mistake]]:
 
     Refused, whatever else is right: without a security rule, say, more would pass than in Azure.
     """
-    listed = data.get(UNFINISHED)
+    listed = data.get(UNFINISHED, [])
+    if listed is None:  # every line under it was taken away
+        listed = []
     if not isinstance(listed, list):  # an unknown key like any other
         return data, []
     rest = {key: value for key, value in data.items() if key != UNFINISHED}

@@ -184,7 +184,7 @@ def _addresses(
     given = [key for key, value in ((one, single), (more, several), (collective, groups)) if value]
     if len(given) > 1:
         yield Mistake(place, f"{' and '.join(given)} together; allowed: one of them")
-    if not given and not available.cuts.words & {one, more, collective}:
+    if not given and not available.cuts.within(place, (one, more, collective)):
         yield Mistake(place, f"says no {side}: needs {one}, {more} or {collective}")
     if len(several) > MOST_ADDRESSES:
         message = f"{len(several)} addresses; allowed: at most {MOST_ADDRESSES}"
@@ -252,7 +252,7 @@ def _ports(
         yield Mistake(place, f"{one} and {more} together; allowed: one of them")
     ranges = either(single, several)
     if not ranges:
-        if not cuts.words & {one, more}:
+        if not cuts.within(place, (one, more)):
             yield Mistake(place, f"says no {side} ports: needs {one} or {more}")
         return
     yield from _alone(several, (*place, more))

@@ -11,6 +11,7 @@ mending made.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -68,6 +69,11 @@ class Cuts:
                 part = self.origins[result][part]
             result = (*result, part)
         return result
+
+    def within(self, location: Location, keys: Iterable[str]) -> bool:
+        """Whether one of these keys, or an item of its list, was cut from what is at a location."""
+        place = self.original(location)
+        return any((*place, key) in self.mended or (*place, key) in self.origins for key in keys)
 
     def key(self, around: Any, key: str, location: Location) -> None:
         """Remove a key from the mapping around it, which is at ``location``."""

@@ -20,7 +20,7 @@ def figures(sample: Mapping[str, Any]) -> Text:
     gateway = sample["gateway"]
     flows, most = gateway.get("flows") or 0, gateway.get("maximumFlows")
     text = Text()
-    text.append(f"{flows:,} flows", "bold")
+    text.append(f"{flows:,} flow{'' if flows == 1 else 's'}", "bold")
     if most and flows >= 0.9 * most:
         text.append(f" of {most:,}", "bold red")
     text.append(f"  +{_rate(gateway.get('newFlowsPerSecond'))}/s")

@@ -22,8 +22,11 @@ SMTP = 25
 
 
 def imported(gateway: Gateway, *arguments: str, **addresses: str) -> None:
-    """Import, put the wire's addresses in the place of those in the files, check, start."""
-    text = snatgw("import", *arguments)
+    """Import, put the wire's addresses in the place of those in the files, check, start.
+
+    What could not be carried over (interfaces of a copy loop) is not on this wire: no longer listed.
+    """
+    text = snatgw("import", *arguments).partition("notCarriedOver:\n")[0]
     for name, address in addresses.items():
         text, count = re.subn(rf"({{name: {name}, ipAddress:) [\d.]+", rf"\1 {address}", text)
         assert count == 1, name

@@ -1,6 +1,13 @@
 """Network security groups in the engine (docs/fidelity.md N1 to N8)."""
 
+from ipaddress import IPv4Address
+
+import pytest
+
+from gateway.core.admission import Admitted
 from gateway.core.arrival import Arrival
+from gateway.core.explain import opening_packet
+from gateway.core.flow import TCP
 from tests.scenario import Scenario, build
 
 HEAD = """
@@ -61,6 +68,29 @@ def test_the_default_rules_let_out_and_nothing_in() -> None:
         dropped        DeniedBySecurityRule
         event          PacketsDropped vm=vm2 rule=subnet-nsg/DenyAllInBound count=1
     """)
+
+
+@pytest.mark.parametrize(
+    ("rules", "decisive"),
+    [
+        ("", "AllowVnetInBound"),
+        (rule("no-lan", 4096, "Inbound", "Deny", source="VirtualNetwork"), "no-lan"),
+        (rule("nobody", 4096, "Inbound", "Deny"), "nobody"),
+        (rule("no-clients", 100, "Inbound", "Deny", source="Internet"), "AllowVnetInBound"),
+        (
+            rule("probes", 4000, "Inbound", "Allow", source="AzureLoadBalancer")
+            + rule("no-lan", 4096, "Inbound", "Deny", source="VirtualNetwork"),
+            "probes",
+        ),
+    ],
+)
+def test_probes_are_of_both_platform_tags(rules: str, decisive: str) -> None:
+    """168.63.129.16 is in VirtualNetwork, too, whose rule 65000 comes first."""
+    engine = Scenario(network(rules)).engine
+    source, vm = IPv4Address("168.63.129.16"), IPv4Address("10.0.1.4")
+    answer = engine.admission.probe(opening_packet(TCP, source, 50000, vm, 80))
+    assert answer.judgements[-1].rule.name == decisive
+    assert isinstance(answer, Admitted) is (answer.judgements[-1].rule.access == "Allow")
 
 
 def test_a_private_address_that_is_not_in_the_network_is_in_no_tag() -> None:

@@ -163,6 +163,46 @@ def test_nested_deployments_with_network_resources(tmp_path: Path) -> None:
     assert refusals(tmp_path, network(), nested(template=template())) == []
 
 
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        ("[variables('rule')]", "resources[2]: must be a mapping"),
+        (
+            alone(name="n/deny/more"),
+            f"networkSecurityGroups/n/securityRules/deny: {NSG}/securityRules has a name of another length",
+        ),
+        (
+            alone(condition="yes"),
+            "networkSecurityGroups/n/securityRules/deny: condition: must be true or false",
+        ),
+        (
+            resource("networkSecurityGroups", "m", flushConnection="[equals(1, 1)]"),
+            "networkSecurityGroups/m: flushConnection: [equals(1, 1)]: function equals is not carried over",
+        ),
+    ],
+)
+def test_what_is_written_wrongly(tmp_path: Path, lost: Any, says: str) -> None:
+    assert refusals(tmp_path, network(), group(rule()), lost) == [f"in.json: {says}"]
+
+
+def test_an_interface_in_a_subnet_that_is_not_there(tmp_path: Path) -> None:
+    subnet = identity("virtualNetworks/v/subnets/gone")
+    (says,) = refusals(tmp_path, network(), interface("i", "10.0.1.4", subnet=subnet))
+    assert says == (
+        "in.json: networkInterfaces/i: ipConfigurations[main].subnet: "
+        "virtualNetworks/v/subnets/gone is not in the files, nor what its security group denies"
+    )
+
+
+def test_once_every_line_is_taken_away_the_file_loads(tmp_path: Path) -> None:
+    result = run(tmp_path, template(network(), group(rule()), alone(condition=UNKNOWN)))
+    assert load_text(result.stdout, "result").configuration is None
+    head, key, _ = result.stdout.partition("notCarriedOver:\n")
+    assert key
+    for rest in ("", key, "notCarriedOver: []\n"):
+        assert load_text(head + rest, "result").configuration is not None
+
+
 def test_an_unknown_part_of_the_address_space(tmp_path: Path) -> None:
     vnet = network()
     vnet["properties"]["addressSpace"]["addressPrefixes"].append("[parameters('more')]")

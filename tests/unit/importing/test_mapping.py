@@ -229,7 +229,7 @@ def test_public_ips_without_address_get_free_documentation_addresses(tmp_path: P
     )
 
 
-def test_a_standard_public_ip_without_a_group_is_a_difference_and_named(tmp_path: Path) -> None:
+def test_a_standard_public_ip_without_a_group_is_closed_as_in_azure(tmp_path: Path) -> None:
     pip = {
         **resource("publicIPAddresses", "p", ipAddress="203.0.113.9"),
         "sku": {"name": "Standard"},
@@ -238,8 +238,13 @@ def test_a_standard_public_ip_without_a_group_is_a_difference_and_named(tmp_path
     data, lines = imported(tmp_path, [network(), pip, nic])
     assert data["virtualMachines"][0]["publicIPAddress"] == "p"
     assert lines == [
-        "networkInterfaces/n: ipConfigurations[main].publicIPAddress: p is Standard: without a security group Azure lets nothing in; here everything passes"
+        "networkInterfaces/n: ipConfigurations[main].publicIPAddress: p is Standard: without a security group nothing comes in"
     ]
+    assert data["gateway"]["profile"] == "azure-current"
+    group = resource("networkSecurityGroups", "g", securityRules=[])
+    nic["properties"]["networkSecurityGroup"] = identity("networkSecurityGroups/g")
+    data, lines = imported(tmp_path, [network(), pip, nic, group])
+    assert (data["gateway"]["profile"], lines) == ("azure-2017", [])
 
 
 def test_the_vm_may_be_the_one_that_knows_its_interfaces(tmp_path: Path) -> None:

@@ -318,6 +318,24 @@ def test_every_mistake_is_reported_in_one_go() -> None:
     assert len(found) == 7
 
 
+def test_a_mistake_of_one_rule_or_key_hides_none_of_another() -> None:
+    wrong = rule(sourceAddressPrefix=None, sourceAddressPrefixes=["10.0.0.1/8"], sourcePortRange=-1)
+    empty = rule(name="b", priority=101, sourceAddressPrefix="", sourcePortRange=None)
+    other = rule(name="c", priority=102, sourceAddressPrefix="", destinationAddressPrefix="1.2.3")
+    found = [
+        (p.path.partition("securityRules")[2], p.message[:14])
+        for p in load_text(json.dumps(grouped(wrong, empty, other)), "f").problems
+    ]
+    assert sorted(found) == [
+        ("[0].sourceAddressPrefixes[0]", "has bits set t"),
+        ("[0].sourcePortRange", "not a port ran"),
+        ("[1]", "says no source"),
+        ("[1]", "says no source"),
+        ("[2]", "says no source"),
+        ("[2].destinationAddressPrefix", "not an IPv4 ad"),
+    ]
+
+
 def test_a_mistake_brings_no_others_that_are_not_there() -> None:
     (line,) = lines(grouped(rule(sourceAddressPrefix="10.0.0.1/8")))
     assert line.startswith(".sourceAddressPrefix = 10.0.0.1/8: has bits set")

@@ -145,7 +145,7 @@ def test_pause_holds_the_screen_and_frees_the_daemon(tmp_path: Path) -> None:
         assert daemon.engine.listings - listings <= 1  # one may have been under way
         assert "later" not in "\n".join(lines(pilot.app))
         await pilot.press("p")
-        await shows(pilot, "later", "1 flows")
+        await shows(pilot, "later", "1 flow")
         await hides(pilot, "PAUSED")
 
     play(tmp_path, test)
@@ -223,7 +223,7 @@ def test_a_daemon_that_goes_and_comes_back(tmp_path: Path) -> None:
             first.engine.flows = [flow(1)]
             path = first.path
             pilot = await stack.enter_async_context(top(path))
-            await shows(pilot, "1 flows", "vm1")
+            await shows(pilot, "1 flow", "vm1")
             daemon.close()
             seen = await shows(pilot, "no daemon: trying again", str(path)[:60])
             assert "vm1" in "\n".join(seen)  # what was there is there still
