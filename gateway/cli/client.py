@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from gateway.cli.options import Failure
+from gateway.cli.options import Failure, WrongUsage
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
@@ -111,7 +111,9 @@ class Daemon:
             raise Failure([reason(self._path, error)]) from error
         if response.status != 200:
             with closing(connection):
-                raise Failure(problems_in(response.status, self._read(response, None)))
+                wrong = response.status == http.HTTPStatus.BAD_REQUEST
+                kind = WrongUsage if wrong else Failure
+                raise kind(problems_in(response.status, self._read(response, None)))
         return response
 
     def _read(self, response: http.client.HTTPResponse, piece: int | None) -> bytes:

@@ -32,6 +32,12 @@ class Failure(click.ClickException):
             click.echo(f"snatgw: {problem}", file=file, err=file is None)
 
 
+class WrongUsage(Failure):
+    """Exit 2: the daemon does not take what was asked, whatever it has to say."""
+
+    exit_code = 2
+
+
 class ApiPath(click.types.StringParamType):
     """A socket's path; not empty."""
 

@@ -106,12 +106,19 @@ def application(
             raise QueryError([f"vm: a name of more than {MAXIMUM_NAME} characters"])
         return await engine.machines(vm)
 
+    async def expect_machine(query: FlowQuery, answer: Answer | None = None) -> None:
+        """Raises NoSuchMachineError for a VM that there is not, nor flows of one that was."""
+        if query.vm is None:
+            return
+        found = await machine(query.vm)
+        if found.result is None:
+            flows = await engine.flows() if answer is None else answer
+            await _expect_any(flows, lambda r: query.is_of(flow_record(r)), query.vm, found)
+
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
-        found = None if query.vm is None else await machine(query.vm)
         answer = await engine.flows()
-        if found is not None and found.result is None:
-            await _expect_any(answer, lambda r: query.is_of(flow_record(r)), query.vm, found)
+        await expect_machine(query, answer)
         return _lines(_flow_lines(answer, query))
 
     async def ports(request: Request) -> Response:
@@ -214,7 +221,7 @@ def application(
             Route("/v1/reload", reload, methods=["POST"]),
             Route("/metrics", metrics_endpoint(engine, status_document)),
             *([] if captures is None else capture_routes(captures)),
-            *([] if sampler is None else live_routes(sampler)),
+            *([] if sampler is None else live_routes(sampler, expect_machine)),
         ],
         exception_handlers={
             QueryError: _problems(400),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from gateway.daemon.history import MAXIMUM_POOLS, STEP, STEPS
 from gateway.daemon.live_query import LiveQuery
-from gateway.daemon.queries import QueryError, unknown_parameters, whole
+from gateway.daemon.queries import FlowQuery, QueryError, unknown_parameters, whole
 from gateway.daemon.sampling import Sampler
 
 DEFAULT_SECONDS = 900
@@ -28,12 +28,15 @@ MAXIMUM_EVENTS = 1000
 _STREAM_HEADERS = {"Cache-Control": "no-store"}
 
 
-def live_routes(sampler: Sampler) -> list[Route]:
-    """The routes, over a sampler that runs."""
+def live_routes(
+    sampler: Sampler, expect_machine: Callable[[FlowQuery], Awaitable[None]]
+) -> list[Route]:
+    """The routes, over a sampler that runs. ``expect_machine`` raises where a VM is none."""
 
     async def live(request: Request) -> Response:
         values = dict(request.query_params)
         query = LiveQuery.parse(values, request.headers.get("accept", ""))
+        await expect_machine(query.filters)
         samples = sampler.watch(query)
         if query.sse:
             return StreamingResponse(

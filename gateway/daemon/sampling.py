@@ -215,6 +215,7 @@ class Sampler:
         before, seconds = self._status, now - self._status_at
         self._status, self._status_at = status, now
         drops = status.get("drops", {})
+        offloads = status.get("fastPath", {}).get("active", False)
 
         def rate(count: Callable[[dict[str, Any]], int]) -> float | None:
             if before is None or seconds <= 0:
@@ -225,7 +226,8 @@ class Sampler:
             "flows": status.get("flows"),
             "maximumFlows": status.get("maximumFlows"),
             "newFlowsPerSecond": rate(lambda s: s.get("flowsOpened", 0)),
-            "packetsPerSecond": rate(lambda s: s.get("packets", 0)),
+            # with a fast path, what the engine handled is next to nothing of what passed
+            "packetsPerSecond": None if offloads else rate(lambda s: s.get("packets", 0)),
             "packetsOutPerSecond": None,
             "packetsInPerSecond": None,
             "bytesOutPerSecond": None,

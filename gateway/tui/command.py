@@ -53,11 +53,11 @@ def top(as_json: bool, api: str, **options: str | None) -> None:
     if as_json:
         _print_samples(daemon, query)
         return
+    next(daemon.lines("/v1/live", query))  # what is wrong with the query or the socket, now
     streams = (sys.stdin, sys.stdout, sys.stderr)
     if not all(stream.isatty() for stream in streams) or os.environ.get("TERM") == "dumb":
         hint = "--json prints samples, `snatgw flows` the table once"
         raise Failure([f"this is no terminal that could show a screen: {hint}"])
-    next(daemon.lines("/v1/live", query))  # what is wrong with the query or the socket, now
     from gateway.tui.app import Top
 
     Top(api, query).run()

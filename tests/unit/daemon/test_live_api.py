@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,10 +16,11 @@ from gateway.cli.client import Daemon
 from gateway.cli.options import Failure
 from gateway.core.health import HealthRecord
 from gateway.daemon import live_snapshot, sampling
-from gateway.daemon.event_log import gateway_event
+from gateway.daemon.engine_client import EngineClient
+from gateway.daemon.event_log import EventLog, gateway_event
 from gateway.daemon.live_query import LiveQuery
 from gateway.daemon.queries import QueryError
-from gateway.daemon.sampling import pause
+from gateway.daemon.sampling import Sampler, pause
 from tests.unit.core.test_inbound import TWO
 from tests.unit.daemon.serving import Served, flow, pool, served
 
@@ -210,6 +212,25 @@ def test_the_engine_lists_a_quarter_of_the_time_at_most() -> None:
     assert pause(listing=0.1, whole=0.2) == 1.0
     assert pause(listing=0.5, whole=0.6) == 2.0
     assert pause(listing=0.5, whole=3.0) == 6.0
+
+
+def test_a_vm_that_there_is_not_is_no_idle_one(daemon: Served) -> None:
+    with pytest.raises(Failure) as refused:
+        first(daemon, vm="vm22")
+    assert refused.value.problems == ["vm: there is no virtual machine 'vm22', did you mean vm2?"]
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_without_a_watcher_packets_of_a_fast_path_are_not_known(active: bool) -> None:
+    sampler = Sampler(cast(EngineClient, None), EventLog(None))
+
+    async def looked_at_twice() -> dict[str, Any]:
+        status = {"packets": 10, "fastPath": {"active": active}}
+        await sampler._gateway(status, [], {})
+        return await sampler._gateway(status | {"packets": 20}, [], {})
+
+    rate = asyncio.run(looked_at_twice())["packetsPerSecond"]
+    assert rate is None if active else rate > 0
 
 
 def test_history_is_there_without_a_watcher(daemon: Served) -> None:

@@ -76,10 +76,13 @@ def test_in_a_terminal_mistakes_are_said_before_the_screen_is_taken(
     daemon: Served, tmp_path: Path
 ) -> None:
     status, said = in_a_terminal(daemon.path, "--sort", "colour", "--limit", "0")
-    assert status == 1
+    assert status == 2
     assert said.count("snatgw: ") == len(said.splitlines()) == 2
     assert "'colour' is no field" in said
     status, said = in_a_terminal(tmp_path / "nobody.sock")
     assert status == 1
     assert "no daemon answers" in said
+    status, said = in_a_terminal(daemon.path, "--vm", "vm22")
+    assert status == 1
+    assert "there is no virtual machine 'vm22', did you mean vm2?" in said
     assert in_a_terminal(daemon.path, TERM="dumb")[0] == 1
