@@ -65,13 +65,19 @@ static int open_connection(uint32_t host, int port) {
                                   .sin_addr.s_addr = htonl(host)};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (connect(fd, (void *)&address, sizeof address)) { close(fd); return -1; }
+    if (connect(fd, (void *)&address, sizeof address)) {
+        int reason = errno;
+        close(fd);
+        errno = reason;
+        return -1;
+    }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     return fd;
 }
 
 static int exchange(int fd) {
     char byte = 'x';
+    errno = 0;  // the other end may also close: that is no error
     return write(fd, &byte, 1) == 1 && read(fd, &byte, 1) == 1;
 }
 
@@ -80,11 +86,13 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static char why[160]; /* the last failure */
+
 static void report(float *samples, int count, int failed, double seconds) {
     qsort(samples, count, sizeof *samples, compare);
     printf("{\"count\": %d, \"failed\": %d, \"seconds\": %.6f, \"p50\": %.2f, \"p99\": %.2f, "
-           "\"max\": %.2f}\n", count, failed, seconds, count ? samples[count / 2] : 0,
-           count ? samples[(int)(count * 0.99)] : 0, count ? samples[count - 1] : 0);
+           "\"max\": %.2f, \"why\": \"%s\"}\n", count, failed, seconds, count ? samples[count / 2] : 0,
+           count ? samples[(int)(count * 0.99)] : 0, count ? samples[count - 1] : 0, why);
 }
 
 int main(int count, char **arguments) {
@@ -103,11 +111,16 @@ int main(int count, char **arguments) {
     for (unsigned turn = 0; now - start < limit && done < MAX_SAMPLES && failed < 10; turn++) {
         double before = now;
         if (connecting) fd = open_connection(host + turn % hosts, port);
-        int well = fd >= 0 && exchange(fd);
+        int opened = fd >= 0, well = opened && exchange(fd), reason = errno;
         if (connecting && fd >= 0) close(fd);
         now = now_s();
         if (well) samples[done++] = (now - before) * 1e6;
-        else failed++;
+        else {
+            failed++;
+            snprintf(why, sizeof why, "turn %u, %s: %s after %.3f s", turn,
+                     opened ? "exchange" : "connect", reason ? strerror(reason) : "closed",
+                     now - before);
+        }
     }
     report(samples, done, failed, now - start);
     return 0;

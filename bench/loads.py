@@ -23,6 +23,10 @@ SENDER_CPU = 0
 PACKETS_CPU = (os.cpu_count() or 1) - 1
 PORT, IPERF_PORT = 7000, 5201
 SERVER = "198.18.0.1"
+TOLERATED = 10_000
+"""Connections of which one may fail. About one in 500,000 does, whatever forwards: the receiver's
+kernel may find no socket for data that comes while its other processor puts the new connection in
+the place of the half-open one (``inet_ehash_insert``), and answers with an RST."""
 SERVERS = 256  # addresses that the connecting client takes in turn
 LIBRARY_FLAGS = ("-O2", "-Wall", "-Wextra")
 
@@ -178,9 +182,9 @@ class Loads:
             gateway.settle(PACKETS_CPU, SENDER_CPU)
         prefix = [] if pinned is None else ["taskset", "-c", str(pinned)]
         command = [*inside(gateway.wires.vm), *prefix, str(self._clients), *arguments]
-        said: dict[str, float] = _answer(command, seconds)
-        if said["failed"]:
-            raise BenchError(f"{gateway.name}: {said['failed']} connections failed")
+        said: dict[str, Any] = _answer(command, seconds)
+        if said["failed"] * TOLERATED > said["count"]:
+            raise BenchError(f"{gateway.name}: {said['failed']} connections failed: {said['why']}")
         return said
 
     def bulk(self, gateway: Forwarder, seconds: float, *, download: bool) -> float:
