@@ -71,9 +71,12 @@ class Admission:
         self._to_itself = hairpin_to_itself is HairpinToItself.DELIVERED
 
     def outbound(
-        self, view: PacketView, *, count: bool = True, keep: bool = True
+        self, view: PacketView, *, count: bool = True, keep: bool = True, cut: bool = False
     ) -> Admitted | Refused:
-        """A VM sends to the internet, or to a public IP of this gateway."""
+        """A VM sends to the internet, or to a public IP of this gateway.
+
+        ``cut``: in fragments.
+        """
         if view.source not in self.scope.subnets:
             return Refused(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
         known = self._outbound.machines.get(view.source)
@@ -95,16 +98,24 @@ class Admission:
         if machine is None:
             return Refused(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.judgements)
         refusal = self._refusal_of_protocol(view, machine)
+        if refusal is None and cut and not takes_fragments(machine.method_of(view.protocol)):
+            refusal = DropReason.FRAGMENTS_NOT_SUPPORTED
         if refusal is not None:
             return Refused(refusal, machine.name, decision.judgements)
         return Admitted(machine, decision.judgements)
 
     def inbound(
-        self, view: PacketView, *, hairpin_of: bytes | None = None, count: bool = True
+        self,
+        view: PacketView,
+        *,
+        hairpin_of: bytes | None = None,
+        count: bool = True,
+        cut: bool = False,
     ) -> Admitted | Refused:
         """From outside to a public IP, and no packet of a live flow.
 
-        ``hairpin_of``: the private address of the VM that sent it, if it was one.
+        ``hairpin_of``: the private address of the VM that sent it, if it was one. ``cut``: in
+        fragments.
         """
         public = self._outbound.addresses.get(view.destination)
         if public is None:
@@ -114,6 +125,8 @@ class Admission:
             listener = self._balancer.match(view.protocol, view.key)
             if listener is None:
                 return Refused(_refusal_of_snat_address(view, hairpin_of is not None), None)
+            if cut:
+                return Refused(DropReason.FRAGMENTS_NOT_SUPPORTED, None, (), listener)
         if view.protocol == TCP and not is_opening(view.kind):
             name = None if machine is None else machine.name
             return Refused(DropReason.TCP_WITHOUT_FLOW, name, (), listener)
@@ -230,6 +243,15 @@ class Admission:
         if view.kind != ECHO_REQUEST:
             return DropReason.ICMP_NOT_SUPPORTED
         return None if self._translate_echo else DropReason.ICMP_ECHO_THROUGH_SNAT
+
+
+def takes_fragments(method: Method | None) -> bool:
+    """Whether a packet that came in fragments is translated, where Azure's SNAT drops these.
+
+    Azure: "fragments pass" by an instance-level public IP; all that masquerades ports, and load
+    balancing rules, drop them (load-balancer-outbound-connections.md, concepts.md).
+    """
+    return method is Method.INSTANCE_LEVEL_PUBLIC_IP or method is Method.VIRTUAL_NETWORK
 
 
 def _refusal_of_snat_address(view: PacketView, hairpin: bool) -> DropReason:

@@ -1,4 +1,7 @@
-"""How a packet reached the gateway. The datapath knows it from the netfilter hook and interface."""
+"""How a packet reached the gateway. The datapath knows it from the netfilter hook, the interface,
+and whether the kernel put the packet together from fragments."""
+
+from __future__ import annotations
 
 from enum import IntEnum
 
@@ -18,3 +21,19 @@ class Arrival(IntEnum):
     """From an inside interface, on its way to an inside one."""
     PROBE = 5
     """A health probe's first packet, which this host sends to a VM."""
+    OUTBOUND_IN_FRAGMENTS = 6
+    """As ``OUTBOUND``; told apart only where that matters (``Profile.fragments_through_snat``)."""
+    INBOUND_IN_FRAGMENTS = 7
+    HAIRPIN_IN_FRAGMENTS = 8
+
+    @property
+    def whole(self) -> Arrival:
+        """The same way in, for a packet that came in one piece."""
+        return _WHOLE.get(self, self)
+
+
+_WHOLE = {
+    Arrival.OUTBOUND_IN_FRAGMENTS: Arrival.OUTBOUND,
+    Arrival.INBOUND_IN_FRAGMENTS: Arrival.INBOUND,
+    Arrival.HAIRPIN_IN_FRAGMENTS: Arrival.HAIRPIN,
+}

@@ -32,6 +32,13 @@ class DropReason(Enum):
         "Fragment",
         "A fragment reached the engine: the kernel's defragmentation is not at work.",
     )
+    FRAGMENTS_NOT_SUPPORTED = (
+        "FragmentsNotSupported",
+        (
+            "The packet came in fragments, and in azure-current nothing that translates ports "
+            "takes those: only a VM's own public IP does."
+        ),
+    )
     SOURCE_NOT_IN_VIRTUAL_NETWORK = (
         "SourceNotInVirtualNetwork",
         "The source address is in no subnet of the virtual network: spoofed, or not configured.",

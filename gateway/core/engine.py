@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core import icmp
-from gateway.core.admission import Admission, Refused
+from gateway.core.admission import Admission, Refused, takes_fragments
 from gateway.core.arrival import Arrival
 from gateway.core.balancer import Balancer
 from gateway.core.drops import DropReason
@@ -70,6 +71,9 @@ class Review(NamedTuple):
 
     refused: int
     ended: int
+
+
+_Stage = Callable[[PacketView, float], bytes | None]
 
 
 class _Refuse(Protocol):
@@ -129,13 +133,16 @@ class Engine:
 
     def _build_ways(self) -> tuple[Way, ...]:
         """For each ``Arrival``, in its order, what a packet meets."""
-        stages = {
+        stages: dict[Arrival, _Stage] = {
             Arrival.OUTBOUND: self._outbound,
             Arrival.INBOUND: self._inbound,
             Arrival.HAIRPIN: self._hairpin,
             Arrival.LOCAL_ERROR: self._local_error,
             Arrival.LATERAL: self._lateral,
             Arrival.PROBE: self._probe,
+            Arrival.OUTBOUND_IN_FRAGMENTS: partial(self._outbound, cut=True),
+            Arrival.INBOUND_IN_FRAGMENTS: partial(self._inbound, cut=True),
+            Arrival.HAIRPIN_IN_FRAGMENTS: partial(self._hairpin, cut=True),
         }
         ways = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
@@ -147,7 +154,7 @@ class Engine:
             ways[arrival] = established(self.flows, ways[arrival], self.translation.hand_over, busy)
         return tuple(ways)
 
-    def _checked(self, stages: Callable[[PacketView, float], bytes | None]) -> Way:
+    def _checked(self, stages: _Stage) -> Way:
         """The headers are checked once; after this no look at them can fail."""
 
         def way(packet: bytes, now: float) -> bytes | None:
@@ -162,16 +169,21 @@ class Engine:
 
         return way
 
-    def _outbound(self, view: PacketView, now: float) -> bytes | None:
-        """A VM sends to outside: its flow, or an error about one, or a flow that begins."""
+    def _outbound(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
+        """A VM sends to outside: its flow, or an error about one, or a flow that begins.
+
+        ``cut``: in fragments.
+        """
         flow = self.flows.originals(view.protocol).get(view.key)
         if flow is not None:
+            if cut and not takes_fragments(flow.method):
+                return self._refuse_fragments(view, flow)
             if not self.translation.reopens(flow, _ORIGINAL, view.kind):
                 return self._send(view, flow, now)
             self.translation.replace(flow)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_outside(view, keep_source=False)
-        answer = self.admission.outbound(view)
+        answer = self.admission.outbound(view, cut=cut)
         if isinstance(answer, Refused):
             return self._refused(answer, view)
         machine, judgements, _ = answer
@@ -191,17 +203,19 @@ class Engine:
         return sent(view, flow)
 
     def _inbound(
-        self, view: PacketView, now: float, *, hairpin_of: bytes | None = None
+        self, view: PacketView, now: float, *, hairpin_of: bytes | None = None, cut: bool = False
     ) -> bytes | None:
         """To a public IP: a reply, an error about a flow, or a flow that begins, or unsolicited."""
         flow = self.flows.replies(view.protocol).get(view.key)
         if flow is not None:
+            if cut and not takes_fragments(flow.method):
+                return self._refuse_fragments(view, flow)
             if not self.translation.reopens(flow, _REPLY, view.kind):
                 return self._deliver(view, flow, now)
             self.translation.replace(flow)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_inside(view)
-        answer = self.admission.inbound(view, hairpin_of=hairpin_of)
+        answer = self.admission.inbound(view, hairpin_of=hairpin_of, cut=cut)
         if isinstance(answer, Refused):
             return self._refused(answer, view)
         machine, judgements, listener = answer
@@ -222,14 +236,14 @@ class Engine:
         flow.bytes_in += len(packet)
         return delivered(view, flow)
 
-    def _hairpin(self, view: PacketView, now: float) -> bytes | None:
+    def _hairpin(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
-        outgoing = self._outbound(view, now)
+        outgoing = self._outbound(view, now, cut=cut)
         if outgoing is None:
             return None
         public = PacketView.parse(outgoing)
         assert public is not None  # rewriting changes no length
-        return self._inbound(public, now, hairpin_of=view.source)
+        return self._inbound(public, now, hairpin_of=view.source, cut=cut)
 
     def _lateral(self, view: PacketView, now: float) -> bytes | None:
         """From one inside network to another: judged and watched, not translated."""
@@ -516,6 +530,9 @@ class Engine:
         return log
 
     # -- refusals
+
+    def _refuse_fragments(self, view: PacketView, flow: Flow) -> bytes | None:
+        return self._refuse(DropReason.FRAGMENTS_NOT_SUPPORTED, view.packet, flow.machine.name)
 
     def _refused(self, answer: Refused, view: PacketView) -> bytes | None:
         """The verdict on a packet that may not open a flow."""

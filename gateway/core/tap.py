@@ -228,7 +228,7 @@ class Tap:
     def ways(self) -> tuple[Way, ...]:
         """The engine's ways, watched."""
         return tuple(
-            self._watched(arrival, way)
+            self._watched(arrival.whole, way)
             for arrival, way in zip(Arrival, self._engine.ways, strict=True)
         )
 

@@ -21,6 +21,7 @@ from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan
 from gateway.model.configuration import Configuration
+from gateway.model.profile import PROFILES
 from gateway.model.tags import PLATFORM_ADDRESS
 
 
@@ -102,6 +103,7 @@ class LinuxHost:
             _public_ips(configuration),
             configuration.virtual_network.address_prefixes,
             _probe_source(configuration),
+            mark_fragments=_marks_fragments(configuration),
         )
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]:
@@ -115,7 +117,9 @@ class LinuxHost:
         link = find_link(outside)
         if link is None:
             raise DatapathError([f"gateway.outside: {outside}: there is no such interface"])
-        queue = PacketQueue(ways, link.index, uncut)
+        queue = PacketQueue(
+            ways, link.index, uncut, fragments_marked=_marks_fragments(configuration)
+        )
         try:
             queue.open()
             yield queue
@@ -184,7 +188,13 @@ def _plan(configuration: Configuration, number: int) -> DiversionPlan:
         private_prefixes=configuration.virtual_network.address_prefixes,
         queue_number=number,
         probe_source=_probe_source(configuration),
+        mark_fragments=_marks_fragments(configuration),
     )
+
+
+def _marks_fragments(configuration: Configuration) -> bool:
+    """Whether it matters that a packet came in fragments: the kernel reassembles them."""
+    return not PROFILES[configuration.gateway.profile].fragments_through_snat
 
 
 def _probe_source(configuration: Configuration) -> IPv4Address | None:

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
+from gateway.datapath import fragments
 from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
@@ -260,6 +261,7 @@ class Diversion:
         IPV4.load(ipv4_chains(self.plan, guard_outside=ours))
         if IPV6.available() or ipv6_is_forwarded():
             IPV6.load(ipv6_chains(self.plan))
+        fragments.load(self.plan)
         # In this order: what others change from here on is noticed, what we just did is not.
         if self._rules is not None:
             self._rules.any()
@@ -269,7 +271,7 @@ class Diversion:
     def _rules_now(self) -> list[str]:
         instance = self.plan.instance
         ipv6 = IPV6.standing(instance) if IPV6.available() else []
-        return [*IPV4.standing(instance), *ipv6]
+        return [*IPV4.standing(instance), *ipv6, *fragments.standing(instance)]
 
     def _add_probe_source(self) -> None:
         if self.plan.probe_source is not None:
@@ -361,6 +363,8 @@ def _take_down(journal: Journal) -> None:
     if IPV6.available():
         with _Collecting(problems):
             IPV6.remove(instance)
+    with _Collecting(problems):
+        fragments.remove(instance)
     if problems:
         raise DatapathError(problems)  # the journal stays: the next start tries again
     journal.erase()

@@ -32,6 +32,7 @@ from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
 from gateway.core.arrival import Arrival
 from gateway.core.packet import completed
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.fragments import MARK
 from gateway.datapath.rules import Netfilter
 
 Way = Callable[[bytes, float], bytes | None]
@@ -129,14 +130,21 @@ class PacketQueue:
     """An NFQUEUE of our own. ``open`` it, install rules for ``number``, ``drain`` it, ``close``."""
 
     def __init__(
-        self, ways: Ways, outside_index: int, uncut: Uncut = lambda packet, arrival, mtu: None
+        self,
+        ways: Ways,
+        outside_index: int,
+        uncut: Uncut = lambda packet, arrival, mtu: None,
+        *,
+        fragments_marked: bool = False,
     ) -> None:
+        """``fragments_marked``: what came in fragments can be told (``fragments.py``)."""
         self.number = -1
         self.last_error = ""  # the traceback of the handler's last exception
         self._ways = ways
         self._change_ways: Callable[[Ways], None] = lambda ways: None
         self._move_outside: Callable[[int], None] = lambda index: None
         self._outside = outside_index
+        self._fragments_marked = fragments_marked
         self._uncut = uncut
         self._queue: NetfilterQueue | None = None
         self._socket: socket.socket | None = None
@@ -281,10 +289,13 @@ class PacketQueue:
         outside, moment, message = self._outside, self._moment, self._message
         unfinished = _UNFINISHED
         outbound, inbound, hairpin, local_error, lateral, probe = _in_order(self._ways)
+        in_fragments = self._in_fragments()
+        marked = self._fragments_marked
 
         def change(ways: Ways) -> None:
-            nonlocal outbound, inbound, hairpin, local_error, lateral, probe
+            nonlocal outbound, inbound, hairpin, local_error, lateral, probe, in_fragments
             outbound, inbound, hairpin, local_error, lateral, probe = _in_order(ways)
+            in_fragments = self._in_fragments()
 
         def move(index: int) -> None:
             nonlocal outside
@@ -302,6 +313,8 @@ class PacketQueue:
                 way = inbound if packet.indev == outside else hairpin
             else:
                 way = local_error if packet.outdev == outside else probe
+            if marked and packet.get_mark() & MARK:
+                way = in_fragments.get(way, way)
             try:
                 verdict = way(payload, moment[0])
                 if verdict is not None and verdict is not payload:
@@ -326,6 +339,10 @@ class PacketQueue:
                 packet.drop()
 
         return on_packet
+
+    def _in_fragments(self) -> dict[Way, Way]:
+        """For a way in, what it is for a packet that came in fragments, where it is another."""
+        return {self._ways[arrival.whole]: self._ways[arrival] for arrival in Arrival}
 
     def _count_segments(self, packet: Packet, payload: bytes) -> None:
         index = packet.indev

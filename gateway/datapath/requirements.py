@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from struct import pack
 
+from gateway.datapath import fragments
 from gateway.datapath.claims import Claims, is_claimed
 from gateway.datapath.diversion import IPV4, IPV6
 from gateway.datapath.errors import DatapathError
@@ -64,16 +65,21 @@ def probe(
     public_ips: Iterable[IPv4Address],
     private_prefixes: Iterable[IPv4Network],
     probe_source: IPv4Address | None = None,
+    *,
+    mark_fragments: bool = False,
 ) -> list[Finding]:
     """Everything that a gateway on these interfaces needs. Changes nothing that stays.
 
-    ``probe_source``: where health probes are sent from, if there are any.
+    ``probe_source``: where health probes are sent from, if there are any. ``mark_fragments``: it
+    matters what came in fragments.
     """
     inside, publics, prefixes = tuple(inside), tuple(public_ips), tuple(private_prefixes)
     findings = list(_capabilities())
     able = not any(finding.stops for finding in findings)
     if able:
         findings += _netfilter()
+        if mark_fragments:
+            findings.append(_fragments())
     links = {name: find_link(name) for name in (*inside, outside)}
     for name, link in links.items():
         findings += _interface(name, link, prefixes if name in inside else None)
@@ -135,6 +141,15 @@ def _features(instance: str) -> Iterator[Finding]:
         works = f"netfilter can do {name}"
         fails = f"netfilter cannot do {name} (kernel: {modules}): {problem}"
         yield Finding(name, not problem, fails if problem else works)
+
+
+def _fragments() -> Finding:
+    try:
+        fragments.check()
+    except DatapathError as error:
+        sentence = f"azure-current's SNAT drops fragments, and nft has to mark them: {error}"
+        return Finding("nft", False, sentence)
+    return Finding("nft", True, "nft can mark fragments")
 
 
 def _queue_and_ipv6() -> Iterator[Finding]:

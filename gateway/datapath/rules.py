@@ -46,6 +46,7 @@ class DiversionPlan:
     private_prefixes: tuple[IPv4Network, ...]
     queue_number: int
     probe_source: IPv4Address | None = None  # None: no health probes are sent
+    mark_fragments: bool = False  # see ``fragments.py``
 
     @property
     def instance(self) -> str:
@@ -323,7 +324,7 @@ class Netfilter:
 
     def _run(self, command: list[str], text: str = "") -> str:
         try:
-            with _undisturbed():
+            with undisturbed():
                 done = subprocess.run(
                     command,
                     input=text,
@@ -344,7 +345,7 @@ class Netfilter:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """What is started here does not hear the signals that end a gateway; we do, after it.
 
     A terminal sends Ctrl-C to the whole process group and systemd SIGTERM to the whole service:

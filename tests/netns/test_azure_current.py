@@ -61,3 +61,31 @@ def test_attaching_a_nat_gateway_takes_new_flows_and_leaves_the_old(fresh: Topol
     told = gateway.cli("explain", "--vm", "vm3", "--to", f"{SERVER}:443/tcp").stdout
     assert "NatGateway" in told
     assert gateway.losses() == {}
+
+
+def test_fragments_pass_an_instance_level_public_ip_and_no_snat(fresh: Topology) -> None:
+    gateway = current(fresh)
+    gateway.start()
+    clients = {vm: fresh.client(vm) for vm in ("vm1", "vm2", "vm3")}
+    for size in (1473, 8000, 60000):
+        assert clients["vm3"].echo(SERVER, size) == "whole"
+        assert clients["vm1"].echo(SERVER, size, patience=0.3) == "TimeoutError"
+    assert gateway.status()["drops"] == {"FragmentsNotSupported": 3}
+    gateway.event(reason="FragmentsNotSupported", vm="vm1")
+    # whole packets are translated as ever, and between VMs nothing is
+    assert clients["vm1"].echo(SERVER, 1472) == "whole"
+    # what comes back to a live flow in fragments is dropped, too
+    seen = fresh.capture("vm1", "eth0", f"src host {SERVER}")
+    assert clients["vm1"].udp_open(SERVER, 7) == "whole"
+    (port,) = {f["public"]["port"] for f in gateway.flows("--vm", "vm1") if f["bytesIn"] == 128}
+    reply = (
+        f"fragment(IP(src='{SERVER}', dst='{RULE}', id=7)/UDP(sport=7, dport={port})/(b'x' * 2000))"
+    )
+    assert fresh.client("internet").craft(reply) is None
+    eventually(gateway.status, lambda now: now["drops"] == {"FragmentsNotSupported": 4})
+    assert clients["vm1"].udp_again() == "whole"
+    assert [len(frame["IP"]) for frame in seen.packets()] == [128, 128]
+    assert gateway.losses() == {}
+    assert "fragments" in fresh.run("gw", "nft", "list", "table", "ip", "snatgw-wan0")
+    assert gateway.stop() == 0
+    assert fresh.run("gw", "nft", "list", "tables").count("snatgw") == 0
