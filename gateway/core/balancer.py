@@ -217,6 +217,21 @@ class Balancer:
 
     # -- the configuration
 
+    @property
+    def nat_ports(self) -> dict[tuple[str, str], dict[str, int]]:
+        """The frontend ports of pools' members, by load balancer and inbound NAT rule."""
+        return self._nat_ports
+
+    def recall(
+        self,
+        configuration: Configuration,
+        health: dict[Target, bool],
+        nat_ports: dict[tuple[str, str], dict[str, int]],
+    ) -> None:
+        """Go on with what another process knew under the same configuration."""
+        self._health, self._nat_ports = dict(health), nat_ports
+        self.apply(configuration)
+
     def apply(self, configuration: Configuration) -> set[tuple[int, bytes]]:
         """Listen as ``configuration`` says; returns the keys of listeners that are no more.
 

@@ -187,6 +187,9 @@ class FlowTable:
         self.other_reply: dict[bytes, Flow] = {}
         # Flows whose port was taken back, by original key and protocol: kept for the listing only.
         self.reclaimed: dict[tuple[int, bytes], Flow] = {}
+        self.touched: set[int] | None = None
+        """Slots whose flow is another one or has changed, for who writes flows down and takes them
+        out again; None: nobody does."""
         # Slots let a listing walk the table in slices while it changes.
         self._slots: list[Flow | None] = []
         self._free_slots: list[int] = []
@@ -238,18 +241,45 @@ class FlowTable:
         else:
             flow.slot = len(self._slots)
             self._slots.append(flow)
+        if self.touched is not None:
+            self.touched.add(flow.slot)
+
+    def put_back(self, flow: Flow, slot: int, *, original: bool, reply: bool) -> None:
+        """Enter a flow of an earlier process into its slot; slots come in ascending order.
+
+        ``original``, ``reply``: under which keys, which no flow has, packets find it.
+        """
+        if original:
+            self.originals(flow.protocol)[flow.original] = flow
+        if reply:
+            self.replies(flow.protocol)[flow.reply] = flow
+        if flow.awaiting_removal:
+            self.reclaimed[flow.protocol, flow.original] = flow
+        skipped = range(len(self._slots), slot)
+        self._free_slots.extend(skipped)
+        self._slots.extend([None] * len(skipped))
+        self._slots.append(flow)
+        flow.slot = slot
+
+    def go_on_from(self, opened: int) -> None:
+        """Number flows from here on."""
+        self._opened = max(self._opened, opened)
 
     def detach_original(self, flow: Flow) -> None:
         """Let another flow have the original key; this one only holds its port from now on."""
         originals = self.originals(flow.protocol)
         if originals.get(flow.original) is flow:
             del originals[flow.original]
+            if self.touched is not None:
+                self.touched.add(flow.slot)
 
     def detach_reply(self, flow: Flow) -> None:
         """Let another flow have the public 5-tuple."""
         replies = self.replies(flow.protocol)
         if replies.get(flow.reply) is flow:
             del replies[flow.reply]
+            if self.touched is not None:
+                self.touched.add(flow.slot)
 
     def reclaim(self, flow: Flow) -> None:
         """Keep a flow for the listing alone: no packet finds it any more."""
@@ -265,6 +295,8 @@ class FlowTable:
         if flow.awaiting_removal and self.reclaimed.get((flow.protocol, flow.original)) is flow:
             del self.reclaimed[flow.protocol, flow.original]
         self.traffic.ended(flow)
+        if self.touched is not None:
+            self.touched.add(flow.slot)
         self._slots[flow.slot] = None
         self._free_slots.append(flow.slot)
         flow.slot = -1

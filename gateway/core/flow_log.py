@@ -116,6 +116,13 @@ class FlowLog:
         self._live[flow] = watch = _Watch(flow.created + CONTINUE_INTERVAL)
         self._tell(flow, watch, BEGIN, flow.created)
 
+    def resumed(self, flow: Flow, now: float) -> None:
+        """A flow of an earlier process goes on; that one has logged its beginning."""
+        if self.everything or (flow.judgements and flow.protocol in (TCP, UDP)):
+            self._live[flow] = watch = _Watch(now + CONTINUE_INTERVAL)
+            watch.packets_out, watch.bytes_out = flow.packets_out, flow.bytes_out
+            watch.packets_in, watch.bytes_in = flow.packets_in, flow.bytes_in
+
     def closed(self, flow: Flow, now: float) -> None:
         """Both sides, or an RST, ended a flow; packets that are under way still belong to it."""
         watch = self._live.pop(flow, None)

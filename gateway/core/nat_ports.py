@@ -56,18 +56,23 @@ class SharedPorts:
             return 0
         else:
             index = self._spare(toward, random)
-        self._hold(index)
-        if toward is None:
-            self._toward[destination] = {index}
-        elif isinstance(toward, Holes):
-            toward.take(index)
-        else:
-            toward.add(index)
-            if len(toward) * _SPARSE > self.count:
-                holes = self._toward[destination] = Holes(0, self.count)
-                for taken in toward:
-                    holes.take(taken)
+        self._hold_toward(destination, toward, index)
         return self.first + index
+
+    def take_again(self, destination: bytes, port: int) -> bool:
+        """Hold ``port`` toward ``destination`` if nobody does; say whether."""
+        index = port - self.first
+        toward = self._toward.get(destination)
+        if not 0 <= index < self.count:
+            return False
+        if isinstance(toward, Holes) and not toward.is_free(index):
+            return False
+        if isinstance(toward, set) and index in toward:
+            return False
+        if not self._order:
+            self._begin()
+        self._hold_toward(destination, toward, index)
+        return True
 
     def release(self, destination: bytes, port: int) -> None:
         """Give a held port back."""
@@ -102,6 +107,19 @@ class SharedPorts:
         while toward is not None and index in toward:  # seldom: it is sparse
             index = int(random.random() * self.count)
         return index
+
+    def _hold_toward(self, destination: bytes, toward: set[int] | Holes | None, index: int) -> None:
+        self._hold(index)
+        if toward is None:
+            self._toward[destination] = {index}
+        elif isinstance(toward, Holes):
+            toward.take(index)
+        else:
+            toward.add(index)
+            if len(toward) * _SPARSE > self.count:
+                holes = self._toward[destination] = Holes(0, self.count)
+                for taken in toward:
+                    holes.take(taken)
 
     def _hold(self, index: int) -> None:
         self._holders[index] += 1
@@ -161,10 +179,20 @@ class NatShare:
         """Hold a port toward ``destination``; 0 if every one is held toward it."""
         port = self.shared.take(destination, random)
         if port:
-            self._taken[destination] = self._taken.get(destination, 0) + 1
-            self.used += 1
-            self.high_water = max(self.high_water, self.used)
+            self._count(destination)
         return port
+
+    def take_again(self, destination: bytes, port: int) -> bool:
+        """Hold what a flow held before a restart; False: somebody else does."""
+        if not self.shared.take_again(destination, port):
+            return False
+        self._count(destination)
+        return True
+
+    def _count(self, destination: bytes) -> None:
+        self._taken[destination] = self._taken.get(destination, 0) + 1
+        self.used += 1
+        self.high_water = max(self.high_water, self.used)
 
     def release(self, destination: bytes, port: int) -> None:
         """Give a held port back."""

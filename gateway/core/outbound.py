@@ -139,10 +139,24 @@ class Outbound:
         self._retire_and_shrink(wanted, resized)
         for grant in plan.grants:
             self._allot(grant, resized)
+        self._complete_default(resized)
+        return list(resized.values())
+
+    def complete_default(self) -> None:
+        """Deal ports to the machines that should have default outbound access and have none."""
+        self._complete_default({})
+
+    def _complete_default(self, resized: Resizings) -> None:
         for machine in self._by_name.values():
             if self._lacks_default(machine):
                 self._allot_default(machine, resized)
-        return list(resized.values())
+
+    def default_terms(self, machine: Machine, public: PublicAddress, protocol: int) -> Terms | None:
+        """Default outbound access on a public IP, if that is how the machine goes out; or None."""
+        if public.address not in self._default_addresses:
+            return None
+        default = machine.method_of(protocol) is Method.DEFAULT_OUTBOUND_ACCESS
+        return self._default_terms if default else None
 
     # -- applying a plan, step by step
 

@@ -141,6 +141,8 @@ class Ports(Protocol):
 
     def take_exactly(self, destination: bytes, port: int) -> bool: ...
 
+    def take_again(self, destination: bytes, port: int) -> bool: ...
+
     def busiest(self) -> Iterator[tuple[tuple[bytes, int], ...] | None]: ...
 
 
@@ -247,6 +249,9 @@ class PortPool:
             return False
         self._hold(index)
         return True
+
+    take_again = take_exactly
+    """Hold what a flow held before a restart."""
 
     def release(self, destination: bytes, port: int) -> None:
         """Give a held port back."""

@@ -223,6 +223,20 @@ class Translation:
             self.log.opened(flow)
         return flow
 
+    def hold_again(self, flow: Flow, pool: Ports) -> bool:
+        """Hold the port that a flow of an earlier process held; False: it is not free."""
+        port = flow.snat_port
+        if not pool.take_again(self.destination(flow.protocol, flow.original), port):
+            return False
+        if flow.state in ENDED:
+            pool.cooling += 1
+        if flow.protocol == UDP and isinstance(pool, PortPool):
+            key = flow.original[0:4] + flow.original[8:10]
+            endpoint = self._endpoints.setdefault(key, _Endpoint(pool, port))
+            if endpoint.pool is pool and endpoint.port == port:
+                endpoint.flows += 1
+        return True
+
     def replace(self, flow: Flow) -> None:
         """Make way for a new connection from the same endpoint; a held port stays held."""
         if flow.pool is None:
@@ -316,6 +330,8 @@ class Translation:
         if following is None:
             return
         flow.state = following
+        if self.table.touched is not None:
+            self.table.touched.add(flow.slot)
         pool = flow.pool
         if isinstance(pool, NatShare):
             hold = self._nat_hold.get(following)
@@ -483,7 +499,7 @@ class Translation:
 
         Another VM may have the address now, or the port: two flows must not share a public tuple.
         """
-        misplaced = [flow for flow in self.table if not self._in_place(flow, gone)]
+        misplaced = [flow for flow in self.table if not self.is_in_place(flow, gone)]
         for flow in misplaced:
             self.end(flow)
         return len(misplaced)
@@ -499,7 +515,8 @@ class Translation:
             self.end(flow)
         return sum(flow.state not in ENDED for flow in outside)
 
-    def _in_place(self, flow: Flow, gone: Collection[tuple[int, bytes]]) -> bool:
+    def is_in_place(self, flow: Flow, gone: Collection[tuple[int, bytes]] = ()) -> bool:
+        """Whether a flow's public IP, or its inbound rule, is still its VM's."""
         if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
             return True
         if flow.method in INBOUND_RULES:

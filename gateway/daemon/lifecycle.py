@@ -28,6 +28,7 @@ from gateway.daemon.http_listener import (
     dashboard_token,
     open_http_listener,
 )
+from gateway.daemon.keeping import Keeping
 from gateway.daemon.notify import notify
 from gateway.daemon.running import Gateway
 from gateway.daemon.saying import say
@@ -141,6 +142,8 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         line = f"{error.filename or gateway_settings.state_directory}: {error.strerror}"
         raise StartError([f"gateway.stateDirectory: {line}"]) from error
     undo.callback(os.close, directory)
+    keeping = Keeping.open(gateway_settings.state_directory)
+    undo.callback(keeping.close)
     _stop_if_asked(signals)
 
     # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
@@ -153,6 +156,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         start.file,
         signals,
         fast_path=fast_path,
+        keeping=keeping,
         resets=resets,
         diverted=lambda: diverted[0],
         start_api=lambda control: warden.start_api(
@@ -184,6 +188,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     undo.callback(gateway.probes.end)
     if isinstance(fast_path, FastPath) and fast_path.not_inherited:
         say(f"fast path: starts empty, not with the maps that were left: {fast_path.not_inherited}")
+    _say_what_became_of_state(keeping)
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         say(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:
@@ -196,6 +201,16 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         say(f"dashboard: {http.url}")
     _ready(start, configuration)
     gateway.run(queue)
+
+
+def _say_what_became_of_state(keeping: Keeping) -> None:
+    if keeping.refused is not None:
+        say(f"state: starts empty, not with what was left: {keeping.refused}")
+    if keeping.resumed is not None and keeping.resumed.lost:
+        lost = keeping.resumed.lost
+        say(f"state: {lost} flow{'' if lost == 1 else 's'} could not be read, and ended")
+    if keeping.why_not is not None:
+        say(f"state: not kept, a restart ends the flows: {keeping.why_not}")
 
 
 def _fast_path(configuration: Configuration, host: Host, undo: ExitStack) -> FastPath | str:

@@ -27,6 +27,7 @@ from gateway.daemon.flow_log import message
 from gateway.daemon.health import HealthProbes
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.host_watch import HostWatch
+from gateway.daemon.keeping import Keeping
 from gateway.daemon.loop import Turns
 from gateway.daemon.messages import Kind
 from gateway.daemon.metrics_answers import MetricsAnswers
@@ -67,6 +68,7 @@ class Gateway:
         signals: Signals,
         *,
         fast_path: FastPath | str,
+        keeping: Keeping,
         resets: ResetSocket,
         diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
@@ -75,12 +77,24 @@ class Gateway:
     ) -> None:
         self.configuration = configuration
         self._scale = configuration.gateway.time_scale
-        self._start = time.monotonic()
+        self._began = time.monotonic()
+        self._base = keeping.base(self._began, self._scale)
         self._fast_path = fast_path
         self._offloading: Offloading | None = None
         if not isinstance(fast_path, str):
             self._offloading = Offloading(fast_path, self._azure_time, self._scale)
-        self.engine = Engine(configuration, offload=self._offloading, probed=True)
+        self._keeping = keeping
+        now = self._azure_time(self._began)
+        self.engine = keeping.resume(
+            configuration,
+            lambda told, seed: Engine(
+                told, seed=seed, now=now, offload=self._offloading, probed=True
+            ),
+            self._offloading,
+            now,
+        )
+        keeping.begin(self.engine, self._offloading, base=self._base, scale=self._scale)
+        self._not_kept = keeping.why_not
         self._file = file
         self._diverted = diverted
         self._host = HostWatch(diverted, fast_path, self._own_event)
@@ -137,6 +151,7 @@ class Gateway:
         )
         if self._offloading is not None:
             self.turns.each_turn(self._look_at_fast_path)
+        self.turns.each_turn(keeping.look)
         self._resets = resets
         self._outbox = self.engine.translation.outbox
         if self.engine.profile.tcp_reset_on_idle or self.engine.profile.nat_gateway is not None:
@@ -154,11 +169,11 @@ class Gateway:
     def run(self, queue: Queue) -> None:
         """Handle packets until a signal says to stop."""
         self._queue = queue
-        if self._offloading is not None:
-            self._offloading.settle(self.engine.translation)
         self._own_event("Started", "Informational", {"version": __version__, "pid": os.getpid()})
+        self._tell_of_state()
         self._host.watch(self.turns)
         self.turns.run(queue)
+        self._keeping.finish()
 
     def start_api(self) -> None:
         """Start the API process. Raises OSError if its warden is gone."""
@@ -183,7 +198,7 @@ class Gateway:
             "pid": os.getpid(),
             "configuration": None if self._file is None else str(self._file),
             "startedAt": iso(self._started_at),
-            "uptimeSeconds": round(time.monotonic() - self._start, 3),
+            "uptimeSeconds": round(time.monotonic() - self._began, 3),
             "timeScale": self._scale,
             "inside": list(gateway.inside),
             "outside": gateway.outside,
@@ -193,6 +208,7 @@ class Gateway:
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
             "fastPath": self._fast_path_status(),
+            "state": self._keeping.document(),
             "tcpResets": {
                 "sent": self._resets.sent,
                 "failed": self._resets.failed,
@@ -205,6 +221,15 @@ class Gateway:
             "healthProbes": self.probes.status(),
             "apiRestarts": self._restarts.count,
         }
+
+    def _tell_of_state(self) -> None:
+        keeping = self._keeping
+        if keeping.refused is not None:
+            self._own_event("StateRefused", "Warning", {"reason": keeping.refused})
+        if keeping.resumed is not None:
+            self._own_event("StateResumed", "Informational", keeping.resumed.document())
+        if keeping.why_not is not None:
+            self._own_event("StateNotKept", "Warning", {"reason": keeping.why_not})
 
     def _fast_path_status(self) -> dict[str, Any]:
         if self._offloading is None:
@@ -228,7 +253,7 @@ class Gateway:
                 self._resets.send(packet)
 
     def _azure_time(self, real: float) -> float:
-        return (real - self._start) * self._scale
+        return (real - self._base) * self._scale
 
     def _on_event(self, event: Event) -> None:
         wall = time.time() - (self.turns.now - event.time) / self._scale
@@ -308,6 +333,7 @@ class Gateway:
         changes = self.engine.reconfigure(configuration, self.turns.now)
         self.probes.reconfigured(configuration)
         self.configuration = configuration
+        self._keeping.reconfigured(configuration)
         return changes
 
     def _report_reload(self, outcome: Outcome) -> None:
@@ -345,6 +371,11 @@ class Gateway:
         self._look_at_queue(self._queue, real)
         self._host.look()
         self.probes.look(real)
+        self.turns.in_slices(self._keeping.each_second())
+        if self._keeping.why_not != self._not_kept:
+            self._not_kept = self._keeping.why_not
+            say(f"state: {self._not_kept}; a restart ends the flows")
+            self._own_event("StateNotKept", "Warning", {"reason": self._not_kept})
         lost = self.control.events_lost
         if lost > self._events_lost and self._api_running:
             self._own_event("EventsLost", "Warning", {"count": lost - self._events_lost})
