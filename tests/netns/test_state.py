@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.netns import gateway as running
 from tests.netns.gateway import DEFAULT, Gateway
 from tests.netns.topology import SERVER, SERVER2, Topology, eventually
 
@@ -20,6 +22,10 @@ def restart(gateway: Gateway, how: str) -> None:
     gateway.start()
 
 
+def fast_path_is_on() -> bool:
+    return running.fast_path != "off"
+
+
 def known(gateway: Gateway) -> list[tuple[object, ...]]:
     """What a flow is, whatever passes."""
     return sorted(
@@ -27,6 +33,13 @@ def known(gateway: Gateway) -> list[tuple[object, ...]]:
          str(f["public"]), str(f["remote"]))
         for f in gateway.flows()
     )  # fmt: skip
+
+
+def pools(gateway: Gateway) -> list[tuple[object, ...]]:
+    """Every VM's ports, and how full they were."""
+    records = [json.loads(line) for line in gateway.cli("ports", "--json").stdout.splitlines()]
+    keys = ("vm", "publicIp", "protocol", "allocated", "used", "free", "highWater", "failed")
+    return sorted(tuple(record[key] for key in keys) for record in records)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -41,19 +54,19 @@ def test_flows_go_on(fresh: Topology, how: str) -> None:
     eventually(gateway.flows, lambda flows: len(flows) == 303)
     eventually(gateway.flows, lambda flows: {f["state"] for f in flows} == {"Established"})
     before = known(gateway)
-    ports = {vm: gateway.ports(vm, "Tcp") for vm in ("vm1", "vm2")}
+    ports = pools(gateway)
     wait_until_written(gateway)
     restart(gateway, how)
     assert known(gateway) == before
     assert gateway.status()["state"]["resumed"]["flows"] == 303
-    assert gateway.status()["state"]["resumed"]["lost"] == 0
-    for vm, record in ports.items():
-        now = gateway.ports(vm, "Tcp")
-        for key in ("allocated", "used", "free", "highWater", "failed"):
-            assert now[key] == record[key], (vm, key)
+    resumed = gateway.status()["state"]["resumed"]
+    assert resumed["lost"] == 0
+    # after a kill the kernel has carried TCP on, where it does
+    carried = 300 if how == "kill" and fast_path_is_on() else 0
+    assert resumed["carriedMeanwhile"] == carried
+    assert pools(gateway) == ports
     for client in vms:
-        assert client.talk() == 100
-        assert client.udp_again() == "whole"
+        assert client.talk() == 101
         assert client.connections()["failed"] == 0
     assert known(gateway) == before
     newest = max(f["id"] for f in gateway.flows())
@@ -68,9 +81,10 @@ def written(gateway: Gateway) -> str:
 
 
 def wait_until_written(gateway: Gateway) -> None:
-    """Until as many flows as there are now are in the file, with their ports."""
+    """Until as many flows as there are now are in the file, with their ports and counters."""
     opened = gateway.status()["flowsOpened"]
     eventually(lambda: json.loads(written(gateway))["state"]["opened"], lambda now: now == opened)
+    time.sleep(2.5)  # the round that has everybody's counters begins once a second
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -81,9 +95,7 @@ def test_ports_that_cool_down_and_high_water_survive(fresh: Topology, how: str) 
     vm1.open(1030, SERVER)
     eventually(vm1.connections, lambda seen: seen["connected"] == 1024)
     vm1.close()  # FIN: held for 240 s
-    eventually(
-        lambda: [f["state"] for f in gateway.flows()].count("CoolDown"), lambda n: n == 1024
-    )
+    eventually(lambda: [f["state"] for f in gateway.flows()].count("CoolDown"), lambda n: n == 1024)
     wait_until_written(gateway)
     restart(gateway, how)
     record = gateway.ports("vm1", "Tcp")
@@ -113,7 +125,7 @@ def test_another_configuration_is_taken_up_as_a_reload_does(fresh: Topology, how
     assert {f["vm"] for f in gateway.flows()} == {"vm1"}
     assert vm1.talk() == 10
     assert vm3.peer("Tcp", SERVER2).startswith(DEFAULT)
-    gateway.event(operationName="FlowsEnded", count=10)
+    gateway.event(operationName="FlowsEnded", flows=10)
 
 
 def corrupt(directory: Path, what: str) -> None:

@@ -24,8 +24,11 @@ from gateway.core.arrival import Arrival
 from gateway.core.balancer import INBOUND_RULES, Target
 from gateway.core.engine import Engine
 from gateway.core.flow import Flow
+from gateway.core.flow_state import pack, unpack
 from gateway.core.packet import PacketView
 from gateway.core.ports import PortPool
+from gateway.core.resuming import resume_flow, resume_state
+from gateway.core.saved_state import save
 from gateway.model.configuration import Configuration
 from gateway.model.profile import AZURE_CURRENT, PROFILES, Method
 from tests.scenario import configuration, wrong_checksums
@@ -332,6 +335,28 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         for _ in self.engine.health.settle():
             pass
 
+    @rule()
+    def restart(self) -> None:
+        """Another engine goes on from what is written down, and nobody can tell."""
+        before = self.engine
+        with patch.dict(PROFILES, {before.profile.name: before.profile}):
+            after = Engine(before.configuration, seed=3, now=self.now)
+        (state,) = (state for state in save(before) if state is not None)
+        resume_state(after, state)
+        records = {
+            flow.slot: pack(flow, before.flows, lambda flow: (0, 0, 0, 0)) for flow in before.flows
+        }
+        for slot in sorted(records):
+            saved = unpack(records[slot])
+            assert saved is not None
+            assert resume_flow(after, slot, saved, lambda flow, seen: False, self.now) is not None
+        now = self.now
+        assert after.flow_records(0, 1000, now)[0] == before.flow_records(0, 1000, now)[0]
+        assert listed_ports(after, now) == listed_ports(before, now)
+        assert after.balancer.targets() == before.balancer.targets()
+        assert after.flows.reclaimed.keys() == before.flows.reclaimed.keys()
+        self.engine = after
+
     # -- what must hold
 
     @invariant()
@@ -415,6 +440,24 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         for record in engine.port_records(self.now):
             if record is not None:
                 assert (record.used, record.cooling, record.destinations) == (0, 0, ())
+
+
+def listed_ports(engine: Engine, now: float) -> list[tuple[Any, ...]]:
+    """Every pool that has, or had, something to tell."""
+    records = [record for record in engine.port_records(now) if record is not None]
+    return sorted(
+        (
+            *r[:3],
+            r.allocated,
+            r.used,
+            r.high_water,
+            r.failed,
+            r.cooling,
+            r.ranges,
+            sorted(r.destinations, key=str),
+        )
+        for r in records
+    )
 
 
 GatewayUnderLoad.TestCase.settings = settings(

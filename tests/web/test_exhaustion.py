@@ -96,9 +96,9 @@ def test_the_page_outlives_the_daemon(playwright: Playwright, fresh: Topology) -
         visit.shows("#connection", "No connection since")
         gateway.start()
         visit.shows("#connection", "Live")
-        visit.shows("#flow-count", "0 shown")
+        visit.shows("#flow-count", "5 shown")
         fresh.client("vm2").open(7, SERVER)
-        visit.shows("#flow-count", "7 shown")
+        visit.shows("#flow-count", "12 shown")
         assert visit.find("#event-list").inner_text().count("Started") == 2
         # what a browser says of a server that is not there is no mistake of the page
         assert [line for line in visit.complaints if "net::ERR_" not in line] == []
