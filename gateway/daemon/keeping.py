@@ -30,11 +30,11 @@ from gateway.model.configuration import Configuration
 
 FLUSH_INTERVAL = 0.1
 """Seconds (real) that a flow's change may wait."""
-FLUSHED = 512
+FLUSHED = 32
 """Flows that are written between two chances to handle packets."""
 ROUND = 4096
 """Flows a second whose counters and times are looked at."""
-SLICE = 128
+SLICE = 64
 STOP_PATIENCE = 2.5
 """Seconds (real) for the last writing; the whole stop has five."""
 

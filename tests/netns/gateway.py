@@ -95,11 +95,11 @@ class Gateway:
         text = document if isinstance(document, str) else yaml.safe_dump(document)
         self.file.write_text(text)
 
-    def start(self, *flags: str) -> str:
+    def start(self, *flags: str, wrapper: tuple[str, ...] = ()) -> str:
         """Run it, with its file unless flags are given, and wait; its ``ready`` line."""
         if not flags:
             self.write()
-        self._run(self._flags(*flags))
+        self._run(self._flags(*flags), *wrapper)
         assert self.process is not None
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], 60)
