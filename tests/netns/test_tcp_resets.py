@@ -6,11 +6,28 @@ import subprocess
 from typing import Any
 
 from tests.netns.current import LINK, attach, current
+from tests.netns.test_capture import Capturing, comment, way
 from tests.netns.topology import OUTSIDE, SERVER, Topology, eventually
 
 PORT = 7777
 SCALE = 80  # 4 minutes of Azure's are 3 seconds
 ENDED = "ConnectionResetError"
+
+
+def allowing(port: int) -> dict[str, Any]:
+    """A group that lets a TCP port in from the internet."""
+    rule = {
+        "name": "allow",
+        "priority": 100,
+        "direction": "Inbound",
+        "access": "Allow",
+        "protocol": "Tcp",
+        "sourceAddressPrefix": "Internet",
+        "sourcePortRange": "*",
+        "destinationAddressPrefix": "*",
+        "destinationPortRange": str(port),
+    }
+    return {"name": "web", "securityRules": [rule]}
 
 
 def outbound(net: Topology, vm: str) -> tuple[Any, Any]:
@@ -69,30 +86,53 @@ def test_a_load_balancing_rule_that_asks_has_client_and_backend_told(fresh: Topo
     rule = document["loadBalancers"][0]["loadBalancingRules"][0]
     rule |= {"enableTcpReset": True, "backendPort": PORT}
     document["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "web"
-    document["networkSecurityGroups"] = [
-        {
-            "name": "web",
-            "securityRules": [
-                {
-                    "name": "allow",
-                    "priority": 100,
-                    "direction": "Inbound",
-                    "access": "Allow",
-                    "protocol": "Tcp",
-                    "sourceAddressPrefix": "Internet",
-                    "sourcePortRange": "*",
-                    "destinationAddressPrefix": "*",
-                    "destinationPortRange": str(PORT),
-                }
-            ],
-        }
-    ]
+    document["networkSecurityGroups"] = [allowing(PORT)]
     gateway.start()
     backend, client = fresh.client("vm2"), fresh.client("internet")
     backend.await_one(PORT)
     assert client.begin(LINK, 80) == "hello"
     assert client.fate(20) == ENDED
     assert backend.fate(5) == ENDED
+    assert gateway.losses() == {}
+
+
+def test_an_inbound_nat_rule_that_asks_has_both_told_and_a_capture_shows_it(
+    fresh: Topology,
+) -> None:
+    gateway = current(fresh, timeScale=SCALE)
+    document = gateway.configuration
+    document["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "web"
+    document["networkSecurityGroups"] = [allowing(PORT)]
+    document["loadBalancers"][0]["inboundNatRules"] = [
+        {
+            "name": "ssh",
+            "frontendIPConfiguration": "fe-link",
+            "protocol": "Tcp",
+            "frontendPort": 50001,
+            "virtualMachine": "vm1",
+            "backendPort": PORT,
+            "enableTcpReset": True,
+        }
+    ]
+    gateway.start()
+    backend, client = fresh.client("vm1"), fresh.client("internet")
+    backend.await_one(PORT)
+    assert client.begin(LINK, 50001) == "hello"
+    (flow,) = gateway.flows()
+    assert flow["method"] == "InboundNatRule"
+    capture = Capturing(gateway)
+    assert client.fate(20) == ENDED
+    assert backend.fate(5) == ENDED
+    capture.written(2)
+    capture.end()
+    about = {"flow": str(flow["id"]), "vm": "vm1", "method": "InboundNatRule"}
+    told = about | {"verdict": "sent", "reason": "IdleTimeout"}
+    assert sorted((way(p), p["ip.src"], p["ip.dst"]) for p in capture.packets()) == [
+        ("inside out", flow["remote"]["ip"], flow["private"]["ip"]),
+        ("outside out", LINK, flow["remote"]["ip"]),
+    ]
+    assert all(comment(p) == told for p in capture.packets())
+    assert all(p["tcp.checksum.status"] == "1" for p in capture.packets())
     assert gateway.losses() == {}
 
 
