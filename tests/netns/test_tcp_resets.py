@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
+from gateway.core.resets import ROOM
 from tests.netns.current import LINK, attach, current
 from tests.netns.test_capture import Capturing, comment, way
 from tests.netns.topology import OUTSIDE, SERVER, Topology, eventually
 
 PORT = 7777
 SCALE = 80  # 4 minutes of Azure's are 3 seconds
+MANY = 8_000
 ENDED = "ConnectionResetError"
 
 
@@ -148,4 +150,33 @@ def test_a_nat_gateway_tells_who_sends_to_a_flow_that_is_no_more(fresh: Topology
     assert server.fate(1) == "TimeoutError"
     assert server.fate(5, stray=True) == ENDED
     assert gateway.status()["drops"] == {"TcpWithoutFlow": 1, "InboundWithoutFlow": 1}
+    assert gateway.losses() == {}
+
+
+def test_very_many_that_idle_out_together_are_told_and_others_notice_nothing(
+    fresh: Topology,
+) -> None:
+    gateway = current(fresh, timeScale=24)
+    rule = gateway.configuration["loadBalancers"][0]["outboundRules"][0]
+    rule["allocatedOutboundPorts"] = MANY
+    gateway.start()
+    vm1, vm3 = fresh.client("vm1"), fresh.client("vm3")
+    vm3.keep_asking(SERVER)
+    for _ in range(MANY // 1000):
+        vm1.open(1000, SERVER)
+        eventually(vm1.connections, lambda count: count["pending"] == 0)
+    told = {"sent": 2 * MANY, "failed": 0, "waiting": 0, "suppressed": 0}
+    most = 0
+
+    def resets() -> dict[str, int]:
+        nonlocal most
+        seen: dict[str, int] = gateway.status()["tcpResets"]
+        most = max(most, seen["waiting"])
+        return seen
+
+    assert eventually(resets, lambda seen: seen["sent"] >= 2 * MANY) == told
+    assert most <= ROOM
+    assert vm1.connections() == {"connected": 0, "pending": 0, "failed": MANY}
+    (counts,) = vm3.stop()
+    assert counts["sent"] == counts["answered"] > 0
     assert gateway.losses() == {}
