@@ -1,4 +1,4 @@
-"""RSTs that the gateway itself sends: whose, to whom, with which numbers. Bytes wait in an outbox.
+"""RSTs that the gateway itself sends: whose, to whom, with which numbers. They wait in an outbox.
 
 Two occasions (docs/fidelity.md A7, T1). An established flow idles out whose rule has
 ``enableTcpReset``: both ends are told. A VM behind a NAT gateway, or somebody outside, sends to a
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from struct import Struct
+from typing import NamedTuple
 
 from gateway.core.flow import Flow
 from gateway.core.packet import PacketView, completed
@@ -29,6 +30,20 @@ _TCP = Struct("!HHIIBBHHH")
 _NUMBERS = Struct("!II")
 _ACKNOWLEDGED = Struct("!I")
 _WORD = 0xFFFFFFFF
+
+
+class Reset(NamedTuple):
+    """An RST, and for those who capture what it is about. ``flow`` None: there is none any more."""
+
+    packet: bytes
+    reason: str
+    flow: int | None = None
+    vm: str | None = None
+    method: str | None = None
+
+
+IDLE_TIMEOUT = "IdleTimeout"
+NO_SUCH_FLOW = "NoSuchFlow"
 
 
 class Acknowledged:
@@ -57,14 +72,14 @@ class Outbox:
     __slots__ = ("_waiting", "suppressed")
 
     def __init__(self) -> None:
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Reset] = deque()
         self.suppressed = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self) -> bytes | None:
-        """The next packet to send; None: nothing waits."""
+    def take(self) -> Reset | None:
+        """The next one to send; None: nothing waits."""
         return self._waiting.popleft() if self._waiting else None
 
     def idled_out(self, flow: Flow, *, tell_remote: bool) -> None:
@@ -72,18 +87,14 @@ class Outbox:
         known = flow.acknowledged
         if known is None:
             return
-        original, reply = flow.original, flow.reply
-        if known.private is not None:
-            self._put(
-                ROOM,
-                _reset(
-                    original[4:8], original[0:4], original[10:12] + original[8:10], known.private
-                ),
-            )
-        if known.remote is not None and tell_remote:
-            self._put(
-                ROOM, _reset(reply[4:8], reply[0:4], reply[10:12] + reply[8:10], known.remote)
-            )
+        told = [(flow.original, known.private)]
+        if tell_remote:
+            told.append((flow.reply, known.remote))
+        about = (IDLE_TIMEOUT, flow.id, flow.machine.name, flow.method.value)
+        for key, number in told:
+            if number is not None:
+                packet = _reset(key[4:8], key[0:4], key[10:12] + key[8:10], number)
+                self._put(ROOM, Reset(packet, *about))
 
     def answer(self, view: PacketView) -> None:
         """Answer a segment that belongs to nothing, as a closed port does (RFC 9293, 3.10.7.1)."""
@@ -98,11 +109,11 @@ class Outbox:
             headers = view.transport + (view.packet[view.transport + 12] >> 2 & 0x3C)
             length = len(view.packet) - headers + bool(flags & SYN_FLAG) + bool(flags & FIN_FLAG)
             packet = _reset(view.destination, view.source, ports, 0, sequence + length & _WORD)
-        self._put(ROOM_FOR_ANSWERS, packet)
+        self._put(ROOM_FOR_ANSWERS, Reset(packet, NO_SUCH_FLOW))
 
-    def _put(self, room: int, packet: bytes) -> None:
+    def _put(self, room: int, reset: Reset) -> None:
         if len(self._waiting) < room:
-            self._waiting.append(packet)
+            self._waiting.append(reset)
         else:
             self.suppressed += 1
 

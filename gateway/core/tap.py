@@ -21,6 +21,7 @@ from gateway.core.engine import Engine
 from gateway.core.established import Way
 from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.packet import ICMP_ERRORS, PORTED, PacketView, sent
+from gateway.core.resets import Reset
 
 INSIDE, OUTSIDE = 0, 1
 """The sides, and the interfaces of a capture."""
@@ -275,6 +276,23 @@ class Tap:
                 recorder.keep(number, first, direction, came, packet, account)
             if second is not None and verdict is not None:
                 recorder.keep(number, second, SENT, left, verdict, account)
+
+    def made(self, reset: Reset) -> None:
+        """The gateway itself sends an RST: it came in nowhere and leaves on one side."""
+        packet = reset.packet
+        inside = packet[16:20] in self._engine.admission.scope.subnets
+        side = INSIDE if inside else OUTSIDE
+        vm = self._name_of(packet[16:20]) if reset.vm is None and inside else reset.vm
+        self._number += 1
+        account: Account = (reset.flow, vm, reset.method, "sent", reset.reason, None, None, None)
+        for recorder in self._recorders:
+            matches = recorder.matches
+            if not recorder.sides[side] or not (matches is None or matches(packet, None, vm)):
+                continue
+            if recorder.is_full:
+                recorder.lose(side)
+            else:
+                recorder.keep(self._number, side, SENT, self._clock(), packet, account)
 
     def _account(self, arrival: Arrival, packet: bytes, verdict: bytes | None) -> Account:
         reason, vm, rule = self._refusal or (None, None, None)

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.core.engine import Engine
 from gateway.core.established import Way
 from gateway.core.explain import address_of
+from gateway.core.resets import Reset
 from gateway.core.tap import INSIDE, OUTSIDE, Recorder, Sighting, Tap, Wanted
 from gateway.daemon.capture_query import ENGINES, CaptureQuery, described
 from gateway.daemon.control import Answers
@@ -90,6 +91,11 @@ class Captures:
             self._sent[number] = now
             return message(number, recorder, recorder.take(MESSAGE_BYTES, MESSAGE_PACKETS))
         return None
+
+    def made(self, reset: Reset) -> None:
+        """The gateway itself sends an RST."""
+        if self._running:
+            self._tap.made(reset)
 
     def hurry(self) -> None:
         """Have everything that waits sent at once from now on: the gateway stops."""

@@ -248,9 +248,10 @@ class Gateway:
 
     def _send_resets(self) -> None:
         for _ in range(min(len(self._outbox), RESETS_PER_TURN)):
-            packet = self._outbox.take()
-            if packet is not None:
-                self._resets.send(packet)
+            reset = self._outbox.take()
+            if reset is not None:
+                self._captures.made(reset)
+                self._resets.send(reset.packet)
 
     def _azure_time(self, real: float) -> float:
         return (real - self._base) * self._scale

@@ -22,6 +22,7 @@ from gateway.datapath import fragments
 from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
+from gateway.datapath.fastpath.pins import Pins
 from gateway.datapath.interfaces import (
     ProbeSource,
     PublicAddresses,
@@ -327,6 +328,8 @@ def _take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_fil
     interfaces = {*plan.inside, plan.outside}
     kept = interfaces if keep_filters else set()
     detach({*left.inside, left.outside} - kept)
+    if not keep_filters:
+        Pins(left.outside).remove()
     for interface, name, old in left.sysctls:
         if interface in interfaces:
             journal.sysctls.append((interface, name, old))
@@ -347,6 +350,7 @@ def _take_down(journal: Journal) -> None:
     """Forwarding off, then addresses, and the rules last: nothing is ever open on the way."""
     problems: list[str] = []
     detach([*journal.inside, journal.outside])
+    Pins(journal.outside).remove()
     for interface, name, old in sorted(journal.sysctls, key=lambda item: item[1] != "forwarding"):
         if find_link(interface) is not None:
             with _Collecting(problems):

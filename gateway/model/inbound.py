@@ -20,6 +20,7 @@ LONGEST_PROBING_2017 = 120  # seconds: interval × number of probes ("Load Balan
 def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
     """Conflicts between rules, pools too large for their ports, and probes."""
     yield from _backend_ports(configuration)
+    yield from _balancers_of_a_machine(configuration)
     for index, balancer in enumerate(configuration.load_balancers):
         place = ("loadBalancers", index)
         yield from _frontend_ports(balancer, place)
@@ -100,6 +101,27 @@ def _backends(
             else:
                 members = pools.get(nat.backend_address_pool or "", ())
             yield (*place, "inboundNatRules", number), members, nat.protocol, nat.backend_port
+
+
+def _balancers_of_a_machine(configuration: Configuration) -> Iterator[Mistake]:
+    """Azure takes a VM into the pools of one public load balancer; all are public here."""
+    first: dict[str, int] = {}
+    for index, balancer in enumerate(configuration.load_balancers):
+        said: set[int] = set()  # of which others; a line for each is enough
+        for number, pool in enumerate(balancer.backend_address_pools):
+            for position, machine in enumerate(pool.virtual_machines):
+                before = first.setdefault(machine, index)
+                if before == index or before in said:
+                    continue
+                said.add(before)
+                here: Location = ("loadBalancers", index, "backendAddressPools", number)
+                message = (
+                    f"is in a pool of {configuration.load_balancers[before].name}, too: Azure "
+                    "takes a VM into the pools of one public load balancer only "
+                    "(NetworkInterfaceUsesMultipleLoadBalancersOfSameType); this gateway does it"
+                )
+                place = (*here, "virtualMachines", position)
+                yield Mistake(place, message, machine, warning=True)
 
 
 def _port_ranges(balancer: LoadBalancer, place: Location) -> Iterator[Mistake]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway.model import (
     addressing,
     availability,
+    closed,
     inbound,
     inventory,
     outbound,
@@ -127,6 +128,7 @@ def load_text(text: str, name: str, interfaces: Interfaces = THE_FILES) -> Loade
             *addressing.check(draft, cuts),
             *inventory.check(draft, cuts),
             *inbound.check(draft, cuts),
+            *closed.check(draft, cuts),
             *outbound.check(draft, cuts),
             *availability.check(draft, cuts),
         ]

@@ -87,6 +87,7 @@ class Gateway:
         self.configuration = configuration(**({"stateDirectory": str(self.state)} | settings))
         self.process: subprocess.Popen[str] | None = None
         self.python = sys.executable
+        self.wrapper: tuple[str, ...] = ()  # a command line that runs the daemon's
         self.root = Path(__file__).parents[2]
 
     def write(self, document: Any = None) -> None:
@@ -95,11 +96,11 @@ class Gateway:
         text = document if isinstance(document, str) else yaml.safe_dump(document)
         self.file.write_text(text)
 
-    def start(self, *flags: str, wrapper: tuple[str, ...] = ()) -> str:
+    def start(self, *flags: str) -> str:
         """Run it, with its file unless flags are given, and wait; its ``ready`` line."""
         if not flags:
             self.write()
-        self._run(self._flags(*flags), *wrapper)
+        self._run(self._flags(*flags), *self.wrapper)
         assert self.process is not None
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], 60)

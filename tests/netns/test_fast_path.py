@@ -247,3 +247,17 @@ def test_flows_are_adopted_as_the_kernel_has_them(fresh: Topology) -> None:
     told = eventually(lambda: json.loads(fresh.run("gw", *command))[4])
     assert {(slot, number) for slot, number, _ in told} <= {(0, 1), (1, 2)}
     assert {flags for *_, flags in told} <= {1, 4}  # FIN, RST
+
+
+def test_an_endpoint_that_connects_again_at_once_gets_another_port_each_time(
+    fresh: Topology,
+) -> None:
+    """Its SYN may come before the report of the FINs that passed in the kernel a moment ago."""
+    gateway = Gateway(fresh, fastPath="on")
+    gateway.start()
+    vm = fresh.client("vm1")
+    # "OSError": the VM's own kernel has not yet let go of the last one.
+    answers = [vm.peer("Tcp", SERVER, port=45555) for _ in range(40)]
+    public = [answer for answer in answers if answer != "OSError"]
+    assert len(set(public)) == len(public) > 1
+    assert len(gateway.flows("--remote", SERVER)) == len(public)

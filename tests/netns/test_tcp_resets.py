@@ -5,12 +5,31 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
+from gateway.core.resets import ROOM
 from tests.netns.current import LINK, attach, current
+from tests.netns.test_capture import Capturing, comment, way
 from tests.netns.topology import OUTSIDE, SERVER, Topology, eventually
 
 PORT = 7777
 SCALE = 80  # 4 minutes of Azure's are 3 seconds
+MANY = 8_000
 ENDED = "ConnectionResetError"
+
+
+def allowing(port: int) -> dict[str, Any]:
+    """A group that lets a TCP port in from the internet."""
+    rule = {
+        "name": "allow",
+        "priority": 100,
+        "direction": "Inbound",
+        "access": "Allow",
+        "protocol": "Tcp",
+        "sourceAddressPrefix": "Internet",
+        "sourcePortRange": "*",
+        "destinationAddressPrefix": "*",
+        "destinationPortRange": str(port),
+    }
+    return {"name": "web", "securityRules": [rule]}
 
 
 def outbound(net: Topology, vm: str) -> tuple[Any, Any]:
@@ -69,30 +88,53 @@ def test_a_load_balancing_rule_that_asks_has_client_and_backend_told(fresh: Topo
     rule = document["loadBalancers"][0]["loadBalancingRules"][0]
     rule |= {"enableTcpReset": True, "backendPort": PORT}
     document["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "web"
-    document["networkSecurityGroups"] = [
-        {
-            "name": "web",
-            "securityRules": [
-                {
-                    "name": "allow",
-                    "priority": 100,
-                    "direction": "Inbound",
-                    "access": "Allow",
-                    "protocol": "Tcp",
-                    "sourceAddressPrefix": "Internet",
-                    "sourcePortRange": "*",
-                    "destinationAddressPrefix": "*",
-                    "destinationPortRange": str(PORT),
-                }
-            ],
-        }
-    ]
+    document["networkSecurityGroups"] = [allowing(PORT)]
     gateway.start()
     backend, client = fresh.client("vm2"), fresh.client("internet")
     backend.await_one(PORT)
     assert client.begin(LINK, 80) == "hello"
     assert client.fate(20) == ENDED
     assert backend.fate(5) == ENDED
+    assert gateway.losses() == {}
+
+
+def test_an_inbound_nat_rule_that_asks_has_both_told_and_a_capture_shows_it(
+    fresh: Topology,
+) -> None:
+    gateway = current(fresh, timeScale=SCALE)
+    document = gateway.configuration
+    document["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "web"
+    document["networkSecurityGroups"] = [allowing(PORT)]
+    document["loadBalancers"][0]["inboundNatRules"] = [
+        {
+            "name": "ssh",
+            "frontendIPConfiguration": "fe-link",
+            "protocol": "Tcp",
+            "frontendPort": 50001,
+            "virtualMachine": "vm1",
+            "backendPort": PORT,
+            "enableTcpReset": True,
+        }
+    ]
+    gateway.start()
+    backend, client = fresh.client("vm1"), fresh.client("internet")
+    backend.await_one(PORT)
+    assert client.begin(LINK, 50001) == "hello"
+    (flow,) = gateway.flows()
+    assert flow["method"] == "InboundNatRule"
+    capture = Capturing(gateway)
+    assert client.fate(20) == ENDED
+    assert backend.fate(5) == ENDED
+    capture.written(2)
+    capture.end()
+    about = {"flow": str(flow["id"]), "vm": "vm1", "method": "InboundNatRule"}
+    told = about | {"verdict": "sent", "reason": "IdleTimeout"}
+    assert sorted((way(p), p["ip.src"], p["ip.dst"]) for p in capture.packets()) == [
+        ("inside out", flow["remote"]["ip"], flow["private"]["ip"]),
+        ("outside out", LINK, flow["remote"]["ip"]),
+    ]
+    assert all(comment(p) == told for p in capture.packets())
+    assert all(p["tcp.checksum.status"] == "1" for p in capture.packets())
     assert gateway.losses() == {}
 
 
@@ -108,4 +150,33 @@ def test_a_nat_gateway_tells_who_sends_to_a_flow_that_is_no_more(fresh: Topology
     assert server.fate(1) == "TimeoutError"
     assert server.fate(5, stray=True) == ENDED
     assert gateway.status()["drops"] == {"TcpWithoutFlow": 1, "InboundWithoutFlow": 1}
+    assert gateway.losses() == {}
+
+
+def test_very_many_that_idle_out_together_are_told_and_others_notice_nothing(
+    fresh: Topology,
+) -> None:
+    gateway = current(fresh, timeScale=24)
+    rule = gateway.configuration["loadBalancers"][0]["outboundRules"][0]
+    rule["allocatedOutboundPorts"] = MANY
+    gateway.start()
+    vm1, vm3 = fresh.client("vm1"), fresh.client("vm3")
+    vm3.keep_asking(SERVER)
+    for _ in range(MANY // 1000):
+        vm1.open(1000, SERVER)
+        eventually(vm1.connections, lambda count: count["pending"] == 0)
+    told = {"sent": 2 * MANY, "failed": 0, "waiting": 0, "suppressed": 0}
+    most = 0
+
+    def resets() -> dict[str, int]:
+        nonlocal most
+        seen: dict[str, int] = gateway.status()["tcpResets"]
+        most = max(most, seen["waiting"])
+        return seen
+
+    assert eventually(resets, lambda seen: seen["sent"] >= 2 * MANY) == told
+    assert most <= ROOM
+    assert vm1.connections() == {"connected": 0, "pending": 0, "failed": MANY}
+    (counts,) = vm3.stop()
+    assert counts["sent"] == counts["answered"] > 0
     assert gateway.losses() == {}

@@ -46,6 +46,8 @@ int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 int bpf_prog_get_fd_by_id(uint32_t id);
 int bpf_map_get_fd_by_id(uint32_t id);
 int bpf_obj_get_info_by_fd(int bpf_fd, void *info, uint32_t *info_len);
+int bpf_obj_pin(int fd, const char *pathname);
+int bpf_obj_get(const char *pathname);
 """
 
 
@@ -81,31 +83,18 @@ def maps_of_program(program: int) -> list[tuple[int, MapInfo]]:
     Raises OSError; EPERM: this takes CAP_SYS_ADMIN.
     """
     ffi, library = open_library()
-
-    def opened(descriptor: int) -> int:
-        if descriptor < 0:
-            raise OSError(-descriptor, os.strerror(-descriptor))
-        return descriptor
-
-    def told(descriptor: int, size: int, ids: Any = None) -> bytes:
-        info = bytearray(size)
-        if ids is not None:
-            _program_maps.pack_into(
-                info, _PROGRAM_MAPS_AT, len(ids), int(ffi.cast("uintptr_t", ids))
-            )
-        length = ffi.new("uint32_t *", size)
-        opened(library.bpf_obj_get_info_by_fd(descriptor, ffi.from_buffer(info), length))
-        return bytes(info)
-
-    descriptor = opened(library.bpf_prog_get_fd_by_id(program))
+    descriptor = _opened(library.bpf_prog_get_fd_by_id(program))
     found: list[tuple[int, MapInfo]] = []
     try:
         ids = ffi.new("uint32_t[]", _MOST_MAPS)
-        info = told(descriptor, _PROGRAM_INFO, ids)
+        info = bytearray(_PROGRAM_INFO)
+        address = int(ffi.cast("uintptr_t", ids))
+        _program_maps.pack_into(info, _PROGRAM_MAPS_AT, len(ids), address)
+        _tell(ffi, library, descriptor, info)
         count = min(_program_maps.unpack_from(info, _PROGRAM_MAPS_AT)[0], _MOST_MAPS)
         for number in ids[0:count]:
-            one = opened(library.bpf_map_get_fd_by_id(number))
-            found.append((one, MapInfo._make(_map_info.unpack_from(told(one, _MAP_INFO)))))
+            one = _opened(library.bpf_map_get_fd_by_id(number))
+            found.append((one, map_info(one)))
     except OSError:
         for one, _ in found:
             os.close(one)
@@ -113,6 +102,25 @@ def maps_of_program(program: int) -> list[tuple[int, MapInfo]]:
     finally:
         os.close(descriptor)
     return found
+
+
+def map_info(descriptor: int) -> MapInfo:
+    """What the kernel says of a map. Raises OSError."""
+    ffi, library = open_library()
+    info = bytearray(_MAP_INFO)
+    _tell(ffi, library, descriptor, info)
+    return MapInfo._make(_map_info.unpack_from(info))
+
+
+def _opened(descriptor: int) -> int:
+    if descriptor < 0:
+        raise OSError(-descriptor, os.strerror(-descriptor))
+    return descriptor
+
+
+def _tell(ffi: cffi.FFI, library: Any, descriptor: int, info: bytearray) -> None:
+    length = ffi.new("uint32_t *", len(info))
+    _opened(library.bpf_obj_get_info_by_fd(descriptor, ffi.from_buffer(info), length))
 
 
 class BpfObject:

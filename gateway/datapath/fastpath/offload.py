@@ -20,8 +20,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import attach, detach
-from gateway.datapath.fastpath.inheritance import Inheritance
+from gateway.datapath.fastpath.inheritance import Inheritance, layout_name
 from gateway.datapath.fastpath.libbpf import BpfObject
+from gateway.datapath.fastpath.pins import Pins, remove_stale
 from gateway.datapath.fastpath.records import (
     COUNTER,
     COUNTERS,
@@ -51,18 +52,18 @@ class FastPath:
         self._interfaces = [*((name, "from_inside") for name in inside), (outside, "from_outside")]
         if not program.exists():
             raise DatapathError([f"{program.name} is not compiled (clang and libbpf-dev make it)"])
+        self._pins = Pins(outside)
+        shapes = {
+            "entries": (KEY.size, ENTRY_SIZE, 2 * capacity),
+            "counters": (4, COUNTER.size, 2 * capacity),
+            "reports": (0, 0, REPORTS_SIZE),
+        }
         try:
             index = socket.if_nametoindex(outside)
-            left = Inheritance(
-                [name for name, _ in self._interfaces],
-                {
-                    "entries": (KEY.size, ENTRY_SIZE, 2 * capacity),
-                    "counters": (4, COUNTER.size, 2 * capacity),
-                    "reports": (0, 0, REPORTS_SIZE),
-                },
-            )
+            left = Inheritance([name for name, _ in self._interfaces], shapes, self._pins)
             self.inherits = bool(left.maps)
             self.not_inherited = left.reason
+            self._is_pinned = left.pinned and self.inherits
             try:
                 self._object = BpfObject(
                     str(program),
@@ -76,6 +77,7 @@ class FastPath:
                 left.close()
         except OSError as error:
             raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
+        self._maps = {layout_name(name): self._object.map(name) for name in shapes}
         self._entries = self._object.map("entries")
         size = 2 * capacity * COUNTER.size
         pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -84,11 +86,15 @@ class FastPath:
 
     def attach(self) -> None:
         """Let the programs see packets. Raises DatapathError, with none attached."""
+        if not self._is_pinned:
+            self._is_pinned = self._pins.renew(self._maps)
+            remove_stale()
         try:
             for name, program in self._interfaces:
                 attach(name, self._object.program(program))
         except (OSError, NetlinkError) as error:
             detach(name for name, _ in self._interfaces)
+            self._pins.remove()
             raise DatapathError([f"eBPF cannot be attached: {error}"]) from None
 
     def renew(self) -> None:
@@ -150,4 +156,5 @@ class FastPath:
             self._reports.close()
             self._counters.close()
         detach(name for name, _ in self._interfaces)
+        self._pins.remove()
         self._object.close()

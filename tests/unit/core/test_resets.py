@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from scapy.layers.inet import IP, TCP
 
+from gateway.core import resets
 from gateway.core.packet import completed
 from gateway.core.resets import ROOM_FOR_ANSWERS
 from tests.scenario import Scenario, build
@@ -19,7 +20,8 @@ WEB = GROUPED.replace("frontendPort: 80, backendPort: 8080,", "frontendPort: 80,
 def sent(scenario: Scenario) -> list[tuple[str, str, str, int, int]]:
     """Source, destination, flags, sequence and acknowledgement of every RST that waits."""
     found = []
-    while (packet := scenario.engine.translation.outbox.take()) is not None:
+    while (reset := scenario.engine.translation.outbox.take()) is not None:
+        packet = reset.packet
         assert completed(packet) == packet
         seen = IP(packet)
         checksum = seen.chksum
@@ -142,3 +144,23 @@ def test_a_flow_to_be_reset_is_not_handed_over() -> None:
     (flow,) = scenario.engine.flows.tcp_original.values()
     assert flow.acknowledged is not None
     assert not flow.offloaded
+
+
+def test_when_many_flows_idle_out_at_once_what_waits_is_bounded_and_packets_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resets, "ROOM", 1000)
+    scenario = Scenario(RESETTING)
+    for number in range(900):
+        port = 1000 + number
+        scenario.send("vm1", numbered(f"tcp 10.0.1.4:{port} > 198.51.100.1:443 syn", 100, 0))
+        reply = numbered(f"tcp 198.51.100.1:443 > 203.0.113.20:{1024 + number} syn ack", 900, 101)
+        scenario.send("outside", reply)
+        scenario.send("vm1", numbered(f"tcp 10.0.1.4:{port} > 198.51.100.1:443 ack", 101, 901))
+    scenario.play("after 5 min\nflows vm1 none")
+    outbox = scenario.engine.translation.outbox
+    assert (len(outbox), outbox.suppressed) == (1000, 800)
+    scenario.play(
+        "vm1 sends udp 10.0.1.4:5 > 198.51.100.1:53\noutside sees udp 203.0.113.20:1024 > 198.51.100.1:53"
+    )
+    assert len(sent(scenario)) == 1000

@@ -12,7 +12,9 @@ from gateway.core.packet import PacketView
 from gateway.core.tap import INSIDE, OUTSIDE, Recorder, Sighting, Tap, Wanted
 from gateway.daemon.capture_streams import comment_of
 from tests.scenario import Scenario, build, describe
+from tests.unit.core.test_nat_gateway import ONE
 from tests.unit.core.test_outbound_methods import NETWORK
+from tests.unit.core.test_resets import RESETTING, exchange
 from tests.unit.core.test_security_groups import NO_SMTP, network
 
 VM1 = bytes((10, 0, 1, 4))
@@ -285,3 +287,37 @@ def test_whatever_arrives_is_captured_and_judged_as_without() -> None:
         assert plain.engine.handle(data, arrival, 0.0) == tapped.engine.handle(data, arrival, 0.0)
     assert plain.engine.status(0.0) == tapped.engine.status(0.0)
     assert all(PacketView.parse(s[5]) for s in tapped.taken() if s[6][3] == "translated")
+
+
+def test_what_the_gateway_sends_itself_shows_where_it_leaves() -> None:
+    scenario = Tapped(RESETTING)
+    vm2 = scenario.capture(vm="vm2", vm_address=bytes((10, 0, 1, 5)))
+    vm1 = scenario.capture(vm="vm1", vm_address=VM1)
+    exchange(scenario)
+    scenario.play("after 5 min\nflows vm1 none")
+    scenario.taken(), scenario.taken(vm1)
+    while (reset := scenario.engine.translation.outbox.take()) is not None:
+        scenario.tap.made(reset)
+    said = "flow=1 vm=vm1 verdict=sent reason=IdleTimeout method=OutboundRule"
+    assert (
+        scenario.seen()
+        == scenario.seen(vm1)
+        == [
+            f"6 inside > tcp 198.51.100.1:443 > 10.0.1.4:5 rst | {said}",
+            f"7 outside > tcp 203.0.113.20:1024 > 198.51.100.1:443 rst | {said}",
+        ]
+    )
+    assert scenario.seen(vm2) == []
+
+
+def test_a_nat_gateways_answer_to_a_stray_is_of_the_vm_that_hears_it() -> None:
+    scenario = Tapped(ONE)
+    scenario.play("vm1 sends tcp 10.0.1.4:5 > 198.51.100.1:443 ack\ndropped TcpWithoutFlow")
+    scenario.taken()
+    reset = scenario.engine.translation.outbox.take()
+    assert reset is not None
+    scenario.tap.made(reset)
+    (line,) = scenario.seen()
+    assert line.endswith(
+        "198.51.100.1:443 > 10.0.1.4:5 rst | vm=vm1 verdict=sent reason=NoSuchFlow"
+    )

@@ -15,8 +15,9 @@ gateway:
 virtualNetwork:
   addressPrefixes: [10.0.0.0/16]
   subnets:
-    - {name: web, addressPrefix: 10.0.1.0/24}
+    - {name: web, addressPrefix: 10.0.1.0/24, networkSecurityGroup: open}
     - {name: db, addressPrefix: 10.0.2.0/24, defaultOutboundAccess: true}
+networkSecurityGroups: [{name: open}]
 publicIPAddresses:
   - {name: pip-a, ipAddress: 203.0.113.10}
   - {name: pip-b, ipAddress: 203.0.113.11}
@@ -198,3 +199,38 @@ def test_number_of_probes_is_ignored_with_a_warning() -> None:
     text = changed("backendAddressPool: pool,\n", "backendAddressPool: pool, probe: p,\n", text)
     said = warnings(text)
     assert "Azure ignores numberOfProbes, and so does this profile; use probeThreshold" in said
+
+
+BARE = changed(", networkSecurityGroup: open", "", CURRENT)
+ADMITS_NOTHING = (
+    "no network security group, on subnet or interface: {} admits nothing from outside, as of "
+    "Azure's Standard public IPs; a group has to allow it"
+)
+
+
+def test_standard_rules_and_own_public_ips_without_a_group_are_warned_of() -> None:
+    text = changed(
+        "    outboundRules:\n",
+        "    inboundNatRules:\n"
+        "      - {name: ssh, frontendIPConfiguration: fe1, protocol: Tcp, frontendPort: 50001,\n"
+        "         virtualMachine: vm2, backendPort: 22}\n"
+        "    outboundRules:\n",
+        changed("10.0.2.4}", "10.0.2.4, publicIPAddress: pip-n}", BARE),
+    )
+    rule, own = ADMITS_NOTHING.format("the rule"), ADMITS_NOTHING.format("its own public IP")
+    assert warnings(text) == [
+        f"VM vm3 has {own}",
+        f"VMs vm1, vm2 have {rule}",
+        f"VM vm2 has {rule}",
+    ]
+    (said,) = warnings(changed("10.0.1.4}", "10.0.1.4, networkSecurityGroup: open}", BARE))
+    assert said == f"VM vm2 has {rule}"
+
+
+def test_basic_rules_and_azure_2017_are_open_without_a_group() -> None:
+    plain = BARE[: BARE.index("    outboundRules")].replace(", disableOutboundSnat: true", "")
+    basic = changed("sku: Standard", "sku: Basic", plain)
+    assert not [said for said in warnings(basic) if "admits nothing" in said]
+    older = changed("azure-current", "azure-2017", basic)
+    older = changed(", defaultOutboundAccess: true", "", older)
+    assert not [said for said in warnings(older) if "admits nothing" in said]

@@ -107,3 +107,22 @@ def test_number_of_probes_is_a_threshold_in_2017_and_too_much_of_it_is_named() -
         "135 s pass before a result counts (interval times threshold); Azure then took at most 120 s"
     )
     assert threshold(configuration(LOAD_BALANCED).load_balancers[0].probes[0], AZURE_2017) == 2
+
+
+def test_a_vm_of_two_load_balancers_is_warned_of() -> None:
+    second = """\
+  - name: other
+    frontendIPConfigurations: [{name: fe3, publicIPAddress: pip-c}]
+    backendAddressPools:
+      - {name: a, virtualMachines: [vm3, vm1]}
+      - {name: b, virtualMachines: [vm2]}
+"""
+    text = changed(
+        "  - {name: pip-d,", "  - {name: pip-c, ipAddress: 203.0.113.14}\n  - {name: pip-d,"
+    )
+    loaded = load_text(text + second, "test.yaml")
+    said = [str(p) for p in loaded.problems if "one public load balancer" in p.message]
+    assert [p.severity for p in loaded.problems if "one public" in p.message] == ["warning"]
+    (line,) = said
+    assert "loadBalancers[1].backendAddressPools[0].virtualMachines[1] = vm1" in line
+    assert "is in a pool of lb, too" in line
