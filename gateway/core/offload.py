@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.core.flow import TCP, Flow
+from gateway.core.tcp import Side
 
 BUSY = 3
 """Packets in one direction after which a UDP flow is worth taking over: questions and answers of
@@ -24,6 +25,15 @@ def is_busy(flow: Flow) -> bool:
     return flow.protocol == TCP or max(flow.packets_out, flow.packets_in) >= BUSY
 
 
+class Reported(Protocol):
+    """Who is told of what passed elsewhere."""
+
+    def advance_elsewhere(
+        self, slot: int, flow_id: int, side: Side, flags: int, now: float
+    ) -> None:
+        """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
+
+
 class Offload(Protocol):
     """Takes flows over and gives them back. All of it is quick and never raises."""
 
@@ -32,6 +42,9 @@ class Offload(Protocol):
 
     def remove(self, flow: Flow) -> None:
         """Give a flow back: its next packet comes to the engine. ``fold`` was called."""
+
+    def report(self, to: Reported) -> int:
+        """Tell of what passed since the last call, or of some of it; how many segments."""
 
     def fold(self, flow: Flow) -> None:
         """Add to the flow's counters, and to its times, what happened since the last call."""

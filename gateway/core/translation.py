@@ -38,6 +38,9 @@ from gateway.core.tcp import (
 from gateway.core.timers import Expiry
 from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
 
+CATCH_UP = 64
+"""Times that one packet has the offload tell what passed: more than it can have to tell."""
+
 
 class _Endpoint:
     """The SNAT port that a private UDP endpoint holds, and toward how many remotes."""
@@ -380,10 +383,19 @@ class Translation:
 
         From outside it can only where no port was translated.
         """
-        if flow.protocol != TCP or (flow.state not in ENDED and flow.state not in CLOSING):
+        if flow.protocol != TCP or SEGMENT_OF_FLAGS[flags & 7] is not Segment.SYN:
             return False
-        opening = SEGMENT_OF_FLAGS[flags & 7] is Segment.SYN
-        return opening and (side is Side.ORIGINAL or flow.pool is None)
+        if side is not Side.ORIGINAL and flow.pool is not None:
+            return False
+        if flow.offloaded:
+            self._catch_up()  # what closed it may have passed elsewhere a moment ago
+        return flow.state in ENDED or flow.state in CLOSING
+
+    def _catch_up(self) -> None:
+        if self.offload is not None:
+            for _ in range(CATCH_UP):
+                if not self.offload.report(self):
+                    break
 
     # -- ending
 

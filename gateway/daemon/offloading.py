@@ -12,6 +12,7 @@ from struct import Struct
 
 from gateway.core.flow import UDP, Flow
 from gateway.core.nat_ports import NatShare
+from gateway.core.offload import Reported
 from gateway.core.tcp import ACK_FLAG, SYN_FLAG, Side, State
 from gateway.core.translation import Translation
 from gateway.datapath.fastpath import Direction, FastPath
@@ -111,7 +112,7 @@ class Offloading:
             used = self._azure_time(max(used_out, used_in) * 1e-9)
             flow.last_seen = max(flow.last_seen, used)
 
-    def report(self, translation: Translation) -> int:
+    def report(self, to: Reported) -> int:
         """Tell the engine of the SYN-ACKs, FINs and RSTs that passed; how many."""
         reports = self.path.reports()
         for report in reports:
@@ -120,7 +121,7 @@ class Offloading:
             slot, flags = report.counter // 2, report.flags
             if flags & SYN_FLAG:
                 flags |= ACK_FLAG  # one that opens never passes there
-            translation.advance_elsewhere(slot, report.flow, side, flags, when)
+            to.advance_elsewhere(slot, report.flow, side, flags, when)
         return len(reports)
 
     def leave(self) -> None:

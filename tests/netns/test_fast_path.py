@@ -247,3 +247,23 @@ def test_flows_are_adopted_as_the_kernel_has_them(fresh: Topology) -> None:
     told = eventually(lambda: json.loads(fresh.run("gw", *command))[4])
     assert {(slot, number) for slot, number, _ in told} <= {(0, 1), (1, 2)}
     assert {flags for *_, flags in told} <= {1, 4}  # FIN, RST
+
+
+def test_an_endpoint_that_connects_again_at_once_gets_another_port_each_time(
+    fresh: Topology,
+) -> None:
+    """Its SYN may come before the report of the FINs that passed in the kernel a moment ago."""
+    gateway = Gateway(fresh, fastPath="on")
+    gateway.start()
+    vm = fresh.client("vm1")
+    public: list[str] = []
+
+    def connect() -> int:
+        seen = vm.peer("Tcp", SERVER, port=45555)
+        if seen != "OSError":  # the VM's own kernel has not yet let go of the last one
+            public.append(seen)
+        return len(public)
+
+    eventually(connect, lambda count: count == 10)
+    assert len(set(public)) == 10
+    assert len(gateway.flows("--remote", SERVER)) == 10

@@ -7,7 +7,7 @@ import pytest
 from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
 from gateway.core.flow import Flow
-from gateway.core.offload import BUSY
+from gateway.core.offload import BUSY, Reported
 from gateway.core.tcp import ACK_FLAG, FIN_FLAG, RST_FLAG, SYN_FLAG, Side, State
 from tests.scenario import build, configuration
 
@@ -42,6 +42,7 @@ class Elsewhere:
         self.room = room
         self.flows: list[Flow] = []
         self.passed: dict[int, tuple[int, int, float]] = {}  # by flow: packets out, in, when
+        self.untold: list[tuple[Flow, Side, int, float]] = []  # what reports tell, one at a time
 
     def install(self, flow: Flow) -> bool:
         if len(self.flows) >= self.room:
@@ -52,6 +53,13 @@ class Elsewhere:
     def remove(self, flow: Flow) -> None:
         assert flow.id not in self.passed, "what had passed was not asked for"
         self.flows.remove(flow)
+
+    def report(self, to: Reported) -> int:
+        if not self.untold:
+            return 0
+        flow, side, flags, when = self.untold.pop(0)
+        to.advance_elsewhere(flow.slot, flow.id, side, flags, when)
+        return 1
 
     def fold(self, flow: Flow) -> None:
         out, back, when = self.passed.pop(flow.id, (0, 0, 0.0))
@@ -104,6 +112,32 @@ def test_an_answer_that_comes_here_all_the_same_counts(run: Run) -> None:
     assert run.send(SYN_ACK, IN) is not None
     assert run.record().state == "Established"
     assert run.record().packets_in == 1
+
+
+def test_a_syn_that_overtakes_the_report_of_the_end_opens_a_flow_of_its_own(run: Run) -> None:
+    run.send(SYN)
+    (first,) = run.elsewhere.flows
+    run.elsewhere.untold = [
+        (first, Side.REPLY, SYN_FLAG | ACK_FLAG, 0.1),
+        (first, Side.REPLY, FIN_FLAG | ACK_FLAG, 0.2),
+        (first, Side.ORIGINAL, FIN_FLAG | ACK_FLAG, 0.3),
+    ]
+    out = run.send(SYN, now=0.4)
+    assert out is not None
+    assert int.from_bytes(out[20:22], "big") == 1025  # 1024 is held
+    assert first.state is State.FINISHED
+    (second,) = run.elsewhere.flows
+    assert (second.id != first.id, second.state) == (True, State.OPENING)
+
+
+def test_a_syn_again_while_the_flow_lives_is_of_the_same_flow(run: Run) -> None:
+    run.send(SYN)
+    (flow,) = run.elsewhere.flows
+    run.elsewhere.untold = [(flow, Side.REPLY, SYN_FLAG | ACK_FLAG, 0.1)]
+    out = run.send(SYN, now=0.2)
+    assert out is not None
+    assert int.from_bytes(out[20:22], "big") == 1024
+    assert (run.elsewhere.flows, flow.state) == ([flow], State.ESTABLISHED)
 
 
 def test_a_udp_flow_is_handed_over_with_its_third_packet_one_way(run: Run) -> None:
