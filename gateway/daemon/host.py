@@ -16,6 +16,7 @@ from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
+from gateway.datapath.fastpath.leaving import wait_for_clearing
 from gateway.datapath.interfaces import find_link
 from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
@@ -92,7 +93,7 @@ class LinuxHost:
     """This host's kernel."""
 
     def __init__(self) -> None:
-        self._has_fast_path = False
+        self._path: FastPath | None = None
 
     def findings(self, configuration: Configuration) -> list[Finding]:
         """What this host offers and lacks for the configuration; changes nothing."""
@@ -108,7 +109,9 @@ class LinuxHost:
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]:
         """Hold the interfaces against a second gateway."""
-        return Claims([*configuration.gateway.inside, configuration.gateway.outside])
+        claims = Claims([*configuration.gateway.inside, configuration.gateway.outside])
+        wait_for_clearing()
+        return claims
 
     @contextmanager
     def queue(self, configuration: Configuration, ways: Ways, uncut: Uncut) -> Iterator[Queue]:
@@ -131,7 +134,7 @@ class LinuxHost:
         """The fast path, loaded and not yet attached."""
         gateway = configuration.gateway
         path = FastPath(gateway.inside, gateway.outside, gateway.maximum_flows)
-        self._has_fast_path = True
+        self._path = path
         try:
             yield path
         finally:
@@ -149,8 +152,11 @@ class LinuxHost:
             renewed.add(interface)
 
         plan = _plan(configuration, queue.number)
-        with Diversion(plan, note, keep_filters=self._has_fast_path) as diversion:
-            yield _LinuxDiverted(diversion, renewed)
+        with Diversion(plan, note, keep_filters=self._path is not None) as diversion:
+            try:
+                yield _LinuxDiverted(diversion, renewed)
+            finally:
+                diversion.leave_filters = self._path is not None and self._path.leaving
 
 
 def losses(statistics: QueueStatistics) -> dict[str, int]:

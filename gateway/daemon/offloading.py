@@ -124,6 +124,11 @@ class Offloading:
             to.advance_elsewhere(slot, report.flow, side, flags, when)
         return len(reports)
 
+    def leave(self) -> None:
+        """Have the kernel carry what it carries for a while, until the next daemon is there."""
+        if self.flows:
+            self.path.leave()
+
     def close(self) -> None:
         """Forget what was counted. The path is its owner's to close."""
         self._seen.close()

@@ -8,6 +8,7 @@ undoes all of this is ``lifecycle.py``.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -272,6 +273,8 @@ class Gateway:
             for _ in range(FLOW_LOG_MESSAGES_AT_STOP):
                 if not self.control.work(self.turns.now) or not self.control.has_work:
                     break
+            if number == signal.SIGTERM and self._offloading is not None:
+                self._offloading.leave()
             self.turns.stop()
         elif number == RELOAD:
             self._reload(lambda kind, payload: None, enforce=False)

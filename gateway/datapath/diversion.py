@@ -106,6 +106,8 @@ class Diversion:
         is forwarded there. ``keep_filters``: a fast path follows, which replaces an earlier one's
         on the same interfaces without a gap."""
         self._keep_filters = keep_filters
+        self.leave_filters = False
+        """Whether ``remove`` leaves a fast path's programs where they are."""
         self.plan = plan
         self._renewed = renewed
         self._journal: Journal | None = None
@@ -125,6 +127,9 @@ class Diversion:
         left = Journal.read(Journal.path(plan.outside))
         if left is not None:
             _take_over(left, journal, plan, keep_filters=self._keep_filters)
+        if not self._keep_filters:  # one that left may have left them
+            detach([*plan.inside, plan.outside])
+            Pins(plan.outside).remove()
         dead = dead_gateways(plan)
         for other in dead:
             _inherit_sysctls(other, journal)
@@ -241,7 +246,7 @@ class Diversion:
         self._links = self._rules = None
         journal, self._journal = self._journal, None
         if journal is not None:
-            _take_down(journal)
+            _take_down(journal, leave_filters=self.leave_filters)
 
     def __enter__(self) -> Diversion:
         self.install()
@@ -328,8 +333,6 @@ def _take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_fil
     interfaces = {*plan.inside, plan.outside}
     kept = interfaces if keep_filters else set()
     detach({*left.inside, left.outside} - kept)
-    if not keep_filters:
-        Pins(left.outside).remove()
     for interface, name, old in left.sysctls:
         if interface in interfaces:
             journal.sysctls.append((interface, name, old))
@@ -346,11 +349,12 @@ def _remove_probe_source(journal: Journal) -> None:
         ProbeSource(IPv4Address(journal.probe_source), journal.inside[0]).remove()
 
 
-def _take_down(journal: Journal) -> None:
+def _take_down(journal: Journal, *, leave_filters: bool = False) -> None:
     """Forwarding off, then addresses, and the rules last: nothing is ever open on the way."""
     problems: list[str] = []
-    detach([*journal.inside, journal.outside])
-    Pins(journal.outside).remove()
+    if not leave_filters:
+        detach([*journal.inside, journal.outside])
+        Pins(journal.outside).remove()
     for interface, name, old in sorted(journal.sysctls, key=lambda item: item[1] != "forwarding"):
         if find_link(interface) is not None:
             with _Collecting(problems):

@@ -13,6 +13,7 @@ leads to the gateway: what left untranslated could be answered, so that it would
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -142,6 +143,15 @@ class Topology(Namespaces):
                 subprocess.run(["kill", "-9", process], check=False, capture_output=True)
         super().remove()
         shutil.rmtree(self.directory)
+
+    def processes(self, namespace: str, module: str) -> list[str]:
+        """Those that run a Python module there."""
+        found = self._ip("netns", "pids", self._prefix + namespace).split()
+        commands = {}
+        for process in found:
+            with contextlib.suppress(OSError):
+                commands[process] = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        return [process for process, words in commands.items() if module.encode() in words]
 
     def command(self, namespace: str, *command: str) -> list[str]:
         """The command line that runs a command in a namespace."""

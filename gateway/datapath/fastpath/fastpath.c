@@ -38,6 +38,16 @@ struct key {
 	__u8 unused[2];
 };
 
+// How it left last, for the time in which the interfaces do not forward any more (`settings.until`).
+union way_out {
+	struct {
+		__u32 interface; // 0: never
+		__u8 destination[ETH_ALEN];
+		__u8 source[ETH_ALEN];
+	};
+	__u64 words[2];
+};
+
 // What becomes of it. `address` and `port` replace the source's (from inside) or the
 // destination's (from outside); they are those of the packet itself where nothing is translated.
 struct entry {
@@ -51,6 +61,7 @@ struct entry {
 	__u32 idle;        // milliseconds after which the flow is over, whoever is there to end it
 	__u32 unused;
 	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
+	union way_out way;
 };
 
 struct counter {
@@ -69,7 +80,12 @@ struct report {
 	__u8 unused[2];
 };
 
-volatile __u32 outside_interface = 0; // written again when it was removed and made again
+// Written again when the outside interface was removed and made again, and when the daemon leaves.
+volatile struct {
+	__u32 outside_interface;
+	__u32 unused;
+	__u64 until; // CLOCK_MONOTONIC, nanoseconds: nothing is carried after it; 0: no such time
+} settings = {};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -180,7 +196,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	if (!counter)
 		return TC_ACT_OK;
 	__u64 now = bpf_ktime_get_coarse_ns();
-	if (is_over(entry, counter, now))
+	__u64 until = settings.until;
+	if (is_over(entry, counter, now) || (until && now > until))
 		return TC_ACT_OK;
 	__be32 address = entry->address;
 	__be16 port = entry->port;
@@ -196,10 +213,25 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		.ipv4_src = side == FROM_INSIDE ? address : key.source,
 		.ipv4_dst = side == FROM_OUTSIDE ? address : key.destination,
 	};
-	if (bpf_fib_lookup(skb, &way, sizeof(way), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+	union way_out out;
+	long found = bpf_fib_lookup(skb, &way, sizeof(way), 0);
+	if (found == BPF_FIB_LKUP_RET_SUCCESS) {
+		out.interface = way.ifindex;
+		__builtin_memcpy(out.destination, way.dmac, ETH_ALEN);
+		__builtin_memcpy(out.source, way.smac, ETH_ALEN);
+		if ((out.interface == settings.outside_interface) != entry->to_outside)
+			return TC_ACT_OK;
+		if (out.words[0] != entry->way.words[0] || out.words[1] != entry->way.words[1])
+			entry->way = out;
+	} else if (found == BPF_FIB_LKUP_RET_FWD_DISABLED && until && entry->way.interface) {
+		// The daemon has put the interfaces back as they were, and the next one is awaited.
+		out = entry->way;
+		__u32 mtu = 0;
+		if (bpf_check_mtu(skb, out.interface, &mtu, 0, 0) || segment > mtu)
+			return TC_ACT_OK;
+	} else {
 		return TC_ACT_OK; // no neighbour yet, too large, no route: the kernel knows what to do
-	if ((way.ifindex == outside_interface) != entry->to_outside)
-		return TC_ACT_OK;
+	}
 
 	flags &= ~entry->seen;
 	if (flags) {
@@ -253,9 +285,9 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	__u16 *word = (void *)&ip->ttl, before = *word;
 	ip->ttl--;
 	new_sum(&ip->check, before, *word);
-	__builtin_memcpy(ethernet->h_dest, way.dmac, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, way.smac, ETH_ALEN);
-	return bpf_redirect(way.ifindex, 0);
+	__builtin_memcpy(ethernet->h_dest, out.destination, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, out.source, ETH_ALEN);
+	return bpf_redirect(out.interface, 0);
 }
 
 SEC("tc")

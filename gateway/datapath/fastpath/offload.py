@@ -21,6 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import attach, detach
 from gateway.datapath.fastpath.inheritance import Inheritance, layout_name
+from gateway.datapath.fastpath.leaving import LEASE, clear_later
 from gateway.datapath.fastpath.libbpf import BpfObject
 from gateway.datapath.fastpath.pins import Pins, remove_stale
 from gateway.datapath.fastpath.records import (
@@ -35,7 +36,7 @@ from gateway.datapath.fastpath.reports import SIZE as REPORTS_SIZE
 from gateway.datapath.fastpath.reports import ReportReader
 
 OBJECT = Path(__file__).parent / "fastpath.o"
-_variables = Struct("=I")  # outside_interface
+_settings = Struct("=I4xQ")  # outside_interface, until
 REPORTS_PER_LOOK = 1024
 
 
@@ -47,6 +48,7 @@ class FastPath:
     ) -> None:
         """Load. Raises DatapathError with a line that says why not."""
         self.capacity = capacity
+        self.leaving = False
         self.refused = 0  # flows that found no room, or another one's key
         self._outside = outside
         self._interfaces = [*((name, "from_inside") for name in inside), (outside, "from_outside")]
@@ -70,7 +72,7 @@ class FastPath:
                     entries=(
                         {} if left.maps else {"entries": 2 * capacity, "counters": 2 * capacity}
                     ),
-                    variables=_variables.pack(index),
+                    variables=_settings.pack(index, 0),
                     reused=left.maps,
                 )
             finally:
@@ -100,7 +102,7 @@ class FastPath:
     def renew(self) -> None:
         """Go on after an interface was removed and made again. Raises as ``attach``."""
         try:
-            self._object.set_variables(_variables.pack(socket.if_nametoindex(self._outside)))
+            self._object.set_variables(_settings.pack(socket.if_nametoindex(self._outside), 0))
         except OSError as error:
             raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
         self.attach()
@@ -150,11 +152,24 @@ class FastPath:
         """What passed of TCP's SYN-ACKs, FINs and RSTs since the last call."""
         return self._reports.read(REPORTS_PER_LOOK)
 
+    def leave(self) -> None:
+        """Have ``close`` leave programs and maps to the next daemon, for ``LEASE`` seconds.
+
+        They carry what they carry, also when the interfaces do not forward any more. After that
+        time the kernel carries nothing, whoever lives, and a process of its own takes all away.
+        """
+        until = time.monotonic_ns() + round(LEASE * 1e9)
+        with contextlib.suppress(OSError):
+            index = socket.if_nametoindex(self._outside)
+            self._object.set_variables(_settings.pack(index, until))
+            self.leaving = True
+
     def close(self) -> None:
-        """Detach, and forget everything."""
+        """Detach, and forget everything; after ``leave`` only the latter."""
         with contextlib.suppress(AttributeError, BufferError):
             self._reports.close()
             self._counters.close()
-        detach(name for name, _ in self._interfaces)
-        self._pins.remove()
+        if not (self.leaving and clear_later(name for name, _ in self._interfaces)):
+            detach(name for name, _ in self._interfaces)
+            self._pins.remove()
         self._object.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-LAYOUT = 2
+LAYOUT = 3
 """Of what is in the maps, here and in ``fastpath.c``: another one, another number."""
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
 
 KEY = Struct("=12sBB2x")
-_entry = Struct("=QI4s2sBB4xI4xQ")
+_entry = Struct("=QI4s2sBB4xI4xQ16x")
 ENTRY_SIZE = _entry.size
 COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
