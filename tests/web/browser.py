@@ -80,7 +80,11 @@ class Visit:
     def open(self) -> Page:
         """Load the page and wait until samples come."""
         self.page.goto(self.url)
-        self.shows("#connection", "Live")
+        try:
+            self.shows("#connection", "Live")
+        except AssertionError as error:
+            # a page that does not come alive says why in its console, if anywhere
+            raise AssertionError(f"{error}\n{self.complaints}\n{self.requests}") from None
         self.page.wait_for_selector(".pool")
         return self.page
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from playwright.sync_api import Playwright, expect
 
 from tests.netns.gateway import DEFAULT, Gateway
 from tests.netns.topology import SERVER, SERVER2, Topology, eventually
-from tests.web.browser import POINTS_NEAR_THE_AXIS, Visit, chromium
+from tests.web.browser import PATIENCE, POINTS_NEAR_THE_AXIS, Visit, chromium
 from tests.web.conftest import HTTP, URL
 
 PORTS, WANTED = 1024, 1100
@@ -56,10 +57,17 @@ def test_a_vm_runs_out_and_gets_ports_back(playwright: Playwright, fresh: Topolo
         assert 0 < shown <= gateway.ports("vm1", "Tcp")["failed"]
 
         # what the gateway thinks of it, the advice open
-        finding = json.loads(gateway.cli("diagnose", "vm1", "--json").stdout)["findings"][0]
         worst = "#findings li[data-severity='critical']"
-        visit.shows(f"{worst} summary", finding["title"])
-        visit.shows(f"{worst} ul", finding["advice"][-1])
+        expect(visit.find(worst).first).to_be_visible(timeout=PATIENCE)
+
+        def both() -> tuple[dict[str, Any], str]:
+            """What the gateway finds, and what the page shows: it asks every few seconds."""
+            found = json.loads(gateway.cli("diagnose", "vm1", "--json").stdout)["findings"][0]
+            return found, visit.find(worst).first.inner_text()
+
+        eventually(
+            both, lambda seen: all(t in seen[1] for t in (seen[0]["title"], seen[0]["advice"][-1]))
+        )
         expect(visit.find(f"{worst} ul")).to_be_visible()
 
         # who comes later sees when it was, too

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.netns.gateway import DEFAULT, FRONTENDS, Gateway
 from tests.netns.topology import SERVER, SERVER2, eventually
@@ -282,3 +282,22 @@ def test_data_is_text_whatever_it_says(town: Gateway, visit: Begin) -> None:
         seen.shows(place, "<b>bold</b>")
     assert page.locator("img").count() == 0
     assert "run" not in page.title()
+
+
+def test_a_page_that_arrived_in_part_is_loaded_again(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    missing = []
+
+    def fail_once(route: Route) -> None:
+        if missing:
+            route.continue_()
+        else:
+            missing.append(route.request.url)
+            route.abort()
+
+    seen.page.route("**/plot.js", fail_once)
+    seen.open()
+    assert len(missing) == 1
+    assert len([url for url in seen.requests if url.endswith("/main.js")]) == 2
+    assert len(seen.complaints) == 1
+    assert "net::ERR_FAILED" in seen.complaints.pop()

@@ -91,3 +91,4 @@ const connection = new Connection({
 byId("range").addEventListener("change", draw);
 connection.flows = flows.parameters;
 connection.start();
+document.documentElement.dataset.runs = "yes"; // to loading.js
