@@ -17,7 +17,7 @@ from gateway.core.flow import TCP, UDP, Flow, FlowTable
 from gateway.core.tcp import State
 from gateway.model.profile import Method
 
-_RECORD = Struct("<IQ4B13s13s6xddd8Q")
+_RECORD = Struct("<IQ4B13s13s6xddd10Q")
 SIZE = _RECORD.size
 EMPTY = bytes(SIZE)
 """The record of a slot without a flow."""
@@ -55,6 +55,8 @@ class SavedFlow(NamedTuple):
     offloaded: bool
     to_be_reset: bool
     holds_port: bool
+    acknowledged: tuple[int | None, int | None]
+    """By the VM's side and by the remote's, of a flow that is to be reset when it is idle."""
 
 
 def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
@@ -86,6 +88,7 @@ def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
         flow.packets_in,
         flow.bytes_in,
         *(seen(flow) if flow.offloaded else (0, 0, 0, 0)),
+        *_acknowledged(flow),
     )
     return crc32(record[4:]).to_bytes(4, "little") + record[4:]
 
@@ -124,7 +127,21 @@ def unpack(record: bytes) -> SavedFlow | None:
         bool(flags & _OFFLOADED),
         bool(flags & _TO_BE_RESET),
         bool(flags & _HOLDS_PORT),
+        (_number(counters[8]), _number(counters[9])),
     )
+
+
+def _acknowledged(flow: Flow) -> tuple[int, int]:
+    """Numbers of 32 bits and one more, so that 0 is none."""
+    known = flow.acknowledged
+    if known is None:
+        return 0, 0
+    private, remote = known.private, known.remote
+    return 0 if private is None else private + 1, 0 if remote is None else remote + 1
+
+
+def _number(saved: int) -> int | None:
+    return None if not 0 < saved <= 1 << 32 else saved - 1
 
 
 _STATES = frozenset(State)

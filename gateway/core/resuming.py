@@ -84,6 +84,7 @@ def resume_flow(
         return None
     if saved.to_be_reset:
         flow.acknowledged = Acknowledged()
+        flow.acknowledged.private, flow.acknowledged.remote = saved.acknowledged
     decision = engine.admission.still_allowed(flow)
     flow.judgements = decision.judgements if decision.allowed else ()
     table.put_back(flow, slot, original=saved.has_original, reply=saved.has_reply)

@@ -32,7 +32,7 @@ FLUSH_INTERVAL = 0.1
 """Seconds (real) that a flow's change may wait."""
 FLUSHED = 32
 """Flows that are written between two chances to handle packets."""
-ROUND = 4096
+ROUND = 16_384
 """Flows a second whose counters and times are looked at."""
 SLICE = 64
 STOP_PATIENCE = 2.5
@@ -83,7 +83,9 @@ class Keeping:
         self._slot = 0
         self._under_way = False
         self._written: SavedState | None = None
+        # Of each slot's flow as it was written: a packet in the same turn changes no time.
         self._last_seen = array("d")
+        self._packets = array("Q")
 
     @classmethod
     def open(cls, state_directory: Path) -> Keeping:
@@ -221,10 +223,7 @@ class Keeping:
             for flow in flows:
                 if flow.offloaded:
                     engine.translation.fold(flow)
-                if (
-                    flow.slot >= len(self._last_seen)
-                    or self._last_seen[flow.slot] != flow.last_seen
-                ):
+                if self._has_moved(flow):
                     engine.flows.touched.add(flow.slot)
             if following is None:
                 break
@@ -260,7 +259,7 @@ class Keeping:
             for flow in engine.flows:
                 if flow.offloaded:
                     engine.translation.fold(flow)
-                if self._last_seen[flow.slot] != flow.last_seen:
+                if self._has_moved(flow):
                     self._write(store, flow.slot)
                 if time.monotonic() > until:
                     break
@@ -289,11 +288,22 @@ class Keeping:
         missing = slot + 1 - len(self._last_seen)
         if missing > 0:
             self._last_seen.extend([-1.0] * missing)
+            self._packets.extend([0] * missing)
         if flow is None:
             store.write_flow(slot, EMPTY)
             return
         self._last_seen[slot] = flow.last_seen
+        self._packets[slot] = flow.packets_out + flow.packets_in
         store.write_flow(slot, pack(flow, engine.flows, self._seen))
+
+    def _has_moved(self, flow: Flow) -> bool:
+        """Whether packets passed since it was written."""
+        slot = flow.slot
+        return (
+            slot >= len(self._last_seen)
+            or self._last_seen[slot] != flow.last_seen
+            or self._packets[slot] != flow.packets_out + flow.packets_in
+        )
 
     def _seen(self, flow: Flow) -> Seen:
         return (0, 0, 0, 0) if self._offloading is None else self._offloading.seen(flow)
