@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -130,7 +131,8 @@ def _answer(text: bytes, *, stay: bool = False) -> Callable[[socket.socket], Non
             connection.recv(4096)
             connection.sendall(text)
             if stay:
-                connection.recv(1)
+                with contextlib.suppress(ConnectionError):  # who gives up early may reset
+                    connection.recv(1)
 
     return handle
 
