@@ -89,6 +89,7 @@ def resume_flow(
     flow.judgements = decision.judgements if decision.allowed else ()
     table.put_back(flow, slot, original=saved.has_original, reply=saved.has_reply)
     flow.id = saved.id
+    table.go_on_from(saved.id)  # it may have opened after the state was written
     flow.machine.flows += 1
     translation.expiry.arm(flow, flow.last_seen + flow.timeout)
     if translation.log is not None and flow.state not in ENDED:
