@@ -18,6 +18,7 @@ from gateway.core.flow import FlowRecord
 from gateway.core.ports import PortRecord
 from gateway.daemon.messages import (
     MAXIMUM_MESSAGE,
+    MAXIMUM_REQUEST,
     GarbageError,
     Kind,
     decode_header,
@@ -188,11 +189,15 @@ class EngineClient:
         self, what: str, parameters: Mapping[str, str] | None = None
     ) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        request = encode_request(self._number + 1, what, parameters)
+        if len(request) > MAXIMUM_REQUEST:  # the engine would drop it, and nobody would answer
+            future.set_exception(EngineFailedError([f"{what}: the query is too long"]))
+            return future
         self._number += 1
         number = self._number
         self._pending[number] = Answer(), future
         try:
-            self._connection.send(encode_request(number, what, parameters))
+            self._connection.send(request)
         except BlockingIOError:
             del self._pending[number]
             future.set_exception(EngineFailedError(["the engine is too busy: try again"]))

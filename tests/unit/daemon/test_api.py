@@ -95,6 +95,19 @@ def test_bad_values_are_400_with_a_line_each(http: httpx.Client) -> None:
         assert len(response.json()["problems"]) == 1
 
 
+def test_a_query_that_the_engine_would_not_take_is_refused_at_once(
+    daemon: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is dropped there as garbage: nobody would ever answer."""
+    monkeypatch.setattr("gateway.daemon.engine_client.MAXIMUM_REQUEST", 60)
+    transport = httpx.HTTPTransport(uds=str(daemon.path))
+    with httpx.Client(transport=transport, base_url="http://snatgw", timeout=3) as client:
+        for path in ("/v1/capture?remote=198.51.100.7:443", "/v1/nsg?vm=10.0.1.4"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert "too long" in answer.json()["problems"][0]
+
+
 def test_unknown_paths_and_methods_are_explained(http: httpx.Client) -> None:
     for response, status in ((http.get("/v1/flow"), 404), (http.get("/v1/reload"), 405)):
         assert response.status_code == status
