@@ -286,13 +286,18 @@ def keep_asking(to, patience=PATIENCE):
     loads.append(Load(work))
 
 
-def keep_sending(to, rate=2000, source=None):
-    """Datagrams at a bounded rate, each from a new port, whether or not anyone is there."""
+def keep_sending(to, rate=2000, source=None, ports=None):
+    """Datagrams at a bounded rate, whether or not anyone is there.
+
+    Each is from a new port, or in turn from so many of them.
+    """
 
     def work(load):
+        port = 0
         while not load.stop.is_set():
             for _ in range(20):
-                with _socket(socket.SOCK_DGRAM, source, 0, 0) as s:
+                port = 0 if ports is None else 20000 + (port + 1) % ports
+                with _socket(socket.SOCK_DGRAM, source, port, 0) as s:
                     try:
                         s.sendto(b"x" * 50, (to, ECHO))
                     except OSError as error:

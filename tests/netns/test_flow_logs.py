@@ -96,5 +96,5 @@ def test_what_waits_is_written_when_the_gateway_stops(fresh: Topology) -> None:
     assert fresh.client("vm1").echo(SERVER) == "whole"
     assert vnet_tuples(gateway) == []
     assert gateway.stop() == 0
-    assert states(vnet_tuples(gateway), r"^unspecified .*,7,17,O,([BCE]),NX") == "B"
+    assert states(vnet_tuples(gateway), r"^unspecified .*,7,17,O,([BCE]),NX") == "BC"
     assert records(gateway, "nsg") == []
