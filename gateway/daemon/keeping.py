@@ -21,7 +21,7 @@ from typing import Any
 
 from gateway.core.engine import Engine
 from gateway.core.flow import Flow
-from gateway.core.flow_state import EMPTY, Seen, pack, unpack
+from gateway.core.flow_state import EMPTY, SIZE, Seen, pack, unpack
 from gateway.core.resuming import ContradictionError, hand_back, resume_flow, resume_state
 from gateway.core.saved_state import SavedState, save
 from gateway.daemon.documents import iso
@@ -195,9 +195,14 @@ class Keeping:
             engine.flows.touched = set()
             start: int | None = 0
             while start is not None:
-                flows, start = engine.flows.slice(start, SLICE)
+                first = start
+                flows, start = engine.flows.slice(first, SLICE)
+                records = bytearray(SLICE * SIZE)
                 for flow in flows:
-                    self._write(store, flow.slot)
+                    at = (flow.slot - first) * SIZE
+                    records[at : at + SIZE] = self._record(engine, flow)
+                if flows:
+                    store.write_flows(first, records)
                 yield
                 if self._store is not store:
                     return  # given up meanwhile
@@ -326,16 +331,18 @@ class Keeping:
         engine = self._engine
         assert engine is not None
         flow = engine.flows.at(slot)
+        store.write_flows(slot, EMPTY if flow is None else self._record(engine, flow))
+
+    def _record(self, engine: Engine, flow: Flow) -> bytes:
+        """A flow's record, which is taken to be written."""
+        slot = flow.slot
         missing = slot + 1 - len(self._last_seen)
         if missing > 0:
             self._last_seen.extend([-1.0] * missing)
             self._packets.extend([0] * missing)
-        if flow is None:
-            store.write_flow(slot, EMPTY)
-            return
         self._last_seen[slot] = flow.last_seen
         self._packets[slot] = flow.packets_out + flow.packets_in
-        store.write_flow(slot, pack(flow, engine.flows, self._seen))
+        return pack(flow, engine.flows, self._seen)
 
     def _has_moved(self, flow: Flow) -> bool:
         """Whether packets passed since it was written."""

@@ -226,9 +226,9 @@ class StateStore:
             for name in sorted(self._ours(), reverse=True):  # that which makes it count first
                 os.unlink(name, dir_fd=self._directory)
 
-    def write_flow(self, slot: int, record: bytes) -> None:
-        """A slot's record."""
-        if os.pwrite(self._flows, record, _HEADER_SIZE + slot * SIZE) != SIZE:
+    def write_flows(self, slot: int, records: bytes | bytearray) -> None:
+        """The record of a slot, and those of the slots that follow."""
+        if os.pwrite(self._flows, records, _HEADER_SIZE + slot * SIZE) != len(records):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @property

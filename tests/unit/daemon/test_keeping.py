@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_void_and_begun_again_as_soon_as_it_can(
     run = Scenario(RESETTING)
     keeping = keep(tmp_path, run)
     run.play(f"vm1 sends {UDP}")
-    with patch.object(StateStore, "write_flow", side_effect=OSError(28, "No space left on device")):
+    with patch.object(StateStore, "write_flows", side_effect=OSError(28, "No space left on device")):
         keeping.look()
         assert keeping.why_not == "it cannot be written: No space left on device"
         assert list((tmp_path / "state").iterdir()) == []
@@ -170,7 +170,7 @@ def test_records_far_into_a_file_of_nothing_are_found(tmp_path: Path) -> None:
     store = StateStore(tmp_path)
     store.begin(configuration(HEAD))
     for slot in (0, 4095, 4097, 300_000):
-        store.write_flow(slot, slot.to_bytes(4, "big") + b"x" * (SIZE - 4))
+        store.write_flows(slot, slot.to_bytes(4, "big") + b"x" * (SIZE - 4))
     written(store)
     found = store.read()
     assert found is not None
