@@ -100,7 +100,9 @@ def test_what_cannot_be_written_is_void_and_begun_again_as_soon_as_it_can(
     run = Scenario(RESETTING)
     keeping = keep(tmp_path, run)
     run.play(f"vm1 sends {UDP}")
-    with patch.object(StateStore, "write_flows", side_effect=OSError(28, "No space left on device")):
+    with patch.object(
+        StateStore, "write_flows", side_effect=OSError(28, "No space left on device")
+    ):
         keeping.look()
         assert keeping.why_not == "it cannot be written: No space left on device"
         assert list((tmp_path / "state").iterdir()) == []
