@@ -100,9 +100,12 @@ def resume_flow(
     return flow
 
 
-def hand_back(engine: Engine) -> None:
-    """Let flows pass elsewhere again that nobody carried on with."""
+def hand_back(engine: Engine, *, anew: bool) -> None:
+    """Let flows pass elsewhere again that nobody carried on with; ``anew``: also the others, whose
+    times are other ones now."""
     for flow in engine.flows:
+        if anew:
+            engine.translation.take_back(flow)
         if not flow.awaiting_removal and flow.state not in ENDED and is_busy(flow):
             engine.translation.hand_over(flow)
 
@@ -154,6 +157,8 @@ def _deal_again(outbound: Outbound, item: SavedAllotment, fresh: dict[_Key, Term
     if method is Method.NAT_GATEWAY:
         _remember_share(outbound, machine, public, item)
         return
+    if any(first < 0 or last > 0xFFFF for first, last in item.ranges):
+        raise ContradictionError(f"ports of {item.vm} on {item.public} that do not exist")
     ranges = joined(range(first, last + 1) for first, last in item.ranges)
     if not ranges or joined(public.inventories[item.protocol].claim(ranges)) != ranges:
         raise ContradictionError(f"ports of {item.vm} on {item.public} that are not free")

@@ -5,7 +5,8 @@ time of the last packet, which change with every packet, by a round over all flo
 falls to each second. All else is compared once a second with what is written. Nothing here waits,
 and nothing is done for a packet but to note its flow's slot when the flow changes.
 
-A state that cannot be written costs one line and one event; the gateway goes on without.
+A state that cannot be written costs one line and one event; the gateway goes on without, makes what
+is there void, and begins a new one as soon as it can.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from gateway.core.engine import Engine
 from gateway.core.flow import Flow
-from gateway.core.flow_state import EMPTY, Seen, pack, unpack
+from gateway.core.flow_state import EMPTY, SIZE, Seen, pack, unpack
 from gateway.core.resuming import ContradictionError, hand_back, resume_flow, resume_state
 from gateway.core.saved_state import SavedState, save
 from gateway.daemon.documents import iso
@@ -35,6 +36,9 @@ FLUSHED = 32
 ROUND = 16_384
 """Flows a second whose counters and times are looked at."""
 SLICE = 64
+AGAIN = 30.0
+"""Seconds (real) after which a state that could not be written is tried again."""
+_TAKEN = "another gateway keeps its state in this directory"
 STOP_PATIENCE = 2.5
 """Seconds (real) for the last writing; the whole stop has five."""
 
@@ -64,8 +68,16 @@ class Resumed:
 class Keeping:
     """The state of one gateway. Without a ``store``, ``why_not`` says why nothing is kept."""
 
-    def __init__(self, store: StateStore | None, why_not: str | None = None) -> None:
+    def __init__(
+        self,
+        store: StateStore | None,
+        why_not: str | None = None,
+        again: Callable[[], StateStore] | None = None,
+    ) -> None:
+        """``again`` opens the directory once more; None: it is not for this one."""
         self._store = store
+        self._again = again
+        self._again_at = 0.0
         self._left: Left | None = None
         self.why_not = why_not
         self.refused: str | None = None
@@ -91,9 +103,9 @@ class Keeping:
     def open(cls, state_directory: Path) -> Keeping:
         """The state that is kept in a directory."""
         try:
-            return cls(StateStore(state_directory))
+            return cls(StateStore(state_directory), again=lambda: StateStore(state_directory))
         except BlockingIOError:
-            return cls(None, "another gateway keeps its state in this directory")
+            return cls(None, _TAKEN)
         except OSError as error:
             return cls(None, f"{error.filename or state_directory}: {error.strerror}")
 
@@ -101,6 +113,7 @@ class Keeping:
 
     def base(self, now: float, scale: float) -> float:
         """The CLOCK_MONOTONIC at which the engine's clock is, or was, 0."""
+        self._scale = scale
         if self._left is None:
             return now
         index = self._left.index
@@ -159,7 +172,7 @@ class Keeping:
             carried += flow.offloaded
         if offloading is not None:
             offloading.settle(engine.translation)
-            hand_back(engine)
+            hand_back(engine, anew=left.index.time_scale != self._scale)
         if left.configuration != configuration:
             engine.reconfigure(configuration, now)
         self.resumed = Resumed(flows, carried, lost, left.index.written)
@@ -171,18 +184,32 @@ class Keeping:
         """Write everything that there is now, and from now on what changes."""
         self._engine, self._offloading = engine, offloading
         self._base, self._scale = base, scale
-        if self._store is None:
-            return
+        if self._store is not None:
+            for _ in self._write_all(self._store, engine):
+                pass
+
+    def _write_all(self, store: StateStore, engine: Engine) -> Iterator[None]:
+        """In slices; what changes meanwhile is noted."""
         try:
-            self._store.begin(engine.configuration)
-            for flow in engine.flows:
-                self._write(self._store, flow.slot)
-            self._write_index(self._store, _all_of(save(engine)))
-            self._store.remove_others()
+            store.begin(engine.configuration)
+            engine.flows.touched = set()
+            start: int | None = 0
+            while start is not None:
+                first = start
+                flows, start = engine.flows.slice(first, SLICE)
+                records = bytearray(SLICE * SIZE)
+                for flow in flows:
+                    at = (flow.slot - first) * SIZE
+                    records[at : at + SIZE] = self._record(engine, flow)
+                if flows:
+                    store.write_flows(first, records)
+                yield
+                if self._store is not store:
+                    return  # given up meanwhile
+            self._write_index(store, _all_of(save(engine)))
+            store.remove_others()
         except OSError as error:
             self._give_up(error)
-            return
-        engine.flows.touched = set()
 
     # -- while packets flow
 
@@ -209,9 +236,25 @@ class Keeping:
             return
         self._under_way = True
         try:
-            yield from self._part(engine)
+            if self._store is not None:
+                yield from self._part(engine)
+            elif self._again is not None and time.monotonic() >= self._again_at:
+                yield from self._begin_again(engine, self._again)
         finally:
             self._under_way = False
+
+    def _begin_again(self, engine: Engine, again: Callable[[], StateStore]) -> Iterator[None]:
+        try:
+            self._store = again()
+        except BlockingIOError:
+            self.why_not, self._again = _TAKEN, None
+            return
+        except OSError as error:
+            self._give_up(error)
+            return
+        yield from self._write_all(self._store, engine)
+        if self._store is not None:
+            self.why_not = None
 
     def _part(self, engine: Engine) -> Iterator[None]:
         for _ in range(ROUND // SLICE):
@@ -242,19 +285,24 @@ class Keeping:
             return
         try:
             self._store.write_configuration(configuration)
-            self._write_index(self._store, _all_of(save(self._engine)))
+            if self._written is not None:  # else ``_write_all`` is under way, and does both
+                self._write_index(self._store, _all_of(save(self._engine)))
+                self._store.remove_others()
         except OSError as error:
             self._give_up(error)
 
     def finish(self) -> None:
-        """The last writing: what changed, then counters and times as far as time allows."""
+        """The last writing, as far as time allows: what changed, then counters and times."""
         store, engine = self._store, self._engine
-        if store is None or engine is None or engine.flows.touched is None:
+        if store is None or engine is None or self._written is None:
             return
+        assert engine.flows.touched is not None
         until = time.monotonic() + STOP_PATIENCE
         try:
             for slot in engine.flows.touched:
                 self._write(store, slot)
+                if time.monotonic() > until:
+                    break  # the rest is as old as after a crash
             self._write_index(store, _all_of(save(engine)))
             for flow in engine.flows:
                 if flow.offloaded:
@@ -285,16 +333,18 @@ class Keeping:
         engine = self._engine
         assert engine is not None
         flow = engine.flows.at(slot)
+        store.write_flows(slot, EMPTY if flow is None else self._record(engine, flow))
+
+    def _record(self, engine: Engine, flow: Flow) -> bytes:
+        """A flow's record, which is taken to be written."""
+        slot = flow.slot
         missing = slot + 1 - len(self._last_seen)
         if missing > 0:
             self._last_seen.extend([-1.0] * missing)
             self._packets.extend([0] * missing)
-        if flow is None:
-            store.write_flow(slot, EMPTY)
-            return
         self._last_seen[slot] = flow.last_seen
         self._packets[slot] = flow.packets_out + flow.packets_in
-        store.write_flow(slot, pack(flow, engine.flows, self._seen))
+        return pack(flow, engine.flows, self._seen)
 
     def _has_moved(self, flow: Flow) -> bool:
         """Whether packets passed since it was written."""
@@ -316,8 +366,12 @@ class Keeping:
 
     def _give_up(self, error: OSError) -> None:
         self.why_not = f"it cannot be written: {error.strerror or error}"
+        self._written = None
+        self._again_at = time.monotonic() + AGAIN
         if self._engine is not None:
             self._engine.flows.touched = None
+        if self._store is not None:
+            self._store.void()
         self.close()
 
     def _refuse(self, why: str) -> None:

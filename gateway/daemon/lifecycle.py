@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -33,6 +34,7 @@ from gateway.daemon.notify import notify
 from gateway.daemon.running import Gateway
 from gateway.daemon.saying import say
 from gateway.daemon.signals import STOP, Signals
+from gateway.daemon.state_news import say_what_became_of_it
 from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
@@ -171,7 +173,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
     if isinstance(fast_path, FastPath):  # after the diversion, which removes what a crash left
         fast_path.attach()
-    _stop_if_asked(signals)
+    _stop_if_asked(signals, gateway.leave)
 
     privileges.keep_only(privileges.engine(maps=isinstance(fast_path, FastPath)))
     try:
@@ -188,7 +190,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     undo.callback(gateway.probes.end)
     if isinstance(fast_path, FastPath) and fast_path.not_inherited:
         say(f"fast path: starts empty, not with the maps that were left: {fast_path.not_inherited}")
-    _say_what_became_of_state(keeping)
+    say_what_became_of_it(keeping)
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         say(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:
@@ -201,16 +203,6 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         say(f"dashboard: {http.url}")
     _ready(start, configuration)
     gateway.run(queue)
-
-
-def _say_what_became_of_state(keeping: Keeping) -> None:
-    if keeping.refused is not None:
-        say(f"state: starts empty, not with what was left: {keeping.refused}")
-    if keeping.resumed is not None and keeping.resumed.lost:
-        lost = keeping.resumed.lost
-        say(f"state: {lost} flow{'' if lost == 1 else 's'} could not be read, and ended")
-    if keeping.why_not is not None:
-        say(f"state: not kept, a restart ends the flows: {keeping.why_not}")
 
 
 def _fast_path(configuration: Configuration, host: Host, undo: ExitStack) -> FastPath | str:
@@ -255,8 +247,12 @@ def _listen(configuration: Configuration, token: str | None) -> HttpListener | N
         raise StartError([str(error)]) from error
 
 
-def _stop_if_asked(signals: Signals) -> None:
-    if any(number in STOP for number in signals.take()):
+def _stop_if_asked(signals: Signals, leave: Callable[[], None] = lambda: None) -> None:
+    """``leave`` is called if another start is to be expected."""
+    wanted = STOP & set(signals.take())
+    if wanted == {signal.SIGTERM}:
+        leave()
+    if wanted:
         raise _StopRequestedError
 
 

@@ -38,6 +38,7 @@ from gateway.daemon.restarts import LIMIT, WINDOW, Restarts
 from gateway.daemon.saying import say
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
+from gateway.daemon.state_news import StateNews
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
@@ -95,7 +96,7 @@ class Gateway:
             now,
         )
         keeping.begin(self.engine, self._offloading, base=self._base, scale=self._scale)
-        self._not_kept = keeping.why_not
+        self._state_news = StateNews(keeping, self._own_event)
         self._file = file
         self._diverted = diverted
         self._host = HostWatch(diverted, fast_path, self._own_event)
@@ -171,10 +172,15 @@ class Gateway:
         """Handle packets until a signal says to stop."""
         self._queue = queue
         self._own_event("Started", "Informational", {"version": __version__, "pid": os.getpid()})
-        self._tell_of_state()
+        self._state_news.begin()
         self._host.watch(self.turns)
         self.turns.run(queue)
         self._keeping.finish()
+
+    def leave(self) -> None:
+        """Have live flows go on in the kernel until the next daemon is there."""
+        if self._offloading is not None:
+            self._offloading.leave()
 
     def start_api(self) -> None:
         """Start the API process. Raises OSError if its warden is gone."""
@@ -223,15 +229,6 @@ class Gateway:
             "apiRestarts": self._restarts.count,
         }
 
-    def _tell_of_state(self) -> None:
-        keeping = self._keeping
-        if keeping.refused is not None:
-            self._own_event("StateRefused", "Warning", {"reason": keeping.refused})
-        if keeping.resumed is not None:
-            self._own_event("StateResumed", "Informational", keeping.resumed.document())
-        if keeping.why_not is not None:
-            self._own_event("StateNotKept", "Warning", {"reason": keeping.why_not})
-
     def _fast_path_status(self) -> dict[str, Any]:
         if self._offloading is None:
             return {"active": False, "reason": self._fast_path}
@@ -275,8 +272,8 @@ class Gateway:
             for _ in range(FLOW_LOG_MESSAGES_AT_STOP):
                 if not self.control.work(self.turns.now) or not self.control.has_work:
                     break
-            if number == signal.SIGTERM and self._offloading is not None:
-                self._offloading.leave()
+            if number == signal.SIGTERM:
+                self.leave()
             self.turns.stop()
         elif number == RELOAD:
             self._reload(lambda kind, payload: None, enforce=False)
@@ -378,10 +375,7 @@ class Gateway:
         self._host.look()
         self.probes.look(real)
         self.turns.in_slices(self._keeping.each_second())
-        if self._keeping.why_not != self._not_kept:
-            self._not_kept = self._keeping.why_not
-            say(f"state: {self._not_kept}; a restart ends the flows")
-            self._own_event("StateNotKept", "Warning", {"reason": self._not_kept})
+        self._state_news.look()
         lost = self.control.events_lost
         if lost > self._events_lost and self._api_running:
             self._own_event("EventsLost", "Warning", {"count": lost - self._events_lost})

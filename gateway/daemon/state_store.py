@@ -1,9 +1,10 @@
 """What survives a restart, in files of ``<stateDirectory>/state``: read once, written all the time.
 
 ``state.json`` says what there is and names the two others: the configuration that it was made with,
-and the flows, a record for each slot. It is replaced whole; the flows are written in place, record
-by record. Nothing is forced to the disk: the page cache outlives a process that is killed, and
-what is of an earlier boot is of no use.
+and the flows, a record for each slot. It is replaced whole and each configuration is a new file, so
+that these two fit together whenever the process is killed; the flows are written in place, record
+by record. Nothing is forced to the disk: the page cache outlives a process that is killed, and what
+is of an earlier boot is of no use.
 
 What cannot be gone on with is kept aside under ``refused``, said in a line, and the gateway starts
 empty. Nothing that a file holds makes the start fail.
@@ -12,6 +13,7 @@ empty. Nothing that a file holds makes the start fail.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -34,6 +36,8 @@ DIRECTORY, INDEX, REFUSED = "state", "state.json", "refused"
 VERSION = 1
 _MAXIMUM_TEXT = 256 << 20
 _RECORDS_PER_READ = 4096
+_MOST_RECORDS = 100_000_000  # as many as ``maximumFlows`` can be
+_NOTHING = EMPTY * _RECORDS_PER_READ
 _HEADER_SIZE = 4096
 _HEADER = Struct("<8sII16sI")  # magic, version, record size, session, CRC of these
 _MAGIC = b"snatgwFL"
@@ -50,6 +54,7 @@ class Index(BaseModel):
 
     version: int
     session: str = Field(pattern=r"^[0-9a-f]{32}$")
+    reloads: int = Field(default=0, ge=0)
     boot: str
     namespace: int
     base: float
@@ -72,18 +77,23 @@ class StateStore:
     """The files of one gateway. Raises OSError where nothing can be kept in that directory."""
 
     def __init__(self, state_directory: Path) -> None:
-        """Raises BlockingIOError if another gateway keeps its state there."""
+        """Raises BlockingIOError if another gateway keeps its state there, PermissionError if
+        others than this user may change what is in it."""
         directory = state_directory / DIRECTORY
         directory.mkdir(mode=0o700, exist_ok=True)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._path = directory
         self._directory = os.open(directory, flags)
         try:
+            problem = _not_ours(os.fstat(self._directory))
+            if problem is not None:
+                raise PermissionError(errno.EPERM, problem, str(directory))
             fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._directory)
             raise
         self._session = b""
+        self._reloads = 0
         self._flows = -1
 
     def close(self) -> None:
@@ -111,7 +121,7 @@ class StateStore:
             raise StateRefusedError("it is of an earlier boot of this host: its flows are over")
         if index.namespace != network_namespace():
             raise StateRefusedError("it is of another network namespace: its flows are over there")
-        names = _Names(index.session)
+        names = _Names(index.session, index.reloads)
         try:
             loaded = Loaded.model_validate_json(self._text(names.configuration))
             configuration = loaded.configuration
@@ -161,13 +171,7 @@ class StateStore:
         except OSError as error:
             raise StateRefusedError(f"{name} cannot be read: {error.strerror}") from None
         found = os.fstat(descriptor)
-        problem = None
-        if not stat.S_ISREG(found.st_mode):
-            problem = "is no file"
-        elif found.st_uid != os.geteuid():
-            problem = f"belongs to user {found.st_uid}"
-        elif found.st_mode & 0o022:
-            problem = "can be written by others"
+        problem = _not_ours(found) if stat.S_ISREG(found.st_mode) else "is no file"
         if problem is not None:
             os.close(descriptor)
             raise StateRefusedError(f"{name} {problem}")
@@ -177,17 +181,18 @@ class StateStore:
 
     def begin(self, configuration: Configuration) -> None:
         """Write a state of its own from now on; it counts with the first ``write_index``."""
-        self._session = secrets.token_bytes(16)
+        self._session, self._reloads = secrets.token_bytes(16), 0
         names = self._names
         if self._flows >= 0:
             os.close(self._flows)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._flows = os.open(names.flows, flags, 0o600, dir_fd=self._directory)
         os.pwrite(self._flows, _header(self._session), 0)
-        self.write_configuration(configuration)
+        self._replace(names.configuration, Loaded(configuration=configuration).to_json())
 
     def write_configuration(self, configuration: Configuration) -> None:
-        """What the engine has been told to do."""
+        """What the engine has been told to do now; it counts with the next ``write_index``."""
+        self._reloads += 1
         self._replace(self._names.configuration, Loaded(configuration=configuration).to_json())
 
     def write_index(
@@ -197,6 +202,7 @@ class StateStore:
         index = Index(
             version=VERSION,
             session=self._session.hex(),
+            reloads=self._reloads,
             boot=boot_id(),
             namespace=network_namespace(),
             base=base,
@@ -214,14 +220,20 @@ class StateStore:
             if name not in (INDEX, names.flows, names.configuration):
                 os.unlink(name, dir_fd=self._directory)
 
-    def write_flow(self, slot: int, record: bytes) -> None:
-        """A slot's record."""
-        if os.pwrite(self._flows, record, _HEADER_SIZE + slot * SIZE) != SIZE:
-            raise OSError(28, "No space left on device")
+    def void(self) -> None:
+        """Remove what is written so far, as far as that can be: nobody is to go on with it."""
+        with contextlib.suppress(OSError):
+            for name in sorted(self._ours(), reverse=True):  # that which makes it count first
+                os.unlink(name, dir_fd=self._directory)
+
+    def write_flows(self, slot: int, records: bytes | bytearray) -> None:
+        """The record of a slot, and those of the slots that follow."""
+        if os.pwrite(self._flows, records, _HEADER_SIZE + slot * SIZE) != len(records):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @property
     def _names(self) -> _Names:
-        return _Names(self._session.hex())
+        return _Names(self._session.hex(), self._reloads)
 
     def _replace(self, name: str, text: str) -> None:
         draft = f"{name}.new"
@@ -240,11 +252,11 @@ class StateStore:
 
 
 class _Names:
-    """The files of a session."""
+    """The files of a session, after so many reloads."""
 
-    def __init__(self, session: str) -> None:
+    def __init__(self, session: str, reloads: int) -> None:
         self.flows = f"flows-{session}"
-        self.configuration = f"configuration-{session}.json"
+        self.configuration = f"configuration-{session}{f'-{reloads}' if reloads else ''}.json"
 
 
 class _FlowFile:
@@ -261,8 +273,7 @@ class _FlowFile:
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Slots and records, without the empty ones. What cannot be read ends it."""
-        slot = 0
-        while True:
+        for slot in range(0, _MOST_RECORDS, _RECORDS_PER_READ):
             offset = _HEADER_SIZE + slot * SIZE
             try:
                 block = os.pread(self._descriptor, _RECORDS_PER_READ * SIZE, offset)
@@ -270,14 +281,22 @@ class _FlowFile:
                 return
             if not block:
                 return
+            if block == _NOTHING[: len(block)]:
+                continue
             for start in range(0, len(block), SIZE):
                 record = block[start : start + SIZE]
                 if record != EMPTY:
                     yield slot + start // SIZE, record
-            slot += _RECORDS_PER_READ
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _not_ours(found: os.stat_result) -> str | None:
+    """Why others than this user may have written to a file; None: nobody else may."""
+    if found.st_uid != os.geteuid():
+        return f"belongs to user {found.st_uid}"
+    return "can be written by others" if found.st_mode & 0o022 else None
 
 
 def boot_id() -> str:

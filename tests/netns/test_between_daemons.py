@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.flow_state import SIZE
 from tests.netns.datapath.conftest import host_state
 from tests.netns.gateway import Gateway
 from tests.netns.test_fail_closed import assert_no_private_address
@@ -112,3 +113,27 @@ def test_an_interrupt_ends_it_all_at_once_and_so_does_sigterm_without_flows(
     gateway.process.send_signal(signal.SIGINT)
     assert gateway.process.wait(5) == 0
     assert "snatgw" not in filters(gateway)
+
+
+def test_a_start_that_is_ended_leaves_them_to_the_one_after(fresh: Topology) -> None:
+    gateway = Gateway(fresh, fastPath="on", maximumFlows=500)
+    gateway.start()
+    connect(fresh)
+    (written,) = state_files(gateway)
+    eventually(lambda: written.stat().st_size, lambda size: size == 4096 + 3 * SIZE)
+    gateway.kill()
+    process = gateway.begin()
+    # It has the flows by now, and not yet the rules.
+    eventually(lambda: state_files(gateway), lambda seen: seen != [written])
+    process.terminate()
+    assert process.wait(5) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+    assert fresh.client("vm1").talk() == 3
+    gateway.start()
+    assert gateway.status()["state"]["resumed"]["carriedMeanwhile"] == 3
+    assert fresh.client("vm1").talk() == 3
+
+
+def state_files(gateway: Gateway) -> list[Path]:
+    return sorted((gateway.state / "state").glob("flows-*"))

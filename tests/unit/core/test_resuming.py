@@ -1,12 +1,12 @@
 """What an engine goes on with that no listing shows (the rest: tests/property/test_resuming.py)."""
 
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import pytest
 
 from gateway.core.flow import Flow
 from gateway.core.flow_state import pack, unpack
-from gateway.core.resuming import ContradictionError, resume_flow, resume_state
+from gateway.core.resuming import ContradictionError, hand_back, resume_flow, resume_state
 from gateway.core.saved_state import SavedState, save
 from tests.scenario import Scenario
 from tests.unit.core.test_resets import RESETTING, exchange, sent
@@ -91,3 +91,19 @@ def test_a_flow_that_is_handed_over_is_written_down_again() -> None:
     scenario.engine.translation.offload = Mock()
     scenario.engine.translation.hand_over(flow)
     assert scenario.engine.flows.touched == {flow.slot}
+
+
+def test_what_the_kernel_carries_is_handed_over_anew_where_its_times_are_others() -> None:
+    """It ends a flow by its own clock, of which another part makes an Azure second now."""
+    scenario = Scenario(RESETTING)
+    scenario.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
+    (flow,) = scenario.engine.flows
+    flow.packets_out = 3
+    offload = scenario.engine.translation.offload = Mock()
+    scenario.engine.translation.hand_over(flow)
+    offload.reset_mock()
+    hand_back(scenario.engine, anew=False)
+    assert offload.mock_calls == []
+    hand_back(scenario.engine, anew=True)
+    assert offload.mock_calls == [call.fold(flow), call.remove(flow), call.install(flow)]
+    assert flow.offloaded

@@ -73,7 +73,7 @@ def test_one_that_is_killed_is_replaced_and_health_stays(daemon: Daemon) -> None
     since = health(daemon)["web", "vm1"]["since"]
     first = prober_of(daemon)
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: len(daemon.children()) == 3 and daemon.children()[2] != first)
+    eventually(lambda: daemon.children()[2:] not in ([], [first]))
     record = health(daemon)["web", "vm1"]
     assert (record["status"], record["since"]) == ("Down", since)
     with daemon.http() as http:
