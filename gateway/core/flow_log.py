@@ -139,7 +139,21 @@ class FlowLog:
             return
         watch = self._live.pop(flow, None)
         if watch is not None:
-            self._tell(flow, watch, END, max(self.now, flow.last_seen))
+            # What timed out did so then, though nobody may have looked until now.
+            ended = min(self.now, flow.last_seen + flow.timeout)
+            self._tell(flow, watch, END, max(ended, flow.last_seen))
+
+    def leave(self) -> None:
+        """The process ends, and another may go on with the flows: tell what is new of them, which
+        that one does not know of."""
+        for flow, watch in self._closing.items():
+            self._tell(flow, watch, END, watch.ended)
+        self._closing.clear()
+        for flow, watch in self._live.items():
+            if flow.offloaded:
+                self.fold(flow)
+            if watch.packets_out != flow.packets_out or watch.packets_in != flow.packets_in:
+                self._tell(flow, watch, CONTINUE, self.now)
 
     def denied(
         self,

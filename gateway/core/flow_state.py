@@ -26,7 +26,9 @@ _INBOUND, _ORIGINAL, _REPLY, _RECLAIMED, _OFFLOADED, _TO_BE_RESET, _HOLDS_PORT =
 )
 _METHODS = tuple(Method)
 _NUMBERS = {method: number for number, method in enumerate(_METHODS)}
-_MOST = float(1 << 53)  # seconds; beyond it clocks have no fractions
+_LATEST = float(1 << 53)  # seconds; beyond it clocks have no fractions
+MOST = 1 << 63
+"""A flow's number and its counters are less: they grow for ages until a record has no room."""
 
 Seen = tuple[int, int, int, int]
 """What ``Offloading`` has already added to a flow of the kernel's packets and bytes."""
@@ -99,9 +101,11 @@ def unpack(record: bytes) -> SavedFlow | None:
         return None
     (_, number, protocol, state, method, flags, original, reply, *rest) = _RECORD.unpack(record)
     timeout, created, last_seen, *counters = rest
-    if not number or state not in _STATES or method >= len(_METHODS):
+    if not 0 < number < MOST or state not in _STATES or method >= len(_METHODS):
         return None
-    if not all(isfinite(time) and abs(time) < _MOST for time in (timeout, created, last_seen)):
+    if max(counters) >= MOST:
+        return None
+    if not all(isfinite(time) and abs(time) < _LATEST for time in (timeout, created, last_seen)):
         return None
     if timeout < 0.0:
         return None

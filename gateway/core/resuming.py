@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from gateway.core.allotment import CARRIED, Allotment, Machine, PublicAddress
 from gateway.core.engine import Engine
 from gateway.core.flow import TCP, UDP, Flow
-from gateway.core.flow_state import SavedFlow, Seen
+from gateway.core.flow_state import MOST, SavedFlow, Seen
 from gateway.core.nat_ports import NatShare
 from gateway.core.offload import is_busy
 from gateway.core.outbound import Outbound
@@ -37,6 +37,8 @@ class ContradictionError(Exception):
 
 def resume_state(engine: Engine, saved: SavedState) -> None:
     """Deal the ports as they were dealt. Raises ContradictionError; the engine is spoilt then."""
+    if not 0 <= saved.opened < MOST:
+        raise ContradictionError(f"{saved.opened} flows have been opened")
     _deal(engine.outbound, saved.allotments)
     engine.balancer.recall(
         engine.configuration,
@@ -72,7 +74,7 @@ def resume_flow(
         saved.created,
         inbound=saved.inbound,
     )
-    flow.state, flow.last_seen = saved.state, saved.last_seen
+    flow.state, flow.last_seen = saved.state, min(saved.last_seen, now)
     flow.packets_out, flow.bytes_out, flow.packets_in, flow.bytes_in = saved.counters
     flow.awaiting_removal = saved.reclaimed
     if saved.holds_port:
@@ -89,6 +91,7 @@ def resume_flow(
     flow.judgements = decision.judgements if decision.allowed else ()
     table.put_back(flow, slot, original=saved.has_original, reply=saved.has_reply)
     flow.id = saved.id
+    table.go_on_from(saved.id)  # flows are written down more often than how many there were
     flow.machine.flows += 1
     translation.expiry.arm(flow, flow.last_seen + flow.timeout)
     if translation.log is not None and flow.state not in ENDED:

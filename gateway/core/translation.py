@@ -369,8 +369,10 @@ class Translation:
             return
         if flow.acknowledged is not None:
             return  # its acknowledgements are to be seen
-        if flow.original[4:8] not in self.outbound.addresses:
-            flow.offloaded = offload.install(flow)
+        if flow.original[4:8] not in self.outbound.addresses and offload.install(flow):
+            flow.offloaded = True
+            if self.table.touched is not None:
+                self.table.touched.add(flow.slot)
 
     def take_back(self, flow: Flow) -> None:
         """See a flow's packets again; its counters are up to date after this."""

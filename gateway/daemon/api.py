@@ -12,6 +12,7 @@ import asyncio
 import heapq
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,6 +60,12 @@ from gateway.daemon.sampling import Sampler
 from gateway.daemon.security_listing import read_rules
 
 EVENTS_PER_CHUNK = 256
+MAXIMUM_HELD = 512 << 20
+"""Bytes of listings that slow readers may keep here; then there is no further one for a while."""
+WHOLE_SORTS = 2
+"""Listings at a time that are sorted without a limit: objects take five times what bytes do."""
+SMALL = 1 << 20
+"""Bytes of a listing that may be sorted at any time."""
 NDJSON = "application/x-ndjson"
 
 
@@ -101,6 +108,8 @@ def application(
     The sampler is one that the caller has running; without it there is nothing live.
     """
 
+    sorting = asyncio.Semaphore(WHOLE_SORTS)
+
     async def machine(vm: str) -> Answer:
         if len(vm) > MAXIMUM_NAME:
             raise QueryError([f"vm: a name of more than {MAXIMUM_NAME} characters"])
@@ -117,9 +126,12 @@ def application(
 
     async def flows(request: Request) -> Response:
         query = FlowQuery.parse(dict(request.query_params))
+        if engine.held > MAXIMUM_HELD:
+            line = "listings are being read that have not come to their end: try again later"
+            raise EngineFailedError([line])
         answer = await engine.flows()
         await expect_machine(query, answer)
-        return _lines(_flow_lines(answer, query))
+        return _lines(_flow_lines(answer, query, sorting))
 
     async def ports(request: Request) -> Response:
         values = dict(request.query_params)
@@ -286,7 +298,16 @@ async def _expect_any(
     raise NoSuchMachineError(str(vm), names)
 
 
-async def _flow_lines(answer: Answer, query: FlowQuery) -> AsyncIterator[bytes]:
+async def _flow_lines(
+    answer: Answer, query: FlowQuery, sorting: asyncio.Semaphore
+) -> AsyncIterator[bytes]:
+    whole = query.key is not None and query.limit is None and answer.size > SMALL
+    async with sorting if whole else nullcontext():
+        async for lines in _chosen_lines(answer, query):
+            yield lines
+
+
+async def _chosen_lines(answer: Answer, query: FlowQuery) -> AsyncIterator[bytes]:
     key, left = query.key, query.limit
     chosen: list[FlowRecord] = []
     for part in answer.records():

@@ -33,6 +33,8 @@ from gateway.daemon.messages import (
 FLOWS_PER_SLICE = 32
 PORTS_PER_SLICE = 64
 EVENTS_PER_MESSAGE = 64
+EVENTS_BYTES = 128 << 10
+"""Of a message with several events: what the socket cannot take whole it refuses for ever."""
 MAXIMUM_PENDING = 64
 """Requests that wait; more are refused. The API process shares answers and never needs as many."""
 MAXIMUM_EVENTS = 10_000
@@ -180,7 +182,11 @@ class ControlChannel:
         self.now = now
         if self._events:
             batch = [self._events[i] for i in range(min(EVENTS_PER_MESSAGE, len(self._events)))]
-            sent = self._send(encode(0, Kind.EVENTS, batch))
+            message = encode(0, Kind.EVENTS, batch)
+            while len(message) > EVENTS_BYTES and len(batch) > 1:
+                del batch[len(batch) // 2 :]
+                message = encode(0, Kind.EVENTS, batch)
+            sent = self._send(message)
             if not sent:
                 return sent is not None
             for _ in batch:

@@ -35,9 +35,9 @@ def opening_rate(at: Destination, facts: Facts) -> float:
     return at.new / facts.recent if facts.recent else 0.0
 
 
-def hold_time(at: Destination, profile: Profile) -> float:
+def hold_time(at: Destination) -> float:
     """Seconds for which most of the flows that end there hold their port."""
-    return profile.rst_hold if at.reset > at.closed else profile.fin_hold
+    return at.rst_hold if at.reset > at.closed else at.fin_hold
 
 
 def advice(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -> Iterator[str]:
@@ -70,7 +70,7 @@ def pooling(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -
     if at.over * 2 >= at.held:
         yield f"Keep connections to {remote} open and use them again. {_churn(at, facts)}"
     elif len(at.idle) * 2 >= at.held:
-        yield f"Share the connections to {remote}. {_pool(at)}{_closing(at, facts.profile)}"
+        yield f"Share the connections to {remote}. {_pool(at)}{_closing(at)}"
     elif at.opening * 2 >= at.held:
         yield (
             f"{at.opening:,} of these ports wait for an answer: find out why {remote} does not "
@@ -103,7 +103,7 @@ def _churn(at: Destination, facts: Facts) -> str:
     """Why short connections take more ports than are ever open."""
     text = ""
     if at.new:
-        hold, speed = hold_time(at, facts.profile), opening_rate(at, facts)
+        hold, speed = hold_time(at), opening_rate(at, facts)
         end = "RST" if at.reset > at.closed else "FIN"
         text = (
             f"{count(at.new, 'connection')} began in the last {duration(facts.recent)} "
@@ -135,23 +135,29 @@ def _pool(at: Destination) -> str:
     )
 
 
-def _closing(at: Destination, profile: Profile) -> str:
+def _closing(at: Destination) -> str:
     """Why closing idle connections is no way out."""
-    if profile.fin_hold < at.timeout - 1:
+    if at.fin_hold < at.timeout - 1:
         return (
             f" Closing the idle ones helps, too: a FIN holds the port for "
-            f"{duration(profile.fin_hold)}, idling out takes {duration(at.timeout)}."
+            f"{duration(at.fin_hold)}, idling out takes {duration(at.timeout)}."
         )
     return (
         " Closing the idle ones brings nothing back sooner: a FIN holds the port for "
-        f"{duration(profile.fin_hold)}, idling out takes {duration(at.timeout)}. Only an RST "
-        f"(SO_LINGER of 0 s) does, after {duration(profile.rst_hold)}."
+        f"{duration(at.fin_hold)}, idling out takes {duration(at.timeout)}. Only an RST "
+        f"(SO_LINGER of 0 s) does, after {duration(at.rst_hold)}."
     )
 
 
 def _more_ports(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -> Iterator[str]:
     profile, machine = facts.profile, vm.machine
     method = machine.method_of(supply.protocol)
+    if method == Method.NAT_GATEWAY:  # it goes before an address of the VM's own
+        yield (
+            f"A further public IP on NAT gateway {machine.nat_gateway} has {NAT_GATEWAY_PORTS:,} "
+            "ports more toward each destination, for all VMs of its subnets."
+        )
+        return
     if method == Method.LOAD_BALANCER and machine.frontends:
         yield _another_frontend(vm, supply, at, facts)
     elif method == Method.OUTBOUND_RULE and machine.outbound_rules:
@@ -195,7 +201,7 @@ def _another_frontend(vm: VirtualMachine, supply: Supply, at: Destination, facts
         f"pool (and a backend port of its own), gives {vm.name} {each:,} ports more (its pool has "
         f"{count(size, 'member')}): {after:,}, of which {at.held:,} are held now."
     )
-    demand = opening_rate(at, facts) * hold_time(at, profile)
+    demand = opening_rate(at, facts) * hold_time(at)
     if at.over > len(at.idle) + at.busy and demand > after:
         text += (
             f" At the present rate of new connections that is not enough: it takes {demand:,.0f}"

@@ -38,6 +38,8 @@ class Destination:
     """A VM's flows toward one destination; each of them holds a port."""
 
     remote: Remote
+    fin_hold: float  # for how long an ended flow keeps its port
+    rst_hold: float
     before: int = 0  # ports held at the first look
     held: int = 0
     opening: int = 0
@@ -70,7 +72,7 @@ class Destination:
         """Flows that nobody goes on with: ended, or about to."""
         return self.half_closed + self.closed + self.reset
 
-    def add(self, record: FlowRecord, profile: Profile) -> None:
+    def add(self, record: FlowRecord) -> None:
         """Count a flow."""
         self.held += 1
         self.ports[record.remote_port] += 1
@@ -84,7 +86,7 @@ class Destination:
             self.unanswered += record.age >= UNANSWERED
         elif state == "Closing":
             self.half_closed += 1
-        elif state == "CoolDown" and record.idle + record.expires_in > profile.rst_hold + 1:
+        elif state == "CoolDown" and record.idle + record.expires_in > self.rst_hold + 1:
             self.closed += 1
         elif state == "CoolDown":
             self.reset += 1
@@ -252,13 +254,17 @@ class Gatherer:
             supply.failed += record.failed
             first = self._first.get((record.vm, record.protocol, record.public_ip))
             supply.failed_lately += record.failed - (first.failed if first else 0)
+            nat = self._profile.nat_gateway if record.method == Method.NAT_GATEWAY else None
+            holds = self._profile if nat is None else nat
             for ip, port, _ in (*record.destinations, *(first.destinations if first else ())):
-                self._destination(supply, record.vm, (ip, port))
+                self._destination(supply, record.vm, (ip, port), holds.fin_hold, holds.rst_hold)
 
-    def _destination(self, supply: Supply, vm: str, remote: Remote) -> None:
+    def _destination(
+        self, supply: Supply, vm: str, remote: Remote, fin_hold: float, rst_hold: float
+    ) -> None:
         key = vm, supply.protocol, remote
         if key not in self._by_remote:
-            self._by_remote[key] = Destination(remote)
+            self._by_remote[key] = Destination(remote, fin_hold, rst_hold)
             supply.destinations.append(self._by_remote[key])
 
     def flow(self, record: FlowRecord) -> None:
@@ -281,7 +287,7 @@ class Gatherer:
         remote = record.remote_ip, record.remote_port if whole else None
         destination = self._by_remote.get((record.vm, protocol, remote))
         if destination is not None:
-            destination.add(record, profile)
+            destination.add(record)
 
     def health(self, record: HealthRecord, result: Result | None) -> None:
         """A VM behind a rule, with its probe's latest result."""

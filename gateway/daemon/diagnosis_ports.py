@@ -291,7 +291,7 @@ def _seconds_left(supply: Supply, at: Destination, facts: Facts) -> float:
             break
         seconds = (left + number + 1) / growth
     ending = at.over * 2 >= at.held
-    return float("inf") if ending and seconds > hold_time(at, facts.profile) else seconds
+    return float("inf") if ending and seconds > hold_time(at) else seconds
 
 
 def _is_urgent(supply: Supply, at: Destination, facts: Facts) -> bool:

@@ -22,6 +22,7 @@ from gateway.daemon.diagnosis_findings import (
     endpoint,
     listed,
 )
+from gateway.model.profile import Method
 
 FEW = 3
 """Unanswered connections below it are every host's daily life."""
@@ -151,14 +152,14 @@ def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Findin
         return
     ((ip, port), number), *_ = waiting.remotes.most_common(1)
     supply = vm.supplies.get("Tcp")
-    publics = (
-        [vm.machine.instance] if vm.machine.instance else list(supply.publics if supply else ())
-    )
+    method, profile = vm.machine.tcp, facts.profile
+    own = vm.machine.instance if method == Method.INSTANCE_LEVEL_PUBLIC_IP else None
+    publics = list(supply.publics if supply else ()) if own is None else [own]
     held = ""
-    if supply is not None and vm.machine.instance is None:
-        held = (
-            f" Each holds a SNAT port until it was idle for {duration(facts.profile.idle_timeout)}."
-        )
+    if supply is not None and own is None:
+        nat = profile.nat_gateway if method == Method.NAT_GATEWAY else None
+        patience = profile.idle_timeout if nat is None else nat.half_open_timeout
+        held = f" Each holds a SNAT port until it was idle for {duration(patience)}."
     remotes = [
         {"ip": ip_, "port": port_, "flows": flows}
         for (ip_, port_), flows in waiting.remotes.most_common(3)
@@ -173,7 +174,7 @@ def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Findin
         (
             (
                 f"The gateway has done its part: see that {ip} listens on port {port}, that its "
-                f"firewall lets {listed([p for p in publics if p])} in, and that it has a way back "
+                f"firewall lets {listed(publics)} in, and that it has a way back "
                 "there."
             ),
         ),

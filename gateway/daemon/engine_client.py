@@ -13,11 +13,13 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 from gateway.core.flow import FlowRecord
 from gateway.core.ports import PortRecord
 from gateway.daemon.messages import (
     MAXIMUM_MESSAGE,
+    MAXIMUM_REQUEST,
     GarbageError,
     Kind,
     decode_header,
@@ -40,12 +42,14 @@ class EngineFailedError(Exception):
         super().__init__("; ".join(problems))
 
 
-@dataclass
+@dataclass(eq=False)
 class Answer:
     """What the engine answered: the listing's parts as they came, and the last message's object."""
 
     parts: list[bytes] = field(default_factory=list)
     result: Any = None
+    size: int = 0
+    """Bytes of the parts."""
 
     def records(self) -> Iterator[list[Any]]:
         """The listing, part by part."""
@@ -73,12 +77,18 @@ class EngineClient:
         self._number = 0
         self._heard = 0.0
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
+        self._alive: WeakSet[Answer] = WeakSet()
         self._running: dict[str, asyncio.Future[Answer]] = {}
         self._next: dict[str, asyncio.Future[Answer]] = {}
 
     def start(self) -> None:
         """Listen to the engine, on the running event loop."""
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self._readable)
+
+    @property
+    def held(self) -> int:
+        """Bytes of all answers that somebody has not let go of yet."""
+        return sum(answer.size for answer in self._alive)
 
     async def flows(self) -> Answer:
         """A snapshot of the flow table; its parts are lists of FlowRecord's fields."""
@@ -188,11 +198,17 @@ class EngineClient:
         self, what: str, parameters: Mapping[str, str] | None = None
     ) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        request = encode_request(self._number + 1, what, parameters)
+        if len(request) > MAXIMUM_REQUEST:  # the engine would drop it, and nobody would answer
+            future.set_exception(EngineFailedError([f"{what}: the query is too long"]))
+            return future
         self._number += 1
         number = self._number
-        self._pending[number] = Answer(), future
+        answer = Answer()
+        self._alive.add(answer)
+        self._pending[number] = answer, future
         try:
-            self._connection.send(encode_request(number, what, parameters))
+            self._connection.send(request)
         except BlockingIOError:
             del self._pending[number]
             future.set_exception(EngineFailedError(["the engine is too busy: try again"]))
@@ -234,6 +250,7 @@ class EngineClient:
         answer, future = self._pending[number]
         if kind is Kind.PART:
             answer.parts.append(message)
+            answer.size += len(message)
             return
         del self._pending[number]
         if future.done():

@@ -22,6 +22,8 @@ Readers = Mapping[str, Callable[[str], dict[str, Any]]]
 """For each parameter what makes fields of its text, or raises QueryError."""
 STATES = ("Opening", "Established", "Closing", "Closed", "CoolDown")
 MAXIMUM_LIMIT = 100_000_000
+MAXIMUM_DIGITS = 20
+"""Of a number, leading zeros too: what a query is made of has to fit into a request."""
 
 _SORT_KEYS: dict[str, Callable[[FlowRecord], Any]] = {
     "id": lambda r: r.id,
@@ -40,7 +42,7 @@ _SORT_KEYS: dict[str, Callable[[FlowRecord], Any]] = {
     "ageSeconds": lambda r: r.age,
     "idleSeconds": lambda r: r.idle,
     "expiresInSeconds": lambda r: r.expires_in,
-    "offloaded": lambda r: False,
+    "offloaded": lambda r: r.offloaded,
     "awaitingRemoval": lambda r: r.awaiting_removal,
     "bytes": lambda r: r.bytes_out + r.bytes_in,
     "packets": lambda r: r.packets_out + r.packets_in,
@@ -216,7 +218,8 @@ def parse_flag(values: Mapping[str, str], name: str) -> bool:
 
 def whole(text: str, least: int, most: int) -> int:
     """A whole number within bounds; raises ValueError."""
-    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+    short = len(text) <= MAXIMUM_DIGITS and text.isascii() and text.isdigit()
+    if not short or not least <= int(text) <= most:
         raise ValueError
     return int(text)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,11 +22,15 @@ from gateway.core.engine import Review
 from gateway.daemon.messages import Kind
 from gateway.model.configuration import Configuration
 from gateway.model.loading import Loaded
+from gateway.model.problems import Problem
 
 MAXIMUM_OUTPUT = 64 << 20
 PATIENCE = 30.0
 """Seconds (real) for the reader; a named pipe in the file's place would keep it forever."""
 LINES_PER_MESSAGE = 256
+MAXIMUM_LINE = 1000
+"""Characters of a line; a file may have any text in it, and a message must fit into its socket."""
+MESSAGE_BYTES = 256 << 10
 
 Answer = Callable[[Kind, Any], None]
 
@@ -159,9 +164,9 @@ class Reloader:
         except ValidationError:
             self._refuse(["the configuration could not be read: its reader failed"])
             return
-        warnings = [str(p) for p in loaded.problems if p.severity == "warning"]
+        warnings = [_line(p) for p in loaded.problems if p.severity == "warning"]
         if loaded.configuration is None:
-            self._refuse([str(p) for p in loaded.problems if p.severity == "error"])
+            self._refuse([_line(p) for p in loaded.problems if p.severity == "error"])
             return
         try:
             changes = self._apply(loaded.configuration)
@@ -185,7 +190,7 @@ class Reloader:
             answer(
                 Kind.END,
                 {
-                    "warnings": outcome.warnings[:LINES_PER_MESSAGE],
+                    "warnings": _fitting(outcome.warnings),
                     "refusedFlows": outcome.refused_flows,
                     "endedFlows": outcome.ended_flows,
                 },
@@ -196,7 +201,7 @@ class Reloader:
         self._close()
         self._report(Outcome(problems=problems))
         for answer in self._answers:
-            answer(Kind.FAILED, problems[:LINES_PER_MESSAGE])
+            answer(Kind.FAILED, _fitting(problems))
         self._done()
 
     def _close(self) -> None:
@@ -211,6 +216,17 @@ class Reloader:
         self._busy = False
         if self._next:
             self._begin()
+
+
+def _line(problem: Problem) -> str:
+    text = str(problem)
+    return text if len(text) <= MAXIMUM_LINE else text[: MAXIMUM_LINE - 1] + "…"
+
+
+def _fitting(lines: list[str]) -> list[str]:
+    """The first lines, as many as a message takes."""
+    ends = accumulate(len(line.encode()) for line in lines[:LINES_PER_MESSAGE])
+    return [line for line, end in zip(lines, ends, strict=False) if end <= MESSAGE_BYTES]
 
 
 def _shown(value: Any) -> str:

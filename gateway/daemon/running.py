@@ -268,6 +268,8 @@ class Gateway:
         if number in STOP:
             notify.notify("STOPPING=1")
             self._own_event("Stopped", "Informational", {"pid": os.getpid()})
+            if self.engine.flow_log is not None:
+                self.engine.flow_log.leave()
             self._flow_log_due = True
             self._captures.hurry()
             for _ in range(FLOW_LOG_MESSAGES_AT_STOP):

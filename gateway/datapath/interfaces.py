@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -61,22 +61,6 @@ def host_addresses() -> dict[IPv4Address, str]:
             IPv4Address(entry.get_attr("IFA_LOCAL")): names.get(entry["index"], "?")
             for entry in netlink.get_addr(family=socket.AF_INET)
         }
-
-
-def inside_networks(interfaces: Iterable[str]) -> list[IPv4Network]:
-    """The networks that interfaces are connected to. Raises DatapathError if one has none."""
-    networks, problems = [], []
-    for name in interfaces:
-        link = find_link(name)
-        if link is None:
-            problems.append(f"{name}: there is no such interface")
-        elif not link.addresses:
-            problems.append(f"{name}: the interface has no IPv4 address; VMs need one to route to")
-        else:
-            networks += [address.network for address in link.addresses]
-    if problems:
-        raise DatapathError(problems)
-    return networks
 
 
 class PublicAddresses:

@@ -18,6 +18,7 @@ TELLTALES = (
     ("publicIPAllocationMethod", "publicIPAddresses"),
     ("ipAddress", "publicIPAddresses"),
     ("ipConfigurations", "networkInterfaces"),
+    ("priority", "networkSecurityGroups/securityRules"),
 )
 
 
@@ -26,14 +27,16 @@ def add_output(document: object, file: str, inventory: Inventory, notes: Notes) 
     if isinstance(document, dict) and isinstance(document.get("value"), list):
         document = document["value"]
     if not isinstance(document, list):
-        _add(document, "", file, inventory, notes)
+        _add(document, Place(file), inventory, notes, alone=True)
         return
     for number, item in enumerate(document):
-        _add(item, f"[{number}]", file, inventory, notes)
+        _add(item, Place(file, f"[{number}]"), inventory, notes)
 
 
-def _add(item: object, path: str, file: str, inventory: Inventory, notes: Notes) -> None:
-    place = Place(file, path)
+def _add(
+    item: object, place: Place, inventory: Inventory, notes: Notes, *, alone: bool = False
+) -> None:
+    """``alone``: from a ``show``, which of a parent's children gives one."""
     if not isinstance(item, dict):
         notes.add(place, "", f"{LEFT_OUT}: not a resource (it must be a mapping)")
         return
@@ -53,7 +56,7 @@ def _add(item: object, path: str, file: str, inventory: Inventory, notes: Notes)
         }
     elif folded not in TYPES and folded not in CHILD_TYPES:
         item = {}
-    inventory.add(type_, names, item, file)
+    inventory.add(type_, names, item, place.file, one_of_many=alone)
 
 
 def _type(item: dict[str, object]) -> str | None:

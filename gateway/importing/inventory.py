@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gateway.importing.likeness import alike
 from gateway.importing.nodes import Node, Reference
 from gateway.importing.notes import LEFT_OUT, Notes, Place
 
@@ -28,6 +29,7 @@ CHILDREN = {
     LOAD_BALANCERS: ("backendAddressPools", "inboundNatRules"),
 }
 """The kinds whose children Azure takes as resources of their own."""
+DEFAULT_RULES = "microsoft.network/networksecuritygroups/defaultsecurityrules"
 _NETWORK = (
     VIRTUAL_NETWORKS,
     SECURITY_GROUPS,
@@ -94,9 +96,15 @@ class Inventory:
             self._parent(kind, names[0], place)
             if one_of_many:
                 self._partial.add((kind, names[0].casefold()))
-            children = self._children.setdefault((kind, names[0].casefold(), child), {})
-            node = Node({**data, "name": names[1]}, place, "", self._notes)
-            children.setdefault(names[1].casefold(), node)
+            self._add_child((kind, names[0].casefold(), child), names[1], data, place)
+        elif folded == DEFAULT_RULES and len(names) == 2:  # every group's; only the group is news
+            self._parent(SECURITY_GROUPS, names[0], place)
+            if one_of_many:
+                self._partial.add((SECURITY_GROUPS, names[0].casefold()))
+        elif folded in CHILD_TYPES and len(names) == 1:
+            kind, _ = CHILD_TYPES[folded]
+            message = f"{LEFT_OUT}: without its id nothing says which of the {kind} has it"
+            self._notes.add(place, "", message, lost=True)
         elif folded in TYPES or folded in CHILD_TYPES:
             message = f"{LEFT_OUT}: {type_} has a name of another length"
             self._notes.add(place, "", message, lost=True)
@@ -122,7 +130,10 @@ class Inventory:
         rest = dict(alone)
         for node in parent.node.nodes(child):
             name = (node.text("name") or "").casefold()
-            yield rest.pop(name, node)
+            other = rest.pop(name, None)
+            if other is not None:
+                _replace(node, other)
+            yield other or node
         yield from rest.values()
 
     def name_leftovers(self, resource: Resource) -> None:
@@ -143,14 +154,42 @@ class Inventory:
             node = Node(data, place, "", self._notes)
             self._resources[kind][folded] = Resource(kind, name, node)
         elif identity is None or identity != self._identities[kind, folded]:
-            other = before.node.place
-            where = "the same file" if other.file == place.file else other.file
-            self._notes.add(place, "", f"{LEFT_OUT}: {where} has one of this name already")
+            self._name_second(kind, before.node, data, place, "one of this name already")
+        elif not alike(before.node.data, data):
+            self._name_second(kind, before.node, data, place, "another version of it, which counts")
+
+    def _add_child(
+        self, key: tuple[str, str, str], name: str, data: dict[str, object], place: Place
+    ) -> None:
+        children = self._children.setdefault(key, {})
+        before = children.get(name.casefold())
+        if before is None:
+            children[name.casefold()] = Node({**data, "name": name}, place, "", self._notes)
+        elif not alike(before.data, data):
+            says = "another version of it, which counts"
+            self._name_second(key[0], before, data, place, says)
+
+    def _name_second(
+        self, kind: str, first: Node, data: dict[str, object], place: Place, says: str
+    ) -> None:
+        """Name what is there twice. Of rules that differ the right ones are not known: lost."""
+        where = "the same file" if first.place.file == place.file else first.place.file
+        lost = kind == SECURITY_GROUPS and not alike(first.data, data)
+        self._notes.add(place, "", f"{LEFT_OUT}: {where} has {says}", lost=lost)
 
     def _parent(self, kind: str, name: str, place: Place) -> None:
         if name.casefold() not in self._resources[kind]:
             node = Node({}, Place(place.file, f"{kind}/{name}"), "", self._notes)
             self._resources[kind][name.casefold()] = Resource(kind, name, node)
+
+
+def _replace(listed: Node, alone: Node) -> None:
+    """Of a child that its parent lists too: name the difference, if there is one."""
+    if alike(listed.data, alone.data):
+        listed.ignore("")
+    else:
+        place = alone.place
+        listed.ignore(f"{LEFT_OUT}: {place.file} has {place.resource} by itself, which counts")
 
 
 def type_and_names(identity: str) -> tuple[str, list[str]] | None:

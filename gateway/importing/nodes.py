@@ -68,6 +68,8 @@ class Node:
     """A mapping of a resource, to be asked for its properties."""
 
     def __init__(self, data: dict[str, object], place: Place, path: str, notes: Notes) -> None:
+        self.data = data
+        """As it was given."""
         self.place = place
         self.path = path
         self._notes = notes
@@ -168,8 +170,12 @@ class Node:
         return reference
 
     def ignore(self, message: str) -> None:
-        """Say that this mapping is left out as a whole: nothing more of it is named."""
-        self.note("", message)
+        """Say that this mapping is left out as a whole: nothing more of it is named.
+
+        An empty message: nor that.
+        """
+        if message:
+            self.note("", message)
         self._read.update(self._fields)
         self._children.clear()
 

@@ -101,7 +101,7 @@ def test_a_flow_begins_goes_on_every_five_minutes_and_ends_idle() -> None:
     assert told(run) == [
         f"300 C out 6 {OUT} 2/140 1/40",
         f"600 C out 6 {OUT} 1/50 1/140",
-        f"841 E out 6 {OUT} 1/50 0/0",
+        f"840 E out 6 {OUT} 1/50 0/0",
     ]
 
 
@@ -161,6 +161,31 @@ def test_a_closed_flow_ends_when_it_closed_with_its_last_packets(
     assert told(run) == []
 
 
+def test_what_timed_out_while_nobody_looked_ended_when_it_did() -> None:
+    run = scenario()
+    run.play("vm1 sends  tcp 10.0.1.4:40000 > 198.51.100.1:443 syn")
+    run.engine.expire(100_000.0)
+    assert told(run)[1:] == [f"240 E out 6 {OUT} 1/40 0/0"]
+
+
+def test_a_process_that_ends_tells_what_the_next_one_cannot_know() -> None:
+    run = scenario()
+    run.play("""
+        vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 syn
+        vm1 sends      tcp 10.0.1.4:40001 > 198.51.100.1:443 syn
+        vm1 sends      tcp 10.0.1.4:40001 > 198.51.100.1:443 rst
+        after          5 s
+    """)
+    log_of(run).leave()
+    assert told(run)[2:] == [
+        f"0 E out 6 {OUT.replace('40000', '40001')} 2/80 0/0",
+        f"5 C out 6 {OUT} 1/40 0/0",
+    ]
+    log_of(run).leave()
+    run.wait(20)
+    assert told(run) == []
+
+
 def test_one_fin_ends_a_flow_when_its_port_is_released() -> None:
     run = scenario()
     run.play("""
@@ -168,7 +193,7 @@ def test_one_fin_ends_a_flow_when_its_port_is_released() -> None:
         vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 fin ack
         after          241 s
     """)
-    assert told(run)[1:] == [f"241 E out 6 {OUT} 2/80 0/0"]
+    assert told(run)[1:] == [f"240 E out 6 {OUT} 2/80 0/0"]
 
 
 def test_a_connection_that_follows_at_once_ends_the_one_before() -> None:
@@ -317,7 +342,7 @@ def test_entries_are_bounded_and_a_lost_one_is_made_up_for(
     run.play("vm1 sends  udp 10.0.1.4:40000 > 198.51.100.1:53")
     run.wait(241)
     (end,) = [text for text in told(run) if ":53 " in text]
-    assert end.startswith("541 E out 17 10.0.1.4:40000 > 198.51.100.1:53 ")
+    assert end.startswith("540 E out 17 10.0.1.4:40000 > 198.51.100.1:53 ")
     assert end.endswith(" 3/84 0/0")
 
 

@@ -1,7 +1,13 @@
 """What an engine goes on with that no listing shows (the rest: tests/property/test_resuming.py)."""
 
+from unittest.mock import Mock
+
+import pytest
+
+from gateway.core.flow import Flow
 from gateway.core.flow_state import pack, unpack
-from gateway.core.resuming import resume_flow
+from gateway.core.resuming import ContradictionError, resume_flow, resume_state
+from gateway.core.saved_state import SavedState, save
 from tests.scenario import Scenario
 from tests.unit.core.test_resets import RESETTING, exchange, sent
 
@@ -10,9 +16,7 @@ def test_a_flow_that_idles_out_after_a_restart_resets_both_ends() -> None:
     before, after = Scenario(RESETTING), Scenario(RESETTING)
     exchange(before)
     (flow,) = before.engine.flows
-    saved = unpack(pack(flow, before.engine.flows, lambda flow: (0, 0, 0, 0)))
-    assert saved is not None
-    assert resume_flow(after.engine, flow.slot, saved, lambda flow, seen: False, 0.0) is not None
+    assert resume(before, after, flow) is not None
     after.play("after 239 s")
     assert sent(after) == []
     after.play("after 2 s\nflows vm1 none")
@@ -34,3 +38,56 @@ def test_a_record_of_anything_else_is_none() -> None:
         assert unpack(record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]) is None
     assert unpack(record[:-1]) is None
     assert unpack(b"") is None
+
+
+def resume(before: Scenario, after: Scenario, flow: Flow, now: float = 0.0) -> Flow | None:
+    """A flow as the next engine has it at the time ``now``."""
+    saved = unpack(pack(flow, before.engine.flows, lambda flow: (0, 0, 0, 0)))
+    assert saved is not None
+    return resume_flow(after.engine, flow.slot, saved, lambda flow, seen: False, now)
+
+
+def test_no_flow_gets_the_number_of_one_that_was_written_after_their_count_was() -> None:
+    before, after = Scenario(RESETTING), Scenario(RESETTING)
+    (count,) = (state for state in save(before.engine) if state is not None)
+    exchange(before)
+    (flow,) = before.engine.flows
+    resume_state(after.engine, count)
+    assert resume(before, after, flow) is not None
+    after.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
+    assert sorted(flow.id for flow in after.engine.flows) == [1, 2]
+
+
+@pytest.mark.parametrize("opened", [-1, 1 << 63])
+def test_a_count_of_flows_that_cannot_be_is_refused(opened: int) -> None:
+    with pytest.raises(ContradictionError):
+        resume_state(Scenario(RESETTING).engine, SavedState(opened))
+
+
+@pytest.mark.parametrize("what", ["id", "packets_in"])
+def test_a_number_that_leaves_no_room_to_count_on_is_none(what: str) -> None:
+    scenario = Scenario(RESETTING)
+    exchange(scenario)
+    (flow,) = scenario.engine.flows
+    setattr(flow, what, 1 << 63)
+    assert unpack(pack(flow, scenario.engine.flows, lambda flow: (0, 0, 0, 0))) is None
+
+
+def test_what_is_still_to_come_keeps_no_flow_alive() -> None:
+    before, after = Scenario(RESETTING), Scenario(RESETTING)
+    exchange(before)
+    (flow,) = before.engine.flows
+    flow.last_seen = 1e9
+    assert resume(before, after, flow) is not None
+    after.play("after 241 s\nflows vm1 none")
+
+
+def test_a_flow_that_is_handed_over_is_written_down_again() -> None:
+    """Else the next process does not know that the kernel carries it, and cuts it off."""
+    scenario = Scenario(RESETTING)
+    scenario.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
+    (flow,) = scenario.engine.flows
+    scenario.engine.flows.touched = set()
+    scenario.engine.translation.offload = Mock()
+    scenario.engine.translation.hand_over(flow)
+    assert scenario.engine.flows.touched == {flow.slot}

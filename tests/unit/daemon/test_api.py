@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,52 @@ def test_clients_at_once_share_a_listing(daemon: Served, http: httpx.Client) -> 
     assert daemon.engine.listings < 16
 
 
+def unread(daemon: Served, target: str) -> socket.socket:
+    """A client that asks and does not read, when its answer has begun."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(30)
+    client.connect(str(daemon.path))
+    client.sendall(f"GET {target} HTTP/1.1\r\nHost: snatgw\r\n\r\n".encode())
+    assert client.recv(15) == b"HTTP/1.1 200 OK"
+    return client
+
+
+def until(answers: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if answers():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
+def test_slow_readers_keep_a_bounded_part_of_listings_in_memory(
+    daemon: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.daemon.api.MAXIMUM_HELD", 1_000_000)
+    daemon.engine.flows = [flow(number) for number in range(20_000)]
+    with unread(daemon, "/v1/flows"):
+        answer = http.get("/v1/flows?limit=1")
+        assert answer.status_code == 503
+        assert "have not come to their end" in answer.json()["problems"][0]
+    until(lambda: http.get("/v1/flows?limit=1").status_code == 200)
+    assert len(ids(http.get("/v1/flows"))) == 20_000
+
+
+def test_slow_readers_of_whole_sorted_listings_hold_up_their_like_alone(
+    daemon: Served, http: httpx.Client
+) -> None:
+    daemon.engine.flows = [flow(number) for number in range(20_000)]
+    with ThreadPoolExecutor(1) as another:
+        with unread(daemon, "/v1/flows?sort=-id"), unread(daemon, "/v1/flows?sort=-id"):
+            waiting = another.submit(http.get, "/v1/flows?sort=-id")
+            transport = httpx.HTTPTransport(uds=str(daemon.path))
+            with httpx.Client(transport=transport, base_url="http://snatgw", timeout=30) as client:
+                assert ids(client.get("/v1/flows?sort=-id&limit=1")) == [19_999]
+                assert len(ids(client.get("/v1/flows"))) == 20_000
+            assert not waiting.done()
+        assert len(ids(waiting.result(30))) == 20_000
+
+
 def test_bad_values_are_400_with_a_line_each(http: httpx.Client) -> None:
     response = http.get("/v1/flows?remote=x&limit=0&colour=red")
     assert response.status_code == 400
@@ -93,6 +141,19 @@ def test_bad_values_are_400_with_a_line_each(http: httpx.Client) -> None:
         response = http.get(target)
         assert response.status_code == 400, target
         assert len(response.json()["problems"]) == 1
+
+
+def test_a_query_that_the_engine_would_not_take_is_refused_at_once(
+    daemon: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is dropped there as garbage: nobody would ever answer."""
+    monkeypatch.setattr("gateway.daemon.engine_client.MAXIMUM_REQUEST", 60)
+    transport = httpx.HTTPTransport(uds=str(daemon.path))
+    with httpx.Client(transport=transport, base_url="http://snatgw", timeout=3) as client:
+        for path in ("/v1/capture?remote=198.51.100.7:443", "/v1/nsg?vm=10.0.1.4"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert "too long" in answer.json()["problems"][0]
 
 
 def test_unknown_paths_and_methods_are_explained(http: httpx.Client) -> None:

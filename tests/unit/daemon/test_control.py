@@ -191,6 +191,23 @@ def test_events_wait_for_room_and_are_counted_when_there_is_none(
     assert seen[:3000] == list(range(3000))
 
 
+def test_large_events_go_a_few_at_a_time(
+    pair: tuple[ControlChannel, socket.socket],
+) -> None:
+    """All in one are more than a socket takes in Debian: it would refuse them again and again."""
+    channel, theirs = pair
+    events = [{"number": number, "text": "x" * 20_000} for number in range(64)]
+    for event in events:
+        channel.post(event)
+    found: list[Any] = []
+    for _ in range(64):
+        assert channel.work(0.0)
+        for _, kind, batch in messages(theirs):
+            assert kind is Kind.EVENTS
+            found += batch
+    assert found == events
+
+
 def test_more_requests_than_fit_are_refused_with_a_sentence(
     pair: tuple[ControlChannel, socket.socket],
 ) -> None:

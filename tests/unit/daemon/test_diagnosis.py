@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.daemon import diagnosis
 from gateway.daemon.diagnosis_findings import Finding, count, duration, listed, percent, rate
 from gateway.daemon.event_log import event_document
 from gateway.daemon.probe_messages import Result
+from gateway.model.profile import PROFILES
 from tests.scenario import Scenario, build
 from tests.unit.daemon.looking import NOON, Look
 from tests.unit.daemon.serving import GUARDED
@@ -537,6 +539,42 @@ def looked(world: Scenario, vm: str) -> list[Finding]:
     look = Look(world, vm)
     world.wait(2)
     return look.diagnosed()
+
+
+def test_a_nat_gateway_has_its_own_hold_times_and_goes_before_an_address_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = PROFILES["azure-current"]
+    assert now.nat_gateway is not None
+    few = replace(now, nat_gateway=replace(now.nat_gateway, last_port=1223))
+    monkeypatch.setitem(PROFILES, "azure-current", few)
+    text = current(RULE).replace("{name: i,", "{name: n, ipAddress: 203.0.113.40}\n  - {name: i,")
+    text += "natGateways: [{name: nat, publicIPAddresses: [n], subnets: [web]}]\n"
+    world = Scenario(text)
+    mine = Connections(world, "vm3")  # which has an address of its own, too
+    mine.open(range(2000, 2199))
+    mine.reset(range(2000, 2150))
+    look = Look(world, "vm3")
+    mine.open(range(3000, 3010))
+    finding = only(look.diagnosed(), "Critical")
+    assert finding.title == "vm3 is out of TCP ports toward 198.51.100.1:443"
+    assert "150 reset, their ports still held" in finding.text
+    assert "after its RST each holds its port for 16 s" in told(finding)
+    assert "A further public IP on NAT gateway nat has 64,512 ports more" in told(finding)
+    assert "instance-level" not in told(finding)
+
+
+def test_who_does_not_answer_should_let_a_nat_gateways_address_in() -> None:
+    text = current(RULE).replace("{name: i,", "{name: n, ipAddress: 203.0.113.40}\n  - {name: i,")
+    text += "natGateways: [{name: nat, publicIPAddresses: [n], subnets: [web]}]\n"
+    world = Scenario(text)
+    mine = Connections(world, "vm3")
+    for number in range(2000, 2010):
+        mine.begin(number)
+    world.wait(5)
+    finding = only(Look(world, "vm3").diagnosed(), "Warning")
+    assert "Each holds a SNAT port until it was idle for 30 s." in finding.text
+    assert "that its firewall lets 203.0.113.40 in" in told(finding)
 
 
 def test_udp_without_a_rule_of_its_own() -> None:

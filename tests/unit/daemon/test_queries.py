@@ -55,6 +55,8 @@ def test_filters(values: dict[str, str], ids: list[int]) -> None:
         ({"limit": "0"}, "from 1"),
         ({"limit": "-3"}, "from 1"),
         ({"limit": "ten"}, "from 1"),
+        ({"limit": "0" * 4000 + "1"}, "from 1"),
+        ({"remote": "198.51.100.7:" + "0" * 4000 + "80"}, "IP:PORT"),
         ({"protcol": "Tcp"}, "did you mean protocol"),
     ],
 )
@@ -75,6 +77,12 @@ def test_addresses_sort_as_numbers() -> None:
     key = FlowQuery.parse({"sort": "remote"}).key
     assert key is not None
     assert key(flow(1, remote_ip="9.0.0.1")) < key(flow(1, remote_ip="10.0.0.1"))
+
+
+def test_flows_sort_by_whether_the_kernel_carries_them() -> None:
+    key = FlowQuery.parse({"sort": "offloaded"}).key
+    assert key is not None
+    assert key(flow(1)) < key(flow(2, offloaded=True))
 
 
 def test_aliases_and_descending() -> None:

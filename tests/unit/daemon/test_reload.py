@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.engine import Review
 from gateway.daemon import reload as reload_module
-from gateway.daemon.messages import Kind
+from gateway.daemon.messages import Kind, encode
 from gateway.daemon.reload import Outcome, Reloader, ReloadRefusedError, fixed_changes
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load_text
@@ -79,11 +79,14 @@ class Scene:
         self.slices = [work for work in self.slices if next(work, self) is not self]
 
     def reader_prints(self, text: str) -> None:
-        os.write(self.writer, text.encode())
-        os.close(self.writer)
-        for _ in range(2):  # the text, then its end
+        left = memoryview(text.encode())
+        while left:
+            left = left[os.write(self.writer, left[:65536]) :]  # as much as a pipe holds
             for readable in list(self.watched.values()):
                 readable()
+        os.close(self.writer)
+        for readable in list(self.watched.values()):  # its end
+            readable()
         while self.slices:
             self.turn()
 
@@ -217,3 +220,20 @@ def test_what_takes_none() -> None:
         "wan0,", "wan0, maximumFlows: 5,"
     )
     assert fixed_changes(configuration(), configuration(changed)) == []
+
+
+@pytest.mark.parametrize("character", ["x", "€"])
+def test_what_is_told_of_a_file_fits_into_a_message(character: str) -> None:
+    """A channel that refuses one message for ever would cost the API."""
+    scene = Scene()
+    scene.request()
+    unfinished = [f"'{number}{character * 700}'" for number in range(300)]
+    text = TEXT + "notCarriedOver: ['" + character * 2_000_000 + f"', {', '.join(unfinished)}]\n"
+    loaded = load_text(text, "gateway.yaml")
+    scene.reader_prints(loaded.to_json())
+    ((kind, problems),) = scene.answers
+    assert kind is Kind.FAILED
+    assert len(problems) > 50
+    assert problems[0].startswith("gateway.yaml")
+    assert len(encode(1, kind, problems)) < 300_000
+    assert max(map(len, scene.reports[0].problems)) <= 1000
