@@ -61,7 +61,7 @@ def _list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     "--state-directory",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where events are kept.  [default: /var/lib/snatgw]",
+    help="Where logs and state are kept.  [default: /var/lib/snatgw]",
 )
 @click.option("--maximum-flows", type=click.IntRange(1, 100_000_000), metavar="N")
 @click.option("--http", metavar="IP:PORT", help="Dashboard and metrics, as in 127.0.0.1:8480.")

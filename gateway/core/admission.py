@@ -120,6 +120,10 @@ class Admission:
         public = self._outbound.addresses.get(view.destination)
         if public is None:
             return Refused(DropReason.PUBLIC_ADDRESS_UNKNOWN, None)
+        if hairpin_of is None and (
+            view.source in self._outbound.addresses or not self.scope.can_be_outside(view.source)
+        ):
+            return Refused(DropReason.SOURCE_NOT_OUTSIDE, None)
         machine, listener = public.instance_of, None
         if machine is None:
             listener = self._balancer.match(view.protocol, view.key)

@@ -43,6 +43,13 @@ class DropReason(Enum):
         "SourceNotInVirtualNetwork",
         "The source address is in no subnet of the virtual network: spoofed, or not configured.",
     )
+    SOURCE_NOT_OUTSIDE = (
+        "SourceNotOutside",
+        (
+            "A packet from outside says that it is from the virtual network, the platform, this "
+            "gateway or nowhere at all: spoofed."
+        ),
+    )
     DESTINATION_NOT_INTERNET = (
         "DestinationNotInternet",
         (

@@ -52,3 +52,13 @@ class AddressScope:
         if address in self.virtual_network:
             return False
         return address in self._added or address not in self._excluded
+
+    def can_be_outside(self, source: bytes) -> bool:
+        """Whether what comes in from outside may have this source (4 bytes) without lying.
+
+        The virtual network's addresses and the platform's are in tags that let in: whoever could
+        borrow them would pass the groups.
+        """
+        if source in self.virtual_network:
+            return False
+        return source in self._added or source not in self.not_judged

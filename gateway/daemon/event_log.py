@@ -15,6 +15,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ RING = 10_000
 MAXIMUM_BYTES = 8 << 20
 KEPT_FILES = 4
 _TAIL_BYTES = 8 << 20
+_TEXTS = ("time", "category", "operationName", "level", "resource")
 
 
 def document(
@@ -116,6 +118,19 @@ def event_document(event: Event, wall: float) -> dict[str, Any]:
         return _no_healthy_backends(event, wall)
     assert isinstance(event, FlowTableFull)
     return gateway_event(wall, "FlowTableFull", "Error", {"count": event.count})
+
+
+def _is_event(found: Any) -> bool:
+    """Whether what a file has is an event: readers of the ring rely on its fields."""
+    if not isinstance(found, dict) or not isinstance(found.get("properties"), dict):
+        return False
+    if not all(isinstance(found.get(name), str) for name in _TEXTS):
+        return False
+    try:
+        datetime.fromisoformat(found["time"])
+    except ValueError:
+        return False
+    return True
 
 
 def _exhausted(event: PortsExhausted, wall: float) -> dict[str, Any]:
@@ -352,8 +367,8 @@ class EventLog:
             for line in lines[-count:]:
                 try:
                     event = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue  # torn by a crash or by the cut
-                if isinstance(event, dict) and isinstance(event.get("time"), str):
+                if _is_event(event):
                     events.append(event)
         return list(events)

@@ -247,7 +247,7 @@ class Keeping:
             self._give_up(error)
 
     def finish(self) -> None:
-        """The last writing: what changed, then counters and times as far as time allows."""
+        """The last writing, as far as time allows: what changed, then counters and times."""
         store, engine = self._store, self._engine
         if store is None or engine is None or engine.flows.touched is None:
             return
@@ -255,6 +255,8 @@ class Keeping:
         try:
             for slot in engine.flows.touched:
                 self._write(store, slot)
+                if time.monotonic() > until:
+                    break  # the rest is as old as after a crash
             self._write_index(store, _all_of(save(engine)))
             for flow in engine.flows:
                 if flow.offloaded:

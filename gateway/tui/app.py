@@ -81,7 +81,7 @@ class Top(App[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="figures")
         yield Static(id="losses")
-        yield Static(id="trouble")
+        yield Static(id="trouble", markup=False)
         yield Static(id="shown")
         yield Input(placeholder="words that a flow must have", id="filter", compact=True)
         yield Listing(flow_rows.columns(self._query["sort"], 80), id="flows")

@@ -288,4 +288,10 @@ def test_explain_inbound_says_what_the_packet_then_meets(
     verdict = scenario.send("outside", view.packet)
     assert (verdict is not None) == (said["verdict"] == "Allow")
     if verdict is None:
-        assert scenario.reason() == "DeniedBySecurityRule"
+        denied = scenario.reason() == "DeniedBySecurityRule"
+        assert said["verdict"] == ("Deny" if denied else "Drop")
+        if not denied:
+            assert said["reason"].startswith(f"{scenario.reason()}: ")
+            assert scenario.reason() == "SourceNotOutside"
+    if remote in VNET:
+        assert verdict is None

@@ -14,6 +14,7 @@ from tests.netns.topology import SERVER, SERVER2, eventually
 from tests.web.browser import PATIENCE, Visit
 
 Begin = Callable[..., Visit]
+NDJSON = "application/x-ndjson"
 
 
 def column(visit: Visit, number: int) -> list[str]:
@@ -301,3 +302,37 @@ def test_a_page_that_arrived_in_part_is_loaded_again(town: Gateway, visit: Begin
     assert len([url for url in seen.requests if url.endswith("/main.js")]) == 2
     assert len(seen.complaints) == 1
     assert "net::ERR_FAILED" in seen.complaints.pop()
+
+
+HIDE = """hidden => {
+  Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+HURRY = """
+const patiently = setTimeout;
+const sooner = {60000: 50, 10000: 50};
+window.setTimeout = (work, delay) => patiently(work, sooner[delay] ?? delay);
+"""
+"""A minute without a look, and the pause between looks at probes, are short."""
+
+
+def test_a_page_that_nobody_looks_at_asks_for_nothing(town: Gateway, visit: Begin) -> None:
+    seen = visit()
+    page = seen.page
+    page.add_init_script(HURRY)
+    page.route("**/v1/health*", lambda route: route.fulfill(body="", content_type=NDJSON))
+
+    def asked() -> list[str]:
+        page.evaluate("0")  # what the browser tells comes with an answer
+        return [url for url in seen.requests if "/v1/health" in url]
+
+    seen.open()
+    eventually(lambda: len(asked()), lambda count: count > 20)
+    page.evaluate(HIDE, True)
+    seen.has("#connection", "data-state", "resting")
+    before = len(asked())
+    page.wait_for_timeout(500)  # in which it would have asked several times
+    assert len(asked()) == before
+    page.evaluate(HIDE, False)
+    seen.shows("#connection", "Live")
+    eventually(lambda: len(asked()), lambda count: count > before)

@@ -31,7 +31,7 @@ export const ask = async (path, parameters = {}, patience = 10_000) => {
 export class Connection {
   /**
    * `onStart({status, history})` when a line is up, `onSample(sample)`, `onEvents(events)` with
-   * some that may be known, `onState(state, error)` with live, connecting or lost,
+   * some that may be known, `onState(state, error)` with live, connecting, lost or resting,
    * `onRefused(problems)` when the flows asked for are refused (null: they are not any more).
    */
   constructor(listeners) {
@@ -153,9 +153,14 @@ export class Connection {
     for (const timer of Object.values(this.timers)) clearTimeout(timer);
   }
 
+  #rest() {
+    this.#stop();
+    this.onState("resting");
+  }
+
   #visibility() {
     clearTimeout(this.timers.hidden);
-    if (document.hidden) this.timers.hidden = setTimeout(() => this.#stop(), HIDDEN);
+    if (document.hidden) this.timers.hidden = setTimeout(() => this.#rest(), HIDDEN);
     else if (this.stopped) this.start();
   }
 }

@@ -73,10 +73,12 @@ const connection = new Connection({
   onState: (state, error) => {
     setData(byId("connection"), "state", state);
     document.body.classList.toggle("stale", state === "lost");
-    if (state === "lost") {
-      since ??= Date.now();
+    if (state === "lost" || state === "resting") {
       diagnosis.stop();
       health.stop();
+    }
+    if (state === "lost") {
+      since ??= Date.now();
       const why = error?.status === 401 ? "open the address with the token again" : ["trying again", ...(error?.problems ?? [])].join(": ");
       setText(byId("connection-text"), `No connection since ${clock(since)}, ${why}`);
     } else {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import Any
 
+import pytest
+
 from gateway.core.explain import explain_inbound, explain_outbound
 from tests.scenario import Scenario, build, describe
 from tests.unit.core.test_inbound import TWO
@@ -106,3 +108,20 @@ def test_a_denied_packet_for_an_instance_level_public_ip_names_the_method() -> N
     assert (document["verdict"], document["method"]) == ("Deny", "InstanceLevelPublicIP")
     nobody = explain_inbound(engine, CLIENT, 4000, "Tcp", IPv4Address("203.0.113.10"), 22)
     assert nobody["method"] is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["10.0.1.4", "10.0.99.9", "168.63.129.16", "203.0.113.10", "127.0.0.1", "169.254.169.254"],
+)
+def test_nothing_from_outside_borrows_an_address_that_the_rules_trust(source: str) -> None:
+    """168.63.129.16 is in VirtualNetwork and AzureLoadBalancer: it passed AllowVnetInBound."""
+    scenario = Scenario(network(interface=WEB))
+    instance = IPv4Address("203.0.113.30")
+    said = explain_inbound(scenario.engine, IPv4Address(source), 4000, "Udp", instance, 443)
+    assert (said["verdict"], said["networkSecurityGroups"]) == ("Drop", [])
+    assert said["reason"].startswith("SourceNotOutside: ")
+    scenario.play(f"""
+        outside sends  udp {source}:4000 > {instance}:443
+        dropped        SourceNotOutside
+    """)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from gateway.daemon.event_log import EventLog, prepare_directory
+from gateway.daemon.event_log import EventLog, gateway_event, prepare_directory
+
+NOON = 1769860800.0
 
 
 def event(number: int) -> dict[str, Any]:
-    return {"time": "2026-01-31T12:00:00.000Z", "number": number}
+    made = gateway_event(NOON, "Reloaded", "Informational", {})
+    return made | {"number": number}
 
 
 def numbers(path: Path) -> list[int]:
@@ -32,21 +35,21 @@ def test_events_are_appended_as_json_lines(tmp_path: Path) -> None:
 
 def test_files_rotate_by_size_and_stay_bounded(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    log = EventLog(path, maximum_bytes=500, kept_files=3)
+    log = EventLog(path, maximum_bytes=1500, kept_files=3)
     log.add(event(number) for number in range(100))
     files = sorted(entry.name for entry in tmp_path.iterdir())
     assert files == ["events.jsonl", "events.jsonl.1", "events.jsonl.2"]
-    assert all(entry.stat().st_size <= 500 for entry in tmp_path.iterdir())
+    assert all(entry.stat().st_size <= 1500 for entry in tmp_path.iterdir())
     in_order = [n for name in reversed(files) for n in numbers(tmp_path / name)]
     assert in_order == list(range(in_order[0], 100))
 
 
 def test_a_restart_finds_the_latest_events_over_a_rotation(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    log = EventLog(path, maximum_bytes=500, kept_files=3)
+    log = EventLog(path, maximum_bytes=1500, kept_files=3)
     log.add(event(number) for number in range(30))
     log.close()
-    again = EventLog(path, ring=8, maximum_bytes=500, kept_files=3)
+    again = EventLog(path, ring=8, maximum_bytes=1500, kept_files=3)
     assert kept(again) == list(range(22, 30))
     again.add([event(30)])
     assert kept(again)[-1] == 30
@@ -60,6 +63,24 @@ def test_a_torn_line_costs_that_line_only(tmp_path: Path) -> None:
     log.add([event(2)])
     log.close()
     assert kept(EventLog(path)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        "{}",
+        '"2026-01-31T12:00:00.000Z"',
+        json.dumps(event(2) | {"time": "noon"}),
+        json.dumps(event(2) | {"properties": None}),
+        json.dumps({name: value for name, value in event(2).items() if name != "category"}),
+    ],
+)
+def test_a_line_that_is_no_event_is_left_out(tmp_path: Path, line: str) -> None:
+    """Listings, history and diagnosis rely on an event's fields."""
+    path = tmp_path / "events.jsonl"
+    path.write_text(f"{json.dumps(event(1))}\n{line}\n{json.dumps(event(3))}\n")
+    assert kept(EventLog(path)) == [1, 3]
 
 
 def test_the_ring_is_bounded_and_numbers_go_on(tmp_path: Path) -> None:

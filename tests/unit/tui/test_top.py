@@ -327,3 +327,13 @@ def test_letters_that_come_with_the_slash_are_the_filters(tmp_path: Path) -> Non
         assert "Esc Clear" in lines(pilot.app)[-1]
 
     play(tmp_path, test)
+
+
+def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Brackets in it are no markup, which would end the program where it is wrong."""
+
+    async def run() -> None:
+        async with top(tmp_path / "[/none]" / "api.sock") as pilot:
+            await shows(pilot, "[/none]")
+
+    asyncio.run(run())
