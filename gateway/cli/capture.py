@@ -63,7 +63,7 @@ _REASONS = {
 @click.option(
     "--side",
     metavar="S",
-    type=click.Choice(SIDES, case_sensitive=False),
+    shell_complete=lambda _, __, begun: [side for side in SIDES if side.startswith(begun)],
     help="inside, outside or both.  [default: both]",
 )
 @click.option("--remote", metavar="IP[:PORT]", help="Only packets from or to this remote.")

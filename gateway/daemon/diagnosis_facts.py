@@ -227,16 +227,25 @@ class Gatherer:
         self._machines = {m.name: VirtualMachine(m) for m in machines}
         self._first: dict[tuple[str, str, str], PortRecord] = {}
         self._by_remote: dict[tuple[str, str, Remote], Destination] = {}
+        self._failed_before: Counter[tuple[str, str]] = Counter()
+        """Attempts refused by pools that a VM only keeps until their last flows end."""
 
     def first_ports(self, records: Iterable[PortRecord]) -> None:
         """Ports at the first look."""
-        for record in self._current(records):
-            self._first[record.vm, record.protocol, record.public_ip] = record
+        for record in records:
+            vm = self._machines.get(record.vm)
+            if vm is not None and _is_current(vm, record):
+                self._first[record.vm, record.protocol, record.public_ip] = record
 
     def second_ports(self, records: Iterable[PortRecord]) -> None:
         """Ports at the second look: flows to the busiest destinations of both are looked at."""
-        for record in self._current(records):
-            vm = self._machines[record.vm]
+        for record in records:
+            vm = self._machines.get(record.vm)
+            if vm is None:
+                continue
+            if not _is_current(vm, record):
+                self._failed_before[record.vm, record.protocol] += record.failed
+                continue
             supply = vm.supplies.setdefault(record.protocol, Supply(record.protocol))
             supply.publics += (record.public_ip,)
             supply.allocated += record.allocated
@@ -249,13 +258,6 @@ class Gatherer:
             holds = self._profile if nat is None else nat
             for ip, port, _ in (*record.destinations, *(first.destinations if first else ())):
                 self._destination(supply, record.vm, (ip, port), holds.fin_hold, holds.rst_hold)
-
-    def _current(self, records: Iterable[PortRecord]) -> Iterable[PortRecord]:
-        """Of the VMs asked for, without ports that they only keep until their last flows end."""
-        for record in records:
-            vm = self._machines.get(record.vm)
-            if vm is not None and any(record.public_ip == ip for ip, _ in vm.machine.ports):
-                yield record
 
     def _destination(
         self, supply: Supply, vm: str, remote: Remote, fin_hold: float, rst_hold: float
@@ -312,6 +314,7 @@ class Gatherer:
         scale = float(status["timeScale"])
         for vm in self._machines.values():
             for supply in vm.supplies.values():
+                supply.failed += self._failed_before[vm.name, supply.protocol]
                 self._sort(vm.name, supply)
         facts = Facts(
             profile=self._profile,
@@ -373,3 +376,8 @@ class Gatherer:
                     )
             elif event["category"] == "GatewayEvent":
                 facts.gateway_events.append(event)
+
+
+def _is_current(vm: VirtualMachine, record: PortRecord) -> bool:
+    """Whether new flows get these ports: not, if they are kept until their last flows end."""
+    return any(record.public_ip == ip for ip, _ in vm.machine.ports)

@@ -180,13 +180,16 @@ def _was_exhausted(vm: VirtualMachine, supply: Supply, facts: Facts) -> Iterator
         return
     remote = f"{last.remote[0]}:{last.remote[1]}"
     held = next((d.held for d in supply.destinations if d.remote[0] == last.remote[0]), 0)
+    refused = "No attempt was refused"
+    if supply.failed:  # not of ports that are gone
+        refused = f"{_attempts(supply.failed)} refused since the gateway started, none"
     yield Finding(
         WARNING,
         vm.name,
         f"{vm.name} was out of {_name(supply)} ports toward {last.remote[0]}",
-        f"Last at {last.time}, for a flow to {remote}. {_attempts(supply.failed)} refused since "
-        f"the gateway started, none in the last {duration(facts.window)}: now {held:,} of the "
-        f"{supply.allocated:,} ports {_where(supply)} are held there.",
+        f"Last at {last.time}, for a flow to {remote}. {refused} in the last "
+        f"{duration(facts.window)}: now {held:,} of the {supply.allocated:,} ports "
+        f"{_where(supply)} are held there.",
         ("snatgw events shows when it came and went; the same load will bring it back.",),
         {
             "protocol": supply.protocol,

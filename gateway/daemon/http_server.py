@@ -1,28 +1,32 @@
 """uvicorn as the API process uses it: on sockets that are open already, without signal handlers.
 
 The Unix socket is for those who may use it. What listens on TCP is open to anybody who reaches it,
-so there connections are counted, and those that ask nothing are closed.
+so there connections are counted, and those that ask nothing are closed. A request target may be a
+whole address, as a client of a proxy sends it; applications see its path.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 # All but uvicorn itself would be loaded on first use: after the change to a user who may not be
 # able to read where this program is installed (a clone under /root).
 import anyio._backends._asyncio  # noqa: F401
 import uvicorn
 import uvicorn.lifespan.off
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 UNIX_CONNECTIONS = 256
 TCP_CONNECTIONS = 128
 PATIENCE = 10.0
 """Seconds for a connection's first request."""
+_ABSOLUTE = re.compile(rb"http://(?P<host>[^/?#@]+)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 
 
 class _Server(uvicorn.Server):
@@ -51,6 +55,25 @@ class _GuardedConnection(H11Protocol):
             self.transport.close()
 
 
+def origin_form(app: ASGIApp) -> ASGIApp:
+    """``app``, for requests whose target is absolute, too: their host is the target's.
+
+    RFC 9112 section 3.2.2: a server must accept them, and ignore the Host header.
+    """
+
+    async def with_path(scope: Scope, receive: Receive, send: Send) -> None:
+        found = _ABSOLUTE.fullmatch(scope["raw_path"])
+        if found is not None:
+            path = found["path"] or b"/"
+            headers = [item for item in scope["headers"] if item[0] != b"host"]
+            headers.append((b"host", found["host"]))
+            text = unquote(path.decode("ascii"))
+            scope = {**scope, "path": text, "raw_path": path, "headers": headers}
+        await app(scope, receive, send)
+
+    return with_path
+
+
 async def answer(app: ASGIApp, listener: socket.socket) -> None:
     """Answer on the Unix socket, until cancelled."""
     await _serve(app, listener, H11Protocol, UNIX_CONNECTIONS)
@@ -65,7 +88,7 @@ async def _serve(
     app: ASGIApp, listener: socket.socket, protocol: type[asyncio.Protocol], connections: int
 ) -> None:
     configuration = uvicorn.Config(
-        app,
+        origin_form(app),
         http=protocol,
         ws="none",
         lifespan="off",

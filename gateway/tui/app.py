@@ -27,6 +27,7 @@ from gateway.tui.help import Help
 from gateway.tui.listing import Listing
 from gateway.tui.source import LostError, RefusedError, Sample, Source
 from gateway.tui.style import STYLE
+from gateway.tui.terminal import Terminal
 
 PANES = ("flows", "ports", "probes", "events")
 KEPT_EVENTS = 500
@@ -35,6 +36,8 @@ EVENTS_AT_ONCE = 100
 RETRY_SECONDS = 1.0
 TYPING_SECONDS = 0.25
 """Without a key, until a filter is asked for."""
+SCROLL_BAR = 2
+"""Cells at the right of a list, the one that keeps the bar off the text among them."""
 SILENCE_SECONDS = 5.0
 """Without a sample where one was due, until the screen says so."""
 
@@ -60,7 +63,7 @@ class Top(App[None]):
     ]
 
     def __init__(self, path: str, query: Mapping[str, str]) -> None:
-        super().__init__(ansi_color=True)
+        super().__init__(driver_class=Terminal, ansi_color=True)
         self._source = Source(path)
         self._query = {"sort": flow_rows.DEFAULT_SORT, "limit": "200", **query}
         self._sample: Sample | None = None
@@ -157,6 +160,7 @@ class Top(App[None]):
         if len(self._events) > known:
             latest = sorted(self._events.items(), key=lambda item: item[1]["time"])[-KEPT_EVENTS:]
             self._events = dict(latest)
+            self._fit(self._listing("events"), len(self._events))
             self._listing("events").show(event_rows.rows(self._events))
 
     def _lose(self, reason: str) -> None:
@@ -201,9 +205,9 @@ class Top(App[None]):
         if self._paused:
             shown = summary.paused(shown)
         self._below("#shown").update(shown)
-        columns = flow_rows.columns(self._query["sort"], room - 1)
+        columns = flow_rows.columns(self._query["sort"], room - SCROLL_BAR)
         self._listing("flows").show(flow_rows.rows(sample["flows"]["rows"]), columns)
-        ports = port_rows.columns(room - 1)
+        ports = port_rows.columns(room - SCROLL_BAR)
         pools = port_rows.rows(sample["ports"], ports)
         self._fit(self._listing("ports"), len(pools))
         self._listing("ports").show(pools, ports)
@@ -213,6 +217,7 @@ class Top(App[None]):
             rows = event_rows.probe_rows(backends)
             self._fit(self._listing("probes"), len(rows))
             self._listing("probes").show(rows)
+        self._fit(self._listing("events"), len(self._events))
 
     def _fit(self, listing: Listing, rows: int) -> None:
         """No more lines than a short list needs."""

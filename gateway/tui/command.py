@@ -54,8 +54,8 @@ def top(as_json: bool, api: str, **options: str | None) -> None:
         _print_samples(daemon, query)
         return
     next(daemon.lines("/v1/live", query))  # what is wrong with the query or the socket, now
-    streams = (sys.stdin, sys.stdout, sys.stderr)
-    if not all(stream.isatty() for stream in streams) or os.environ.get("TERM") == "dumb":
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not terminal or os.environ.get("TERM") == "dumb":
         hint = "--json prints samples, `snatgw flows` the table once"
         raise Failure([f"this is no terminal that could show a screen: {hint}"])
     from gateway.tui.app import Top

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,19 @@ FIELDS = (
     _Field(Column("method", "METHOD", 21), "method"),
     _Field(Column("id", "ID", 9, right=True), "id"),
 )
-SORTS = ("bytesPerSecond", *(field.sort for field in FIELDS))
-_BY_RATE_OF = {"out", "in"}
+_BY_RATE_OF = ("out", "in")
 """Which columns are marked when flows are sorted by both directions together."""
+
+
+def _sorts() -> Iterator[str]:
+    """As the columns stand; both directions together right before the first of the two."""
+    for field in FIELDS:
+        if field.column.name == _BY_RATE_OF[0]:
+            yield "bytesPerSecond"
+        yield field.sort
+
+
+SORTS = tuple(_sorts())
 
 
 def columns(sort: str, room: int) -> list[Column]:
@@ -83,7 +93,8 @@ def sorted_by(column: Column, sort: str) -> str:
 def next_order(sort: str, step: int) -> str:
     """The order by the column after (or before) the one sorted by now."""
     field = sort.removeprefix("-")
-    now = SORTS.index(field) if field in SORTS else 0
+    before_all = -1 if step > 0 else 0
+    now = SORTS.index(field) if field in SORTS else before_all
     chosen = SORTS[(now + step) % len(SORTS)]
     numbers = {one.sort for one in FIELDS if one.column.right} | {"bytesPerSecond"}
     return f"-{chosen}" if chosen in numbers else chosen

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import yaml
 
+from tests.netns.current import attach, current
 from tests.netns.gateway import Gateway
 from tests.netns.topology import SERVER, SERVER2, Topology, eventually
 
@@ -38,12 +39,14 @@ def dashboard() -> Any:
     return json.loads(DASHBOARD.read_text())
 
 
-def expressions() -> Iterator[tuple[str, str]]:
-    """Each panel's title and expression, for all VMs and public IPs."""
+def expressions() -> Iterator[tuple[str, str, set[str]]]:
+    """Each panel's title, expression (for all VMs and public IPs), and labels in its legend."""
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", ()):
             text = target["expr"].replace("$__rate_interval", "10s")
-            yield panel["title"], text.replace("$vm", ".*").replace("$public_ip", ".*")
+            text = text.replace("$vm", ".*").replace("$public_ip", ".*")
+            named = set(re.findall(r"{{(\w+)}}", target.get("legendFormat", "")))
+            yield panel["title"], text, named
 
 
 def alerts() -> list[str]:
@@ -84,7 +87,7 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
 def test_every_expression_of_the_dashboard_parses(tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:{number}", "expr": text}
-        for number, (_, text) in enumerate(expressions())
+        for number, (_, text, _) in enumerate(expressions())
     ]
     assert len(rules) > 20
     file = tmp_path / "dashboard.yml"
@@ -129,7 +132,8 @@ class Server:
     def ask(self, path: str, **query: str) -> Any:
         url = f"http://{LISTEN}/api/v1/{path}?{urlencode(query)}"
         text = self._net.run("gw", "curl", "-sS", "--max-time", "10", url, check=False)
-        return json.loads(text)["data"] if text else None
+        ready = text.startswith("{")  # "Service Unavailable" while it starts
+        return json.loads(text)["data"] if ready else None
 
     def value(self, expression: str) -> list[Any]:
         answer = self.ask("query", query=expression)
@@ -138,6 +142,18 @@ class Server:
     def firing(self) -> set[str]:
         answer = self.ask("alerts") or {"alerts": []}
         return {a["labels"]["alertname"] for a in answer["alerts"] if a["state"] == "firing"}
+
+
+def shows_every_panel(server: Server) -> None:
+    """With data, and with the labels that legends name."""
+    for title, text, named in expressions():
+        series = eventually(lambda text=text: server.value(text))
+        for one in series:
+            assert named <= set(one["metric"]), title
+
+
+def values(server: Server, label: str, expression: str) -> set[str]:
+    return {one["metric"][label] for one in server.value(expression)}
 
 
 def test_prometheus_shows_every_panel_and_tells_of_exhaustion(fresh: Topology) -> None:
@@ -170,10 +186,9 @@ def test_prometheus_shows_every_panel_and_tells_of_exhaustion(fresh: Topology) -
     assert (alert["labels"]["vm"], alert["labels"]["protocol"]) == ("vm1", "Tcp")
 
     names = set(server.ask("label/__name__/values"))
-    for text in [text for _, text in expressions()] + alerts():
+    for text in [text for _, text, _ in expressions()] + alerts():
         assert set(METRIC.findall(text)) <= names, text
-    for title, text in expressions():
-        assert eventually(lambda text=text: server.value(text)), title
+    shows_every_panel(server)
     for variable in dashboard()["templating"]["list"]:
         if variable["type"] == "query":
             label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"])
@@ -185,3 +200,40 @@ def test_prometheus_shows_every_panel_and_tells_of_exhaustion(fresh: Topology) -
         client.stop()
     assert gateway.stop() == 0
     eventually(lambda: server.value('up{job="snatgw"} == 0'))
+
+
+def test_the_dashboard_shows_the_azure_of_today(fresh: Topology) -> None:
+    """An outbound rule that is exhausted, then a NAT gateway, whose ports all VMs share."""
+    gateway = current(fresh, http=WEB)
+    gateway.configuration["networkSecurityGroups"] = [{"name": "nsg", "securityRules": [RULE]}]
+    gateway.configuration["virtualNetwork"]["subnets"][0]["networkSecurityGroup"] = "nsg"
+    balancer = gateway.configuration["loadBalancers"][0]
+    balancer["probes"] = [{"name": "p", "protocol": "Tcp", "port": 8080, "intervalInSeconds": 5}]
+    balancer["loadBalancingRules"][0]["probe"] = "p"  # nothing answers it
+    gateway.start()
+    file = own_configuration(fresh.directory, WEB, gateway.state / "dashboard-token")
+    server = Server(fresh, file)
+    eventually(lambda: server.value('up{job="snatgw"} == 1'))
+    vm1, vm2, vm3 = (fresh.client(vm) for vm in ("vm1", "vm2", "vm3"))
+    vm1.open(40, SERVER)  # of 16 ports
+    vm2.open(3, SERVER)
+    vm3.open(3, SERVER)
+    eventually(server.firing, lambda names: "SnatPortExhaustion" in names)
+    flows, ports = "sum by (method) (snatgw_flows) > 0", "snatgw_snat_used_ports > 0"
+    today = {"OutboundRule", "LoadBalancer"}
+    eventually(lambda: values(server, "method", flows), lambda m: m == {*today, "InstanceLevelPublicIP"})  # fmt: skip
+    assert values(server, "method", ports) == today
+
+    attach(gateway)
+    gateway.write()
+    gateway.reload()
+    vm2.keep_asking(SERVER2)
+    vm3.keep_connecting(SERVER2)
+    vm2.open(1, SERVER, 25)
+    eventually(lambda: values(server, "method", flows), lambda m: m == {*today, "InstanceLevelPublicIP", "NatGateway"})  # fmt: skip
+    eventually(lambda: values(server, "vm", 'snatgw_snat_used_ports{method="NatGateway"} > 0'), lambda v: v >= {"vm2", "vm3"})  # fmt: skip
+    assert values(server, "method", 'snatgw_snat_used_ports{awaiting_removal="true"}') == today
+    shows_every_panel(server)
+    for client in (vm2, vm3):
+        client.stop()
+    assert gateway.stop() == 0

@@ -81,6 +81,8 @@ def test_a_rebound_name_gets_nothing(playwright: Playwright, town: Gateway) -> N
         status, body = curl(town.net, "gw", f"{URL}v1/status", "-H", f"Host: {host}")
         assert status == 421, host
         assert "not this host" in body
+    for target, wanted in ((f"{URL}v1/status", 200), ("http://evil.example:8480/v1/status", 421)):
+        assert curl(town.net, "gw", f"{URL}v1/status", "--request-target", target)[0] == wanted
     assert curl(town.net, "gw", f"{URL}v1/status")[0] == 200
     assert curl(town.net, "gw", f"{URL}metrics")[0] == 200
     rule = "--host-resolver-rules=MAP evil.example 127.0.0.1"

@@ -57,7 +57,19 @@ HARD_TO_READ = """() => {
 }"""
 
 
-@pytest.mark.parametrize("width", [360, 768, 1400])
+# The first row of the flow table, as wide as flows are in earnest.
+WIDE_ROW = """() => {
+  document.getElementById("flow-freeze").click();
+  const texts = ["Tcp", "Established", "web-vm-1", "10.0.100.104:65535", "203.0.113.100:65535", "198.51.100.100:443",
+    "default outbound access", "21.7 Mbit/s", "24.9 Mbit/s", "18.6 MB", "21.7 MB", "15m57s", "59.9s", "3m59s"];
+  const cells = document.querySelector("#flow-rows tr").cells;
+  const alike = /^(Tcp|Udp) .*( \\d[\\d.]*(s|[mhd]\\d+[smh])){3}$/.test([...cells].map(cell => cell.textContent).join(" "));
+  texts.forEach((text, index) => { cells[index].textContent = text; });
+  return [cells.length - texts.length, alike];
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 768, 1265, 1400])  # 1280 less a scroll bar
 def test_nothing_sticks_out(visit: Begin, width: int) -> None:
     seen = visit(viewport={"width": width, "height": 740})
     page = seen.open()
@@ -70,7 +82,21 @@ def test_nothing_sticks_out(visit: Begin, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     # the table does, in its box
     box = page.locator("#flows .scroll")
+    assert page.evaluate(WIDE_ROW) == [0, True]
     assert box.evaluate("box => box.scrollWidth > box.clientWidth") is (width < 1000)
+
+
+@pytest.mark.parametrize(("width", "lines"), [(1000, 2), (1200, 1), (1265, 1), (1600, 1)])
+def test_the_bar_at_the_top_stays_low(visit: Begin, width: int, lines: int) -> None:
+    seen = visit(viewport={"width": width, "height": 740})
+    page = seen.open()
+    page.locator("#where span").first.evaluate("span => span.textContent += ', lan2, lan3, lan4'")
+    heights = page.evaluate(
+        "['.top', '.choices', '#theme label'].map(s => document.querySelector(s).offsetHeight)"
+    )
+    assert heights[0] < 20 + 40 * lines
+    assert heights[1] <= heights[2] + 2  # both choices side by side
+    assert page.evaluate(STICKING_OUT) == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -2,7 +2,7 @@
 // are shown, and how many there are besides.
 
 import { byId, element, setData, setText, tableRows } from "/dom.js";
-import { bits, bytes, count, duration, endpoint, words } from "/format.js";
+import { bits, brief, bytes, count, endpoint, words } from "/format.js";
 
 const FIRST_SORT = "-bytesOutPerSecond";
 const COLUMNS = [
@@ -18,9 +18,9 @@ const COLUMNS = [
   ["In", "bytesInPerSecond", "number", (flow) => bits(flow.bytesInPerSecond), "-"],
   ["Sent", "bytesOut", "number", (flow) => bytes(flow.bytesOut), "-"],
   ["Received", "bytesIn", "number", (flow) => bytes(flow.bytesIn), "-"],
-  ["Age", "ageSeconds", "number", (flow) => duration(flow.ageSeconds), "-"],
-  ["Idle", "idleSeconds", "number", (flow) => duration(flow.idleSeconds), "-"],
-  ["Expires", "expiresInSeconds", "number", (flow) => duration(flow.expiresInSeconds)],
+  ["Age", "ageSeconds", "number", (flow) => brief(flow.ageSeconds), "-"],
+  ["Idle", "idleSeconds", "number", (flow) => brief(flow.idleSeconds), "-"],
+  ["Expires", "expiresInSeconds", "number", (flow) => brief(flow.expiresInSeconds)],
 ];
 const TYPING = 250;
 

@@ -37,6 +37,9 @@ export const duration = (seconds) => {
   return `${Math.floor(whole / 86400)} d ${Math.floor(whole / 3600) % 24} h`;
 };
 
+/** The same for columns: "8s", "4m05s", "3h20m", as the command line has it. */
+export const brief = (seconds) => duration(seconds).replace(/ (d|h|m|s)(in)? ?/g, "$1");
+
 /** The time of day of a Unix time in milliseconds, in the reader's own zone. */
 export const clock = (time, withSeconds = true) => {
   const date = new Date(time);

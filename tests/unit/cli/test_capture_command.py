@@ -209,7 +209,10 @@ def test_refusals(daemon: Served, tmp_path: Path) -> None:
     assert "size: '1' is no number of bytes" in usage.stderr
     assert "count: 'x' is no whole number" in usage.stderr
     assert snatgw("capture", api=daemon.path).exit_code == 2
-    assert snatgw("capture", "-w", str(file), "--side", "up", api=daemon.path).exit_code == 2
+    side = snatgw("capture", "-w", str(file), "--side", "up", "--count", "x", api=daemon.path)
+    assert side.exit_code == 2
+    assert "side: 'up' is not one of inside, outside, both" in side.stderr
+    assert "count: 'x' is no whole number" in side.stderr
     both = snatgw("capture", "-w", "-", "--json", api=daemon.path)
     assert (both.exit_code, "-w -" in both.stderr) == (2, True)
     directory = snatgw("capture", "-w", str(tmp_path), api=daemon.path)

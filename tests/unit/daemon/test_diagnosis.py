@@ -513,6 +513,34 @@ def test_an_outbound_rule_has_room_for_more() -> None:
     assert len(mine.public) == 1030
 
 
+def test_attempts_that_ports_refused_which_are_on_their_way_out_count() -> None:
+    world = Scenario(current(RULE))
+    mine = Connections(world, "vm2")
+    mine.open(range(2000, 3030))
+    mine.reset(range(2000, 2900))
+    gateway = "natGateways: [{name: nat, publicIPAddresses: [n], subnets: [web]}]\n"
+    address = "  - {name: n, ipAddress: 203.0.113.25}\n"
+    text = current(RULE).replace("defaultOutboundAccess", f"{gateway}defaultOutboundAccess")
+    text = text.replace("natGateways", f"{address}natGateways")
+    world.reconfigure(text)
+    flow = "for a flow to 198.51.100.1:443. "
+    end = " in the last 2 s: now 0 of the 64,512 ports on 203.0.113.25 are held there."
+    Connections(world, "vm2", OTHER).open(range(4000, 4001))
+    told_now = only(looked(world, "vm2"), "Warning")
+    assert f"{flow}6 attempts were refused since the gateway started, none{end}" in told_now.text
+    world.wait(2000)  # the last flows have ended
+    world.reconfigure(text.replace("203.0.113.20", "203.0.113.26"))
+    Connections(world, "vm2", OTHER).open(range(4001, 4002))
+    told_later = only(looked(world, "vm2"), "Warning")
+    assert f"{flow}No attempt was refused{end}" in told_later.text
+
+
+def looked(world: Scenario, vm: str) -> list[Finding]:
+    look = Look(world, vm)
+    world.wait(2)
+    return look.diagnosed()
+
+
 def test_a_nat_gateway_has_its_own_hold_times_and_goes_before_an_address_of_ones_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

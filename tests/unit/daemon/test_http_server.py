@@ -23,7 +23,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.01)
 
     endless = scope["path"] == "/endless"
-    answer = StreamingResponse(forever()) if endless else PlainTextResponse("hello")
+    seen = f"{scope['path']} at {dict(scope['headers'])[b'host'].decode()}"
+    answer = StreamingResponse(forever()) if endless else PlainTextResponse(seen)
     await answer(scope, receive, send)
 
 
@@ -77,6 +78,41 @@ def test_no_more_connections_than_there_is_room_for(
     # and room again, once they are gone
     for _ in range(200):
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"http://127.0.0.1:{port}/", timeout=30).text == "hello":
+            if httpx.get(f"http://127.0.0.1:{port}/", timeout=30).text == f"/ at 127.0.0.1:{port}":
                 return
     raise AssertionError("nobody answers any more")
+
+
+def raw(port: int, target: str, host: str) -> str:
+    """What is answered to a request line as it is, after its head."""
+    with connection(port) as line:
+        request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        line.sendall(request.encode())
+        said = b""
+        while piece := line.recv(4096):
+            said += piece
+    return said.decode().partition("\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [
+        ("/asked/a%20b?c=1", "/asked/a b at other"),
+        ("http://127.0.0.1:8480/asked/a%20b?c=1", "/asked/a b at 127.0.0.1:8480"),
+        ("HTTP://evil.example/asked", "/asked at evil.example"),
+        ("http://[::1]:8480/asked/http://x/", "/asked/http://x/ at [::1]:8480"),
+        ("/asked/http://x/", "/asked/http://x/ at other"),
+        # not ours to understand: the application refuses such paths
+        ("ftp://127.0.0.1/asked", "ftp://127.0.0.1/asked at other"),
+        ("http:///asked", "http:///asked at other"),
+        ("http://me@127.0.0.1/asked", "http://me@127.0.0.1/asked at other"),
+    ],
+)
+def test_a_whole_address_is_a_target_too(port: int, target: str, seen: str) -> None:
+    """RFC 9112 section 3.2.2. The target's host counts, so that the guard judges that one."""
+    assert raw(port, target, "other") == seen
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1", "http://127.0.0.1?c=1"])
+def test_a_whole_address_without_a_path_is_the_home_page(port: int, target: str) -> None:
+    assert raw(port, target, "other") == "/ at 127.0.0.1"

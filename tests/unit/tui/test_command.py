@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -52,6 +53,41 @@ def test_without_a_terminal_it_says_what_to_do_instead(daemon: Served) -> None:
     (line,) = refused(daemon.path)
     assert "no terminal" in line
     assert "--json" in line
+
+
+@pytest.mark.parametrize("closed", ["stdin", "stdout"])
+def test_half_a_terminal_is_none(daemon: Served, closed: str) -> None:
+    ours, theirs = pty.openpty()
+    streams: dict[str, int] = {"stdin": theirs, "stdout": theirs, closed: subprocess.DEVNULL}
+    done = subprocess.run(
+        command(daemon.path), **streams, stderr=subprocess.PIPE, text=True, timeout=60, cwd=ROOT,
+        check=False, env={**os.environ, "TERM": "xterm-256color"},
+    )  # fmt: skip
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 1
+    assert "no terminal" in done.stderr
+
+
+def test_standard_error_may_be_a_file(daemon: Served, tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    ours, theirs = pty.openpty()
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            command(daemon.path), stdin=theirs, stdout=theirs, stderr=file, cwd=ROOT,
+            env={**os.environ, "TERM": "xterm-256color"},
+        )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while b"vm2" not in said:
+        said += os.read(ours, 4096)
+    os.write(ours, b"q")
+    with contextlib.suppress(OSError):  # the other end is closed
+        while os.read(ours, 4096):
+            pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert errors.read_text() == ""
 
 
 def in_a_terminal(daemon: Path, *arguments: str, **environment: str) -> tuple[int, str]:

@@ -63,10 +63,19 @@ def test_every_order_is_reached_and_a_second_click_turns_it_round() -> None:
     assert seen == set(SORTS)
     assert order == "-bytesPerSecond"
     assert next_order("-nothingOfOurs", 1) == "protocol"
+    assert next_order("-nothingOfOurs", -1) == "-id"
     vm = FIELDS[2].column
     assert sorted_by(vm, order) == "vm"
     assert sorted_by(vm, "vm") == "-vm"
     assert sorted_by(FIELDS[5].column, order) == "-bytesOutPerSecond"
+
+
+def test_the_next_order_is_by_the_column_beside_the_marked_ones() -> None:
+    assert next_order("-bytesPerSecond", 1) == "-bytesOutPerSecond"
+    assert next_order("-bytesOutPerSecond", 1) == "-bytesInPerSecond"
+    assert next_order("-bytesInPerSecond", 1) == "-packetsPerSecond"
+    assert next_order("-bytesOutPerSecond", -1) == "-bytesPerSecond"
+    assert next_order("-bytesPerSecond", -1) == "remote"
 
 
 def test_an_event_of_a_later_daemon_is_shown_as_it_is() -> None:

@@ -73,6 +73,7 @@ def test_everything_is_on_one_screen(tmp_path: Path) -> None:
         assert "█▓▓▓" in exhausted
         assert "·" not in exhausted
         assert exhausted.endswith("1024/1024  1024   200     37")
+        assert len(exhausted) <= 78  # off the scroll bar
         assert seen.index(exhausted) < seen.index(other)  # the fullest stands first
         for key in ("Details", "/ Filter", "Sort", "r Reverse", "p Pause", "? Keys", "q Quit"):
             assert key in seen[-1]
@@ -117,7 +118,9 @@ def test_letters_in_the_filter_are_no_commands(tmp_path: Path) -> None:
 
 def test_order_by_keys_and_by_clicks_on_heads(tmp_path: Path) -> None:
     async def test(pilot: Pilot[Any], daemon: Served) -> None:
-        await pilot.press("greater_than_sign", "greater_than_sign", "greater_than_sign")
+        await pilot.press("greater_than_sign", "greater_than_sign")
+        await shows(pilot, "by bytesInPerSecond ▼", "IN/s▼")
+        await pilot.press(*["less_than_sign"] * 5)
         seen = await shows(pilot, "by vm ▲", "VM▲")
         assert order(seen) == ["vm1", "web2", "web3"]
         await pilot.press("r")
@@ -200,7 +203,7 @@ def test_zoom_help_and_an_event_whole(tmp_path: Path) -> None:
 
 def test_the_cursor_stays_on_its_flow_and_on_the_first_row(tmp_path: Path) -> None:
     async def test(pilot: Pilot[Any], daemon: Served) -> None:
-        await pilot.press("greater_than_sign", "greater_than_sign", "greater_than_sign")
+        await pilot.press("less_than_sign", "less_than_sign", "less_than_sign")
         await shows(pilot, "by vm ▲")
         table: Any = pilot.app.query_one("#flows")
         daemon.engine.flows = [*daemon.engine.flows, flow(4, vm="a0")]
@@ -273,6 +276,23 @@ def test_narrow_and_wide(tmp_path: Path) -> None:
         assert "10.0.1.4:40001" in row(seen, ".7:443")
         await pilot.resize_terminal(40, 10)
         await hides(pilot, "PKT/s")
+
+    play(tmp_path, test)
+
+
+def test_lines_that_one_pane_does_not_need_are_the_flows(tmp_path: Path) -> None:
+    async def test(pilot: Pilot[Any], daemon: Served) -> None:
+        daemon.engine.flows = [flow(n, vm="vm1") for n in range(1, 101)]
+        await shows(pilot, "100 flows")
+        await pilot.resize_terminal(200, 60)
+        # 5 lines of figures and keys, 3 of ports, 2 of events; the rest of 60
+        seen = await until(pilot, lambda seen: len(order(seen)) > 45, "a screen full of flows")
+        assert "SNAT PORTS" in "\n".join(seen)
+        for number in range(30):
+            said = {"changes": [f"change {number}"]}
+            daemon.post(gateway_event(float(number), "Reloaded", "Informational", said))
+        seen = await shows(pilot, "change 29", "change 22")
+        assert len(order(seen)) > 25
 
     play(tmp_path, test)
 
