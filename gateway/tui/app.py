@@ -51,6 +51,8 @@ class Top(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         # ahead of the panes: letters that come right after it are the filter's already
         Binding("slash", "filter", "Filter", key_display="/", priority=True),
+        # and those after this one are not
+        Binding("enter", "filter_done", show=False, priority=True),
         Binding("less_than_sign", "order(-1)", "Sort", key_display="< >"),
         Binding("greater_than_sign", "order(1)", "Sort", show=False),
         Binding("r", "reverse", "Reverse"),
@@ -245,8 +247,12 @@ class Top(App[None]):
             self._typing.stop()
         self._typing = self.set_timer(TYPING_SECONDS, self._apply_filter)
 
-    @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Enter is the filter's while that is open, else whoever's has the focus."""
+        return action != "filter_done" or getattr(self.focused, "id", "") == "filter"
+
+    def action_filter_done(self) -> None:
+        """Keep what was typed, and go back to the flows."""
         self._apply_filter()
         self.query_one("#filter", Input).display = False
         self.screen.set_focus(self._listing("flows"))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from textual import events
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from gateway.daemon.event_log import gateway_event
 from gateway.tui.app import Top
@@ -150,6 +151,16 @@ def test_pause_holds_the_screen_and_frees_the_daemon(tmp_path: Path) -> None:
         await pilot.press("p")
         await shows(pilot, "later", "1 flow")
         await hides(pilot, "PAUSED")
+
+    play(tmp_path, test)
+
+
+def test_what_is_typed_ahead_after_the_filter_is_for_the_flows(tmp_path: Path) -> None:
+    async def test(pilot: Pilot[Any], daemon: Served) -> None:
+        for key, letter in (("slash", "/"), ("w", "w"), ("2", "2"), ("enter", "\r"), ("p", "p")):
+            pilot.app.post_message(events.Key(key, letter))  # as a terminal that was slow sends them
+        await shows(pilot, "PAUSED")
+        assert pilot.app.query_one("#filter", Input).value == "w2"
 
     play(tmp_path, test)
 
