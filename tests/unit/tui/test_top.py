@@ -158,7 +158,7 @@ def test_pause_holds_the_screen_and_frees_the_daemon(tmp_path: Path) -> None:
 def test_what_is_typed_ahead_after_the_filter_is_for_the_flows(tmp_path: Path) -> None:
     async def test(pilot: Pilot[Any], daemon: Served) -> None:
         for key, letter in (("slash", "/"), ("w", "w"), ("2", "2"), ("enter", "\r"), ("p", "p")):
-            pilot.app.post_message(events.Key(key, letter))  # as a terminal that was slow sends them
+            pilot.app.post_message(events.Key(key, letter))  # as a slow terminal does
         await shows(pilot, "PAUSED")
         assert pilot.app.query_one("#filter", Input).value == "w2"
 
