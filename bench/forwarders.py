@@ -56,7 +56,7 @@ gateway:
   inside: [lan0]
   outside: wan0
   fastPath: {fast_path}
-  maximumFlows: 1200000
+  maximumFlows: 1500000
   http: {http}
   stateDirectory: {state}
 virtualNetwork:

@@ -230,16 +230,16 @@ def security_rules(bench: Bench) -> None:
 
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "packets": packets,
-    "million": million,
     "tcp": tcp,
     "connections": connections,
     "new-flows": new_flows,
     "listing": listing,
     "watched": watched,
+    "million": million,
     "engine": engine,
     "security-rules": security_rules,
 }
-"""In the order in which they run."""
+"""In the order in which they run: what fills a gateway's table for its four minutes comes last."""
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "packets": (DROP, *FORWARDERS),

@@ -25,6 +25,8 @@ class Bench:
     say: Callable[[str], None]
     rows: list[Row] = field(default_factory=list)
     alone: list[Alone] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """Measurements that could not be made to their end, and why."""
 
     def row(
         self,
@@ -50,6 +52,10 @@ class Bench:
             yield from (self.gateways[name] for name in names)
 
 
+TOLERATED = 0.001
+"""Of the SYNs, when the kernel masquerades."""
+
+
 def fill(bench: Bench, gateway: Forwarder, turn: int, row: Row | None = None) -> None:
     """Every turn has a destination of its own, toward which all ports are free.
 
@@ -64,7 +70,10 @@ def fill(bench: Bench, gateway: Forwarder, turn: int, row: Row | None = None) ->
         syn=True,
         per_source=PER_SOURCE,
     )
-    if said.received < ALL_FLOWS:
+    # The kernel looks for a free port at random and not for ever: with 98 % of them taken it drops
+    # a few SYNs.
+    least = ALL_FLOWS * (1 - TOLERATED) if gateway.name == "masquerade" else ALL_FLOWS
+    if said.received < least:
         raise BenchError(f"{gateway.name}: {said.received} of {ALL_FLOWS} SYNs arrived")
     if row is not None:
         row.add(gateway.name, said.per_second / 1e3)
