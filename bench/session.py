@@ -11,6 +11,8 @@ from bench.loads import Loads
 from bench.namespaces import BenchError
 
 ALL_FLOWS, PER_SOURCE = 63_488, 1024  # 62 VMs with 1,024 ports each: one public IP's worth
+TOLERATED = 0.001
+"""Of the SYNs, when the kernel masquerades."""
 NO_TARGETS: Mapping[str, float] = {}
 
 
@@ -50,10 +52,6 @@ class Bench:
         for number in range(1, rounds + 1):
             self.say(f"{what}, round {number} of {rounds}")
             yield from (self.gateways[name] for name in names)
-
-
-TOLERATED = 0.001
-"""Of the SYNs, when the kernel masquerades."""
 
 
 def fill(bench: Bench, gateway: Forwarder, turn: int, row: Row | None = None) -> None:

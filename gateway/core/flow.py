@@ -241,6 +241,10 @@ class FlowTable:
         else:
             flow.slot = len(self._slots)
             self._slots.append(flow)
+        self.touch(flow)
+
+    def touch(self, flow: Flow) -> None:
+        """Note that a flow has changed."""
         if self.touched is not None:
             self.touched.add(flow.slot)
 
@@ -270,16 +274,14 @@ class FlowTable:
         originals = self.originals(flow.protocol)
         if originals.get(flow.original) is flow:
             del originals[flow.original]
-            if self.touched is not None:
-                self.touched.add(flow.slot)
+            self.touch(flow)
 
     def detach_reply(self, flow: Flow) -> None:
         """Let another flow have the public 5-tuple."""
         replies = self.replies(flow.protocol)
         if replies.get(flow.reply) is flow:
             del replies[flow.reply]
-            if self.touched is not None:
-                self.touched.add(flow.slot)
+            self.touch(flow)
 
     def reclaim(self, flow: Flow) -> None:
         """Keep a flow for the listing alone: no packet finds it any more."""
@@ -295,8 +297,7 @@ class FlowTable:
         if flow.awaiting_removal and self.reclaimed.get((flow.protocol, flow.original)) is flow:
             del self.reclaimed[flow.protocol, flow.original]
         self.traffic.ended(flow)
-        if self.touched is not None:
-            self.touched.add(flow.slot)
+        self.touch(flow)
         self._slots[flow.slot] = None
         self._free_slots.append(flow.slot)
         flow.slot = -1

@@ -333,8 +333,7 @@ class Translation:
         if following is None:
             return
         flow.state = following
-        if self.table.touched is not None:
-            self.table.touched.add(flow.slot)
+        self.table.touch(flow)
         pool = flow.pool
         if isinstance(pool, NatShare):
             hold = self._nat_hold.get(following)
@@ -371,8 +370,7 @@ class Translation:
             return  # its acknowledgements are to be seen
         if flow.original[4:8] not in self.outbound.addresses and offload.install(flow):
             flow.offloaded = True
-            if self.table.touched is not None:
-                self.table.touched.add(flow.slot)
+            self.table.touch(flow)
 
     def take_back(self, flow: Flow) -> None:
         """See a flow's packets again; its counters are up to date after this."""

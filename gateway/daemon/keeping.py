@@ -264,10 +264,8 @@ class Keeping:
             flows, following = engine.flows.slice(self._slot, SLICE)
             self._slot = following or 0
             for flow in flows:
-                if flow.offloaded:
-                    engine.translation.fold(flow)
-                if self._has_moved(flow):
-                    engine.flows.touched.add(flow.slot)
+                if self._has_moved(engine, flow):
+                    engine.flows.touch(flow)
             if following is None:
                 break
         for state in save(engine):
@@ -305,9 +303,7 @@ class Keeping:
                     break  # the rest is as old as after a crash
             self._write_index(store, _all_of(save(engine)))
             for flow in engine.flows:
-                if flow.offloaded:
-                    engine.translation.fold(flow)
-                if self._has_moved(flow):
+                if self._has_moved(engine, flow):
                     self._write(store, flow.slot)
                 if time.monotonic() > until:
                     break
@@ -346,8 +342,10 @@ class Keeping:
         self._packets[slot] = flow.packets_out + flow.packets_in
         return pack(flow, engine.flows, self._seen)
 
-    def _has_moved(self, flow: Flow) -> bool:
-        """Whether packets passed since it was written."""
+    def _has_moved(self, engine: Engine, flow: Flow) -> bool:
+        """Whether packets passed since it was written, here or in the kernel."""
+        if flow.offloaded:
+            engine.translation.fold(flow)
         slot = flow.slot
         return (
             slot >= len(self._last_seen)

@@ -58,9 +58,8 @@ def exchange(scenario: Scenario) -> None:
     scenario.send("vm1", numbered(f"tcp {OUT} ack", 151, 908))
 
 
-def test_an_idle_flow_resets_both_ends_with_the_numbers_that_they_expect() -> None:
-    scenario = Scenario(RESETTING)
-    exchange(scenario)
+def resets_both_ends_when_idle(scenario: Scenario) -> None:
+    """After ``exchange``: with the numbers that they expect."""
     scenario.play("after 239 s")
     assert sent(scenario) == []
     scenario.play("after 2 s\nflows vm1 none")
@@ -68,6 +67,12 @@ def test_an_idle_flow_resets_both_ends_with_the_numbers_that_they_expect() -> No
         ("198.51.100.1:443", "10.0.1.4:5", "R", 908, 0),
         ("203.0.113.20:1024", "198.51.100.1:443", "R", 151, 0),
     ]
+
+
+def test_an_idle_flow_resets_both_ends_with_the_numbers_that_they_expect() -> None:
+    scenario = Scenario(RESETTING)
+    exchange(scenario)
+    resets_both_ends_when_idle(scenario)
 
 
 @pytest.mark.parametrize("last", ["fin ack", "rst"])

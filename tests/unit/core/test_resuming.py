@@ -9,7 +9,7 @@ from gateway.core.flow_state import pack, unpack
 from gateway.core.resuming import ContradictionError, hand_back, resume_flow, resume_state
 from gateway.core.saved_state import SavedState, save
 from tests.scenario import Scenario
-from tests.unit.core.test_resets import RESETTING, exchange, sent
+from tests.unit.core.test_resets import RESETTING, exchange, resets_both_ends_when_idle
 
 
 def test_a_flow_that_idles_out_after_a_restart_resets_both_ends() -> None:
@@ -17,13 +17,7 @@ def test_a_flow_that_idles_out_after_a_restart_resets_both_ends() -> None:
     exchange(before)
     (flow,) = before.engine.flows
     assert resume(before, after, flow) is not None
-    after.play("after 239 s")
-    assert sent(after) == []
-    after.play("after 2 s\nflows vm1 none")
-    assert sent(after) == [
-        ("198.51.100.1:443", "10.0.1.4:5", "R", 908, 0),
-        ("203.0.113.20:1024", "198.51.100.1:443", "R", 151, 0),
-    ]
+    resets_both_ends_when_idle(after)
 
 
 def test_a_record_of_anything_else_is_none() -> None:
