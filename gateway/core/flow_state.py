@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from gateway.core.flow import TCP, UDP, Flow, FlowTable
-from gateway.core.tcp import State
+from gateway.core.tcp import ENDED, State
 from gateway.model.profile import Method
 
 _RECORD = Struct("<IQ4B13s13s6xddd10Q")
@@ -24,6 +24,8 @@ EMPTY = bytes(SIZE)
 _INBOUND, _ORIGINAL, _REPLY, _RECLAIMED, _OFFLOADED, _TO_BE_RESET, _HOLDS_PORT = (
     1 << bit for bit in range(7)
 )
+# What a flow that was reclaimed, which is kept for the listing alone, has no more.
+_LIVE = _ORIGINAL | _REPLY | _OFFLOADED | _TO_BE_RESET | _HOLDS_PORT
 _METHODS = tuple(Method)
 _NUMBERS = {method: number for number, method in enumerate(_METHODS)}
 _LATEST = float(1 << 53)  # seconds; beyond it clocks have no fractions
@@ -107,7 +109,7 @@ def unpack(record: bytes) -> SavedFlow | None:
         return None
     if not all(isfinite(time) and abs(time) < _LATEST for time in (timeout, created, last_seen)):
         return None
-    if timeout < 0.0:
+    if timeout < 0.0 or (flags & _RECLAIMED and (flags & _LIVE or state in ENDED)):
         return None
     size = 12 if protocol in (TCP, UDP) else 13
     if size == 12 and (original[12] or reply[12]):

@@ -1,14 +1,18 @@
 """What an engine goes on with that no listing shows (the rest: tests/property/test_resuming.py)."""
 
+from collections.abc import Callable
 from unittest.mock import Mock, call
 
 import pytest
 
 from gateway.core.flow import Flow
 from gateway.core.flow_state import pack, unpack
+from gateway.core.resets import Acknowledged
 from gateway.core.resuming import ContradictionError, hand_back, resume_flow, resume_state
 from gateway.core.saved_state import SavedState, save
+from gateway.core.tcp import State
 from tests.scenario import Scenario
+from tests.unit.core.test_nat_gateway import HEAD
 from tests.unit.core.test_resets import RESETTING, exchange, resets_both_ends_when_idle
 
 
@@ -65,6 +69,38 @@ def test_a_number_that_leaves_no_room_to_count_on_is_none(what: str) -> None:
     (flow,) = scenario.engine.flows
     setattr(flow, what, 1 << 63)
     assert unpack(pack(flow, scenario.engine.flows, lambda flow: (0, 0, 0, 0))) is None
+
+
+def _ended(flow: Flow) -> None:
+    flow.state = State.RESET
+
+
+def _to_be_reset(flow: Flow) -> None:
+    flow.acknowledged = Acknowledged()
+
+
+def _offloaded(flow: Flow) -> None:
+    flow.offloaded = True
+
+
+@pytest.mark.parametrize("change", [_ended, _to_be_reset, _offloaded, None])
+def test_a_reclaimed_flow_that_has_what_it_gave_up_is_none(
+    change: Callable[[Flow], None] | None,
+) -> None:
+    """Were it to hold a port, nobody would ever give that back."""
+    scenario = Scenario(HEAD)
+    scenario.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
+    (flow,) = scenario.engine.flows
+    table, none = scenario.engine.flows, (0, 0, 0, 0)
+    if change is None:
+        flow.awaiting_removal = True
+        assert unpack(pack(flow, table, lambda flow: none)) is None
+        return
+    flow.pool = None
+    table.reclaim(flow)
+    assert unpack(pack(flow, table, lambda flow: none)) is not None
+    change(flow)
+    assert unpack(pack(flow, table, lambda flow: none)) is None
 
 
 def test_what_is_still_to_come_keeps_no_flow_alive() -> None:
