@@ -552,7 +552,7 @@ class Translation:
     def _break(self, flow: Flow, pool: Ports) -> None:
         self.take_back(flow)
         self._forget_port(flow, pool, flow.snat_port)
-        flow.pool = None
+        flow.pool = flow.acknowledged = None  # the port, and a reset on it, may be another's now
         if flow.state in ENDED:
             self.expiry.disarm(flow)
             self.table.remove(flow)

@@ -75,6 +75,16 @@ def test_an_idle_flow_resets_both_ends_with_the_numbers_that_they_expect() -> No
     resets_both_ends_when_idle(scenario)
 
 
+def test_a_flow_whose_port_went_to_a_rule_resets_nobody() -> None:
+    """Whoever has the port now may have a connection to the same remote on it."""
+    scenario = Scenario(RESETTING)
+    exchange(scenario)
+    rule = "{name: r, frontendIPConfiguration: fe, backendAddressPool: pool, protocol: Tcp, frontendPort: 1024, backendPort: 80, disableOutboundSnat: true}"  # fmt: skip
+    scenario.reconfigure(RESETTING + f"    loadBalancingRules: [{rule}]\n")
+    scenario.play("flows vm1 awaiting_removal=True\nafter 241 s\nflows vm1 none")
+    assert sent(scenario) == []
+
+
 @pytest.mark.parametrize("last", ["fin ack", "rst"])
 def test_a_flow_that_was_closing_ends_silently(last: str) -> None:
     scenario = Scenario(RESETTING)
