@@ -26,7 +26,7 @@ UNTRANSLATED = b""
 """Stands for the public IP of flows within the virtual network, which have none."""
 OTHER = b"*"
 """Stands for all public IPs beyond ``SERIES``."""
-FLOWS_PER_SLICE = 128
+FLOWS_PER_SLICE = 64
 
 TrafficKey = tuple[bytes, Method, int]
 """Public IP (4 bytes, ``UNTRANSLATED`` or ``OTHER``), method, protocol number."""

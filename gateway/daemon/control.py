@@ -30,7 +30,7 @@ from gateway.daemon.messages import (
     encode,
 )
 
-FLOWS_PER_SLICE = 32
+FLOWS_PER_SLICE = 16
 PORTS_PER_SLICE = 64
 EVENTS_PER_MESSAGE = 64
 EVENTS_BYTES = 128 << 10
