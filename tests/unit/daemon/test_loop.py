@@ -1,0 +1,119 @@
+"""When the loop sleeps: never while packets come quickly, at once when they do not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from gateway.daemon.loop import IDLE_MILLISECONDS, QUICK, SOON, Turns
+
+LOOK = SOON / 100
+"""Seconds that each look at the clock takes here."""
+
+
+class Wire:
+    """A queue, its poll and the clock. ``gaps``: seconds from each packet to the next."""
+
+    def __init__(self, gaps: list[float]) -> None:
+        self.now = 100.0
+        self._due = [self.now + LOOK]
+        for gap in gaps:
+            self._due.append(self._due[-1] + gap)
+        self.looks = 0
+        """Since the last packet, without sleep."""
+        self.before_sleep: list[int] = []
+        self.turns: Turns | None = None
+
+    def monotonic(self) -> float:
+        self.now += LOOK
+        return self.now
+
+    def fileno(self) -> int:
+        return 77
+
+    def drain(self, limit: int, now: float) -> int:
+        waited = sum(due <= self.now for due in self._due)
+        del self._due[:waited]
+        if waited:
+            self.looks = 0
+        return min(waited, limit)
+
+    def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+        self.looks += 1
+        if milliseconds:
+            assert milliseconds == IDLE_MILLISECONDS
+            self.before_sleep.append(self.looks - 1)
+            if not self._due:
+                assert self.turns is not None
+                self.turns.stop()
+                return []
+            self.now = max(self.now, self._due[0])
+        return [(77, 1)] if self._due and self._due[0] <= self.now else []
+
+
+def slept(gaps: list[float]) -> list[int]:
+    """For each sleep, how often the queue was looked at in vain since the last packet."""
+    wire = Wire(gaps)
+    engine: Any = Mock(expire=Mock(return_value=0), take_events=Mock(return_value=[]))
+    control: Any = Mock(has_work=False, fileno=Mock(return_value=-1), wants_to_write=False)
+    turns = Turns(
+        engine,
+        control,
+        Mock(fileno=Mock(return_value=78)),
+        monotonic=wire.monotonic,
+        azure_time=lambda real: real,
+        on_event=Mock(),
+        on_signal=Mock(),
+        on_api_gone=Mock(),
+        housekeeping=Mock(),
+    )
+    turns._poll = Mock(poll=wire.poll)
+    wire.turns = turns
+    turns.run(wire)
+    return wire.before_sleep
+
+
+@pytest.fixture(autouse=True)
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+
+
+def test_packets_that_come_seldom_are_slept_for_at_once() -> None:
+    assert slept([10 * SOON] * 50) == [0] * 51
+
+
+def test_while_packets_come_quickly_nothing_sleeps_and_then_it_soon_does() -> None:
+    assert slept([SOON / 2] * 50) == [*[0] * QUICK, pytest.approx(100, abs=10)]
+
+
+def test_one_long_gap_and_packets_are_slept_for_again() -> None:
+    gaps = [SOON / 2] * 20 + [10 * SOON] + [SOON / 2] * 5
+    assert slept(gaps) == [*[0] * QUICK, pytest.approx(100, abs=10), *[0] * 6]
+
+
+def test_on_a_single_processor_who_would_send_is_let_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0})
+    assert slept([SOON / 2] * 50) == [0] * 51
+
+
+def test_what_else_can_be_read_is_not_kept_waiting() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        turns = Turns(
+            Mock(),
+            Mock(),
+            Mock(),
+            monotonic=Mock(return_value=0.0),
+            azure_time=Mock(),
+            on_event=Mock(),
+            on_signal=Mock(),
+            on_api_gone=Mock(),
+            housekeeping=Mock(),
+        )
+        turns.watch(ours.fileno(), Mock())
+        theirs.send(b"x")
+        assert turns._wait(until=1.0) == [(ours.fileno(), 1)]
