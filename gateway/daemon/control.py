@@ -1,7 +1,7 @@
 """The engine's end of the channel to the API process: never waits, and does work in slices.
 
-``read`` takes requests, ``work`` does one bounded slice of the oldest one (at most 32 flows, about
-a tenth of a millisecond), ``post`` keeps events until they can be sent. Whatever does not fit into
+``read`` takes requests, ``work`` does one bounded slice of the oldest one (at most 16 flows, half a
+tenth of a millisecond), ``post`` keeps events until they can be sent. Whatever does not fit into
 the socket waits here, within bounds; events beyond them are counted as lost. Packets come first:
 the loop calls ``work`` once a turn.
 

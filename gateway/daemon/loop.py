@@ -28,8 +28,8 @@ IDLE_MILLISECONDS = 50
 HOUSEKEEPING_INTERVAL = 1.0
 """Seconds (real) between looks at the queue's own counters."""
 SOON, QUICK = 0.0003, 8
-"""After ``QUICK`` turns with packets, each within ``SOON`` seconds (real) of the one before, the next
-is looked for that long before the process sleeps. To wake it, and perhaps its processor, takes
+"""After ``QUICK`` turns with packets, each within ``SOON`` seconds (real) of the one before, the
+next is looked for that long before the process sleeps. To wake it, and perhaps its processor, takes
 longer than to translate a packet. Packets that come less often cost no time of waiting."""
 
 
