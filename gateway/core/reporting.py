@@ -91,6 +91,8 @@ class MachineRecord(NamedTuple):
     frontends: tuple[tuple[str, str, int], ...]  # load balancer, frontend, size of the pool behind
     outbound_rules: tuple[tuple[str, int, int], ...]  # name, frontends, allocatedOutboundPorts
     nat_gateway: str | None
+    tcp_idle_timeout: float  # seconds; the longest, where its rules differ
+    udp_idle_timeout: float
 
     @property
     def method(self) -> str | None:
@@ -100,6 +102,10 @@ class MachineRecord(NamedTuple):
     def method_of(self, protocol: str) -> str | None:
         """For a protocol's name; what is not UDP goes as TCP does."""
         return self.udp if protocol == "Udp" else self.tcp
+
+    def idle_timeout_of(self, protocol: str) -> float:
+        """After how many seconds a flow that was answered ends by being idle."""
+        return self.udp_idle_timeout if protocol == "Udp" else self.tcp_idle_timeout
 
 
 def machine_records(
@@ -115,6 +121,9 @@ def machine_records(
             for name in pools[rule.backend_address_pool]:
                 entry = rule.name, frontends, rule.allocated_outbound_ports
                 ruled.setdefault(name, []).append(entry)
+    nat_timeouts = {
+        nat.name: 60.0 * nat.idle_timeout_in_minutes for nat in configuration.nat_gateways
+    }
     for machine in machines:
         instance = machine.instance
         ports: dict[str, int] = {}
@@ -131,7 +140,14 @@ def machine_records(
             tuple(behind.get(machine.name, ())),
             tuple(ruled.get(machine.name, ())),
             machine.nat_gateway,
+            nat_timeouts.get(machine.nat_gateway or "") or _idle_timeout(machine, TCP),
+            _idle_timeout(machine, UDP),
         )
+
+
+def _idle_timeout(machine: Machine, protocol: int) -> float:
+    own = [a.terms.idle_timeout for a in machine.allotments if a.protocol == protocol]
+    return max(own, default=machine.idle_timeout)
 
 
 def changes_between(before: Configuration, after: Configuration, profile: Profile) -> list[str]:

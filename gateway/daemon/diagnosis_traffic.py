@@ -152,13 +152,13 @@ def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Findin
         return
     ((ip, port), number), *_ = waiting.remotes.most_common(1)
     supply = vm.supplies.get("Tcp")
-    method, profile = vm.machine.tcp, facts.profile
+    method = vm.machine.tcp
     own = vm.machine.instance if method == Method.INSTANCE_LEVEL_PUBLIC_IP else None
     publics = list(supply.publics if supply else ()) if own is None else [own]
     held = ""
     if supply is not None and own is None:
-        nat = profile.nat_gateway if method == Method.NAT_GATEWAY else None
-        patience = profile.idle_timeout if nat is None else nat.half_open_timeout
+        nat = facts.profile.nat_gateway if method == Method.NAT_GATEWAY else None
+        patience = vm.machine.tcp_idle_timeout if nat is None else nat.half_open_timeout
         held = f" Each holds a SNAT port until it was idle for {duration(patience)}."
     remotes = [
         {"ip": ip_, "port": port_, "flows": flows}
@@ -199,7 +199,7 @@ def _unanswered_datagrams(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]
         vm.name,
         f"{count(busiest.unanswered, 'UDP flow')} of {vm.name} to {remote} had no answer",
         f"Each holds one of its {supply.allocated:,} UDP ports toward {remote} until it was idle "
-        f"for {duration(facts.profile.idle_timeout)}. Nothing is wrong with that for one-way "
+        f"for {duration(vm.machine.udp_idle_timeout)}. Nothing is wrong with that for one-way "
         "traffic such as logs; for DNS and the like the answers are missing.",
         (
             (
@@ -279,8 +279,8 @@ _REFUSALS = {
     DropReason.TCP_WITHOUT_FLOW: _Refusal(
         WARNING,
         "{vm} sends on connections that the gateway has forgotten",
-        "Set TCP keep-alive on either side to less than {idle} ({idle_real} here), or than "
-        "its rule's idle timeout: a flow that is idle for longer ends silently.",
+        "Set TCP keep-alive on either side to less than {idle} ({idle_real} here), or less than "
+        "the idle timeout of the rule it came in by: a flow that is idle for longer ends silently.",
         least=5,
     ),
     DropReason.ICMP_ECHO_THROUGH_SNAT: _Refusal(
@@ -306,12 +306,12 @@ def _refused(vm: VirtualMachine, drops: Drops, facts: Facts) -> Iterator[Finding
     known = _REFUSALS.get(reason)
     if known is not None and drops.count < known.least:
         return
-    profile = facts.profile
+    profile, idle = facts.profile, vm.machine.tcp_idle_timeout
     words = {
         "vm": vm.name,
         "destination": drops.destination,
-        "idle": duration(profile.idle_timeout),
-        "idle_real": duration(profile.idle_timeout / facts.scale),
+        "idle": duration(idle),
+        "idle_real": duration(idle / facts.scale),
         "room": profile.snat_port_count // profile.ports_per_vm(profile.default_outbound_pool_size),
     }
     yield Finding(

@@ -577,6 +577,45 @@ def test_who_does_not_answer_should_let_a_nat_gateways_address_in() -> None:
     assert "that its firewall lets 203.0.113.40 in" in told(finding)
 
 
+NAT_OF_HALF_AN_HOUR = (
+    "natGateways:\n"
+    "  - {name: nat, publicIPAddresses: [d], subnets: [web], idleTimeoutInMinutes: 30}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("vm", "text"),
+    [
+        ("vm2", current(RULE)),
+        ("vm1", current(RULE).replace("defaultOutboundAccess: {publicIPAddresses: [d]}\n", "")
+            + NAT_OF_HALF_AN_HOUR),
+    ],
+)  # fmt: skip
+def test_idle_times_are_those_of_the_vms_own_rule_or_nat_gateway(vm: str, text: str) -> None:
+    world = Scenario(text)
+    look = Look(world, vm)
+    for _ in range(5):
+        world.send(vm, build(f"tcp {PRIVATE[vm]}:4000 > {SERVER}:443 ack"))
+    world.wait(61)
+    finding = only(look.diagnosed(), "Warning")
+    assert "keep-alive on either side to less than 30 min (30 min here)" in told(finding)
+
+
+def test_the_ports_of_an_outbound_rule_wait_for_an_answer_as_long_as_it_says() -> None:
+    world = Scenario(current(RULE.replace("protocol: Tcp", "protocol: All")))
+    mine = Connections(world, "vm2")
+    for number in range(2000, 2010):
+        mine.begin(number)
+    world.wait(5)
+    finding = only(Look(world, "vm2").diagnosed(), "Warning")
+    assert "Each holds a SNAT port until it was idle for 30 min." in finding.text
+    look = Look(world, "vm2")
+    for number in range(1030):
+        world.send("vm2", with_port(f"udp 10.0.1.5:0 > {SERVER}:53", 20, 2000 + number))
+    (advice,) = (a for f in look.diagnosed() for a in f.advice if a.startswith("Send from one UDP"))
+    assert "each of these 1,024 keeps its own until it was idle for 4 min." in advice  # UDP's own
+
+
 def test_udp_without_a_rule_of_its_own() -> None:
     world = Scenario(current(RULE))
     world.send("vm2", build(f"udp 10.0.1.5:4000 > {SERVER}:53"))
