@@ -282,7 +282,7 @@ class _Run:
     def _say_start(self) -> None:
         bound = self._query.get("size", f"{DEFAULT_SIZE // 10**6}M")
         until = [f"{bound} (--size)"] if bound != "unlimited" else []
-        until += [f"{self._query['count']} packets"] if "count" in self._query else []
+        until += [_packets(int(self._query["count"]))] if "count" in self._query else []
         until += [f"{self._query['duration']} have passed"] if "duration" in self._query else []
         until.append("Ctrl-C")
         click.echo(f"capturing to {self._output.name} until {', '.join(until)}", err=True)
@@ -298,9 +298,12 @@ class _Run:
         click.echo(f"{self._figures()} in {self._output.name}: {_REASONS[self.ended]}", err=True)
 
     def _figures(self) -> str:
-        packets = self._blocks.packets
         lost = f", {self.lost:,} lost" if self.lost else ", none lost"
-        return f"{packets:,} packet{'' if packets == 1 else 's'}, {size(self._output.size)}B{lost}"
+        return f"{_packets(self._blocks.packets)}, {size(self._output.size)}B{lost}"
+
+
+def _packets(number: int) -> str:
+    return f"{number:,} packet{'' if number == 1 else 's'}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from playwright.sync_api import Route, expect
 
+from gateway.daemon.diagnosis_findings import percent
 from tests.netns.gateway import DEFAULT, FRONTENDS, Gateway
 from tests.netns.topology import SERVER, SERVER2, eventually
 from tests.web.browser import PATIENCE, Visit
@@ -86,6 +87,18 @@ def test_rates_and_totals_of_real_traffic(town: Gateway, visit: Begin) -> None:
         seen.shows("#busiest-rows", f"{SERVER}:7")
     finally:
         vm2.stop()
+
+
+def test_shares_are_rounded_as_the_diagnosis_rounds_them(visit: Begin) -> None:
+    """One page shows both."""
+    page = visit().open()
+    parts = [0, 1, 10, 11, 512, 900, 1018, 1023, 1024, 1030]
+    shown = page.evaluate(
+        "async (parts) => { const { percent } = await import('/format.js');"
+        " return parts.map((part) => percent(part / 1024) + ' %'); }",
+        parts,
+    )
+    assert shown == [percent(part, 1024).replace("under ", "<") for part in parts]
 
 
 def test_ports_destinations_rules_and_drops(town: Gateway, visit: Begin) -> None:

@@ -15,6 +15,10 @@ const scaled = (value, step, units) => {
 /** A whole number, its thousands apart; nothing known is a dash. */
 export const count = (value) => (value == null ? "–" : grouped.format(value));
 
+/** A share as a percentage, rounded as the diagnosis rounds: not to 100 before it is all of it. */
+export const percent = (share) =>
+  share > 0 && share < 0.01 ? "<1" : String(share >= 1 ? Math.round(share * 100) : Math.min(Math.round(share * 100), 99));
+
 /** Events a second: small ones with a digit behind the point. */
 export const perSecond = (value) =>
   value == null ? "–" : value > 0 && value < 9.95 ? value.toFixed(1) : grouped.format(value);

@@ -1,7 +1,7 @@
 // The gateway as a whole: six figures of now, and its traffic over time.
 
 import { byId, element, setText } from "/dom.js";
-import { bitRate, bits, count, perSecond } from "/format.js";
+import { bitRate, bits, count, percent, perSecond } from "/format.js";
 import { Plot, niceTop } from "/plot.js";
 
 const most = (track, columns) =>
@@ -92,7 +92,7 @@ export class Figures {
     const fullest = pools.reduce((most, { pool }) => (share(pool) > share(most) ? pool : most), null);
     const exhausted = pools.some(({ level }) => level === "exhausted");
     const known = (rate) => (rate == null ? ["–", ""] : bitRate(rate));
-    this.#fill(0, fullest === null ? ["–", ""] : [String(Math.floor(share(fullest) * 100)), "%"],
+    this.#fill(0, fullest === null ? ["–", ""] : [percent(share(fullest)), "%"],
       fullest === null ? "no pool" : `${fullest.vm} ${fullest.protocol}, ${count(fullest.used)} of ${count(fullest.allocated)}`, exhausted);
     this.#fill(1, [count(gateway.flows), ""], `of ${count(gateway.maximumFlows)} at most`, gateway.flows >= gateway.maximumFlows);
     const refused = pools.reduce((sum, { pool }) => sum + pool.failed, 0);
