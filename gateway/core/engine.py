@@ -20,6 +20,7 @@ from gateway.core import icmp
 from gateway.core.admission import Admission, Refused, takes_fragments
 from gateway.core.arrival import Arrival
 from gateway.core.balancer import Balancer
+from gateway.core.displacing import end_misplaced, end_outside, resize
 from gateway.core.drops import DropReason
 from gateway.core.established import Way, established_inbound, established_outbound
 from gateway.core.events import (
@@ -412,7 +413,7 @@ class Engine:
         owners = self.outbound.owners()
         machines = list(self.outbound.machines.values())
         resized = self.outbound.apply(plan(configuration, self.profile))
-        broken = self.translation.resize(resized, now)
+        broken = resize(self.translation, resized)
         changes = changes_between(before, configuration, self.profile)
         for sentence, machine, address, ports, lost in allotment_changes(resized, broken):
             changes.append(sentence)
@@ -423,7 +424,7 @@ class Engine:
         # A look at every flow: only where an address went, or went to another VM, or a rule or VM.
         moved = owners.items() - self.outbound.owners().items()
         lost = any(m.flows and self.outbound.machines.get(m.address) is not m for m in machines)
-        ended = self.translation.end_misplaced(gone) if moved or gone or lost else 0
+        ended = end_misplaced(self.translation, gone) if moved or gone or lost else 0
         self._flows_ended(
             ended,
             "their public IP is no longer their VM's, or their inbound rule or VM is gone",
@@ -431,7 +432,7 @@ class Engine:
             now,
         )
         if _prefixes(before) - _prefixes(configuration):
-            ended = self.translation.end_outside(self.admission.scope)
+            ended = end_outside(self.translation, self.admission.scope)
             reason = "they are of no subnet any more, or lead out of the virtual network"
             self._flows_ended(ended, reason, changes, now)
         return changes

@@ -184,7 +184,7 @@ def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict
         return [{"publicIp": str(IPv4Address(machine.instance)), "portsFree": None}]
     if view.protocol not in (TCP, UDP, ICMP):
         return []
-    destination = engine.translation.destination(view.protocol, view.key)
+    destination = engine.translation.allocator.destination(view.protocol, view.key)
     offers = engine.outbound.offers(machine, view.protocol, destination)
     return [
         {"publicIp": str(IPv4Address(address)), "portsFree": ports} for address, ports in offers
@@ -241,7 +241,7 @@ def _foreseen(
     """The public endpoint that a flow would have: of several public IPs, the first with a port."""
     own = int.from_bytes(view.ports[0:2], "big")
     if view.protocol in (TCP, UDP):
-        destination = engine.translation.destination(view.protocol, view.key)
+        destination = engine.translation.allocator.destination(view.protocol, view.key)
         for allotment in machine.allotments:
             pool = allotment.pools.get(view.protocol)
             port = 0 if pool is None else pool.next_free(destination)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from gateway.core.allotment import CARRIED, Allotment, Machine, PublicAddress
+from gateway.core.displacing import is_in_place
 from gateway.core.engine import Engine
 from gateway.core.flow import TCP, UDP, Flow
 from gateway.core.flow_state import MOST, SavedFlow, Seen
@@ -82,7 +83,7 @@ def resume_flow(
         if pool is None:
             return None
         flow.pool = pool
-    elif not translation.is_in_place(flow):
+    elif not is_in_place(outbound, flow):
         return None
     if saved.to_be_reset:
         flow.acknowledged = Acknowledged()
@@ -215,7 +216,7 @@ def _held_again(engine: Engine, flow: Flow) -> Ports | None:
             allotments.append(_retired_share(public, machine, number, flow))
     for allotment in allotments:
         pool = allotment.pools.get(protocol)
-        if pool is not None and engine.translation.hold_again(flow, pool):
+        if pool is not None and engine.translation.allocator.hold_again(flow, pool):
             flow.machine = allotment.machine
             return pool
     return None

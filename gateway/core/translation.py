@@ -1,29 +1,26 @@
 """The life of a flow: opened with a SNAT port, advanced by packets, ended by time.
 
-This is the one place that joins the flow table, the timers and the port pools, and the one that
-decides which public address and port a new flow gets. It does not read packets: it is told keys,
-flags and times. What it refuses it answers with a ``DropReason``.
+This is the one place that joins the flow table, the timers and the port allocator. It does not read
+packets: it is told keys, flags and times. What it refuses it answers with a ``DropReason``.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection
-from random import Random
+from collections.abc import Callable
 
 from gateway.core.accounting import Connections
-from gateway.core.allotment import Allotment, Machine
-from gateway.core.balancer import INBOUND_RULES, Listener
+from gateway.core.allocator import PortAllocator
+from gateway.core.allotment import Machine
+from gateway.core.balancer import Listener
 from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, PORTS, TCP, UDP, Flow, FlowTable
+from gateway.core.flow import PORTS, TCP, UDP, Flow, FlowTable
 from gateway.core.flow_log import FlowLog
-from gateway.core.nat_ports import NatShare, choose
+from gateway.core.nat_ports import NatShare
 from gateway.core.nsg import Judgement
 from gateway.core.offload import Offload
-from gateway.core.outbound import Outbound, Resized
-from gateway.core.ports import PortPool, Ports
+from gateway.core.outbound import Outbound
+from gateway.core.ports import Ports
 from gateway.core.resets import Acknowledged, Outbox
-from gateway.core.scope import AddressScope
 from gateway.core.shortage import PortWatch
 from gateway.core.tcp import (
     CLOSING,
@@ -36,21 +33,10 @@ from gateway.core.tcp import (
     is_opening,
 )
 from gateway.core.timers import Expiry
-from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
+from gateway.model.profile import Method, Profile
 
 CATCH_UP = 64
 """Times that one packet has the offload tell what passed: more than it can have to tell."""
-
-
-class _Endpoint:
-    """The SNAT port that a private UDP endpoint holds, and toward how many remotes."""
-
-    __slots__ = ("flows", "pool", "port")
-
-    def __init__(self, pool: Ports, port: int) -> None:
-        self.pool = pool
-        self.port = port
-        self.flows = 0
 
 
 class Translation:
@@ -74,10 +60,7 @@ class Translation:
         self.offload: Offload | None = None
         self.watched: Callable[[Flow], bool] | None = None
         """Of which flows somebody wants to see every packet: they are not handed over."""
-        self._random = Random(seed)
-        self._watch = watch
-        self._high = profile.high_usage
-        self._endpoints: dict[bytes, _Endpoint] = {}
+        self.allocator = PortAllocator(profile, outbound, seed, watch, self.connections)
         self._hold = {
             State.FIN_FROM_ORIGINAL: profile.fin_hold,
             State.FIN_FROM_REPLY: profile.fin_hold,
@@ -117,7 +100,7 @@ class Translation:
             assert machine.instance is not None
             public, port, timeout = machine.instance, original[8:10], machine.idle_timeout
         else:
-            held = self._take_port(machine, protocol, original, now)
+            held = self.allocator.take(machine, protocol, original, now)
             if isinstance(held, DropReason):
                 return held
             allotment, number = held
@@ -226,20 +209,6 @@ class Translation:
             self.log.opened(flow)
         return flow
 
-    def hold_again(self, flow: Flow, pool: Ports) -> bool:
-        """Hold the port that a flow of an earlier process held; False: it is not free."""
-        port = flow.snat_port
-        if not pool.take_again(self.destination(flow.protocol, flow.original), port):
-            return False
-        if flow.state in ENDED:
-            pool.cooling += 1
-        if flow.protocol == UDP and isinstance(pool, PortPool):
-            key = flow.original[0:4] + flow.original[8:10]
-            endpoint = self._endpoints.setdefault(key, _Endpoint(pool, port))
-            if endpoint.pool is pool and endpoint.port == port:
-                endpoint.flows += 1
-        return True
-
     def replace(self, flow: Flow) -> None:
         """Make way for a new connection from the same endpoint; a held port stays held."""
         if flow.pool is None:
@@ -247,70 +216,6 @@ class Translation:
         else:
             self.take_back(flow)
             self.table.detach_original(flow)
-
-    def destination(self, protocol: int, original: bytes) -> bytes:
-        """What makes a SNAT port reusable: the remote address, or address and port (A1)."""
-        profile = self.profile
-        scope = profile.tcp_destination if protocol == TCP else profile.udp_destination
-        if scope is DestinationScope.ADDRESS or protocol == ICMP:
-            return original[4:8]
-        return original[4:8] + original[10:12]
-
-    def _take_port(
-        self, machine: Machine, protocol: int, original: bytes, now: float
-    ) -> tuple[Allotment, int] | DropReason:
-        destination = self.destination(protocol, original)
-        allotments = [a for a in machine.allotments if protocol in a.pools]
-        if machine.nat_gateway is not None:
-            return self._take_shared(machine, protocol, original, now)
-        if not allotments:
-            return DropReason.DEFAULT_OUTBOUND_CAPACITY
-        endpoint_key = original[0:4] + original[8:10]
-        endpoint = self._endpoints.get(endpoint_key) if protocol == UDP else None
-        if endpoint is not None:
-            for allotment in allotments:
-                pool = allotment.pools[protocol]
-                if endpoint.pool is pool and pool.take_exactly(destination, endpoint.port):
-                    endpoint.flows += 1
-                    return allotment, endpoint.port
-        if len(allotments) > 1 and self.profile.frontend_choice is FrontendChoice.RANDOM:
-            self._random.shuffle(allotments)
-        for allotment in allotments:
-            pool = allotment.pools[protocol]
-            if isinstance(pool, PortPool) and (port := pool.take(destination)):
-                if protocol == UDP and endpoint is None:
-                    endpoint = self._endpoints[endpoint_key] = _Endpoint(pool, port)
-                    endpoint.flows = 1
-                if self._high is not None and pool.used > self._high * pool.count:
-                    self._watch.high(allotment, protocol, now)
-                return allotment, port
-        return self._no_port(allotments, protocol, original, now)
-
-    def _take_shared(
-        self, machine: Machine, protocol: int, original: bytes, now: float
-    ) -> tuple[Allotment, int] | DropReason:
-        """A port of a NAT gateway, on any of its public IPs."""
-        if not machine.allotments:
-            self.outbound.share(machine)
-        allotments = [a for a in machine.allotments if protocol in a.pools]
-        shares = [pool for a in allotments if isinstance(pool := a.pools[protocol], NatShare)]
-        destination = self.destination(protocol, original)
-        number = choose(shares, destination, self._random)
-        if number < 0:
-            refusal = self._no_port(allotments, protocol, original, now)
-            self.outbound.forget(machine)
-            return refusal
-        return allotments[number], shares[number].take(destination, self._random)
-
-    def _no_port(
-        self, allotments: list[Allotment], protocol: int, original: bytes, now: float
-    ) -> DropReason:
-        for allotment in allotments:
-            pool = allotment.pools[protocol]
-            pool.failed += 1
-            self.connections.failed(allotment.machine.name, pool.address, protocol)
-            self._watch.exhausted(allotment, protocol, original, now)
-        return DropReason.PORTS_EXHAUSTED
 
     # -- advancing
 
@@ -457,101 +362,14 @@ class Translation:
             self.log.forgotten(flow)
         pool = flow.pool
         if pool is not None:
-            port = flow.snat_port
-            pool.release(self.destination(flow.protocol, flow.original), port)
-            self._forget_port(flow, pool, port)
+            self.allocator.release(flow, pool)
         self._leave(flow.machine)
 
-    def _leave(self, machine: Machine) -> None:
-        """A machine has a flow less."""
-        machine.flows -= 1
-        if not machine.named:
-            self.outbound.forget(machine)
-
-    def _forget_port(self, flow: Flow, pool: Ports, port: int) -> None:
-        if flow.state in ENDED:
-            pool.cooling -= 1
-        if flow.protocol == UDP:
-            key = flow.original[0:4] + flow.original[8:10]
-            endpoint = self._endpoints.get(key)
-            if endpoint is not None and endpoint.pool is pool and endpoint.port == port:
-                endpoint.flows -= 1
-                if not endpoint.flows:
-                    del self._endpoints[key]
-
-    # -- changes of the configuration
-
-    def resize(self, resized: list[Resized], now: float) -> dict[int, int]:
-        """Move pools to their new ports. Flows on ports that are gone break, silently (A6).
-
-        Returns how many live flows broke, by position in ``resized``. The cost grows with all
-        flows: it happens on reloads that move ports, and then only.
-        """
-        if not resized:
-            return {}
-        holders: dict[Ports, list[Flow]] = defaultdict(list)
-        for flow in self.table:
-            if flow.pool is not None:
-                holders[flow.pool].append(flow)
-        broken: dict[int, int] = defaultdict(int)
-        for position, change in enumerate(resized):
-            change.allotment.relocate(change.ranges)
-            for pool in change.allotment.pools.values():
-                for flow in holders.get(pool, ()):
-                    destination = self.destination(flow.protocol, flow.original)
-                    if pool.take_exactly(destination, flow.snat_port):
-                        continue
-                    broken[position] += flow.state not in ENDED
-                    self._break(flow, pool)
-        return broken
-
-    def end_misplaced(self, gone: Collection[tuple[int, bytes]]) -> int:
-        """End the flows whose instance-level public IP is no longer their VM's, or whose inbound
-        rule is ``gone`` (keys of listeners), or the VM behind it; returns how many.
-
-        Another VM may have the address now, or the port: two flows must not share a public tuple.
-        """
-        misplaced = [flow for flow in self.table if not self.is_in_place(flow, gone)]
-        for flow in misplaced:
-            self.end(flow)
-        return len(misplaced)
-
-    def end_outside(self, scope: AddressScope) -> int:
-        """End the flows of private addresses that are in no subnet, and those between VMs of which
-        one is out of the virtual network; returns how many.
-
-        Nothing can be sent to such an address any more: they would go on in one direction only.
-        """
-        outside = [flow for flow in self.table if not _inside(flow, scope)]
-        for flow in outside:
-            self.end(flow)
-        return sum(flow.state not in ENDED for flow in outside)
-
-    def is_in_place(self, flow: Flow, gone: Collection[tuple[int, bytes]] = ()) -> bool:
-        """Whether a flow's public IP, or its inbound rule, is still its VM's."""
-        if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
-            return True
-        if flow.method in INBOUND_RULES:
-            if (flow.protocol, flow.reply[4:8] + flow.reply[10:12]) in gone:
-                return False
-            return self.outbound.machines.get(flow.machine.address) is flow.machine
-        public = self.outbound.addresses.get(flow.reply[4:8])
-        if public is None:
-            return False
-        if flow.pool is not None:
-            return public.instance_of is None
-        return public.instance_of is flow.machine
-
-    def endpoint_in_use(
-        self, protocol: int, reply: bytes, machine: Machine, listener: Listener | None
-    ) -> bool:
-        """Whether ``open_inbound`` would refuse for a live flow at the same port of the VM."""
-        other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
-        return other is not None and other.state not in ENDED
-
-    def _break(self, flow: Flow, pool: Ports) -> None:
+    def break_off(self, flow: Flow, pool: Ports) -> None:
+        """A flow's port went to somebody else: silently, and the listing keeps it until it would
+        have timed out (A6)."""
         self.take_back(flow)
-        self._forget_port(flow, pool, flow.snat_port)
+        self.allocator.forget(flow, pool)
         flow.pool = flow.acknowledged = None  # the port, and a reset on it, may be another's now
         if flow.state in ENDED:
             self.expiry.disarm(flow)
@@ -560,14 +378,21 @@ class Translation:
         else:
             self.table.reclaim(flow)
 
+    def endpoint_in_use(
+        self, protocol: int, reply: bytes, machine: Machine, listener: Listener | None
+    ) -> bool:
+        """Whether ``open_inbound`` would refuse for a live flow at the same port of the VM."""
+        other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
+        return other is not None and other.state not in ENDED
+
+    def _leave(self, machine: Machine) -> None:
+        """A machine has a flow less."""
+        machine.flows -= 1
+        if not machine.named:
+            self.outbound.forget(machine)
+
 
 def _arriving_at(reply: bytes, machine: Machine, listener: Listener | None) -> bytes:
     """The original key of a flow that a packet from outside opens."""
     port = reply[10:12] if listener is None else listener.backend_port
     return machine.address + reply[0:4] + port + reply[8:10] + reply[12:]
-
-
-def _inside(flow: Flow, scope: AddressScope) -> bool:
-    if flow.original[0:4] not in scope.subnets:
-        return False
-    return flow.method is not Method.VIRTUAL_NETWORK or flow.original[4:8] in scope.virtual_network

@@ -435,7 +435,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
             engine.flows.other_original,
             engine.flows.other_reply,
             engine.flows.reclaimed,
-            engine.translation._endpoints,
+            engine.translation.allocator._endpoints,
             engine.translation.expiry._buckets,
         ):
             assert not records
