@@ -10,9 +10,10 @@ from ipaddress import IPv4Address
 from itertools import chain
 
 from gateway.core.flow import ICMP, TCP, UDP
+from gateway.core.inventory import Inventory, joined
 from gateway.core.nat_ports import SharedPorts
 from gateway.core.plan import MachinePlan, Terms
-from gateway.core.ports import Inventory, PortPool, Ports, joined
+from gateway.core.ports import PortPool, Ports
 from gateway.model.profile import Method
 
 PROTOCOL_NAMES = {TCP: "Tcp", UDP: "Udp", ICMP: "Icmp"}

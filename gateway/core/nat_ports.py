@@ -16,7 +16,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
-from gateway.core.ports import Holes, busiest_of
+from gateway.core.holes import Holes
+from gateway.core.ports import busiest_of
 
 _SPARSE = 8  # a destination with less than one in so many ports is kept as a set
 

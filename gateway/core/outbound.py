@@ -13,9 +13,9 @@ from ipaddress import IPv4Address
 
 from gateway.core.allotment import CARRIED, PROTOCOL_NAMES, Allotment, Machine, PublicAddress
 from gateway.core.flow import TCP, UDP
+from gateway.core.inventory import Inventory, joined, lowest
 from gateway.core.nat_ports import NatShare, SharedPorts
 from gateway.core.plan import Grant, MachinePlan, NatGatewayPlan, Plan, SubnetPlan, Terms
-from gateway.core.ports import Inventory, joined, lowest
 from gateway.model.profile import Method, Profile
 
 

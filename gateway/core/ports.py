@@ -1,15 +1,9 @@
-"""The SNAT port inventory: what a public IP has, what a VM is allotted, what flows hold.
+"""The SNAT ports of a VM on a public IP, and what flows hold of them.
 
-Three levels, each with one job:
-
-* ``Inventory``: the ports of one public IP, dealt out in blocks (docs/fidelity.md A3, A6). TCP and
-  UDP have the same layout and separate use.
-* ``PortPool``: the ports that one VM holds on one public IP for one protocol. A port may be held
-  toward many destinations at once, but only once toward each (A1).
-* ``Holes``: toward one destination, which ports are free, when they are not simply "all from the
-  n-th on". The lowest free one is always next (A2).
-
-Everything is O(1) in the number of ports: filling the last of 64,000 costs what the first does.
+A port may be held toward many destinations at once, but only once toward each (docs/fidelity.md
+A1); the lowest that is free toward a destination is always next (A2). Which ports a VM has is dealt
+by ``inventory.py``. Everything is O(1) in the number of ports: to fill the last of 64,000 costs
+what the first does.
 """
 
 from __future__ import annotations
@@ -21,72 +15,10 @@ from heapq import heappush, heapreplace
 from ipaddress import IPv4Address
 from typing import NamedTuple, Protocol
 
-WORD = 256  # ports in a word of ``Holes``: two levels of about this size cover 64,000
+from gateway.core.holes import Holes
+
 BUSIEST = 10  # destinations in a port record
 SLICE = 1024  # destinations looked at between two chances to handle packets
-
-
-class Holes:
-    """The free ports toward one destination, as a bitmap of two levels.
-
-    ``words`` has a bit for each free index; ``summary`` a bit for each word that is not empty. The
-    lowest free index is found by two isolations of a lowest set bit, on integers whose size does
-    not grow as ports are used.
-    """
-
-    __slots__ = ("summary", "taken", "words")
-
-    def __init__(self, first_free: int, count: int) -> None:
-        """``count`` indices, of which those below ``first_free`` are taken."""
-        self.taken = first_free
-        self.words = [0] * ((count + WORD - 1) // WORD)
-        self.summary = 0
-        for number in range(len(self.words)):
-            low, high = number * WORD, min(count, (number + 1) * WORD)
-            used = min(max(first_free - low, 0), high - low)
-            word = (1 << (high - low)) - (1 << used)
-            self.words[number] = word
-            if word:
-                self.summary |= 1 << number
-
-    def lowest(self) -> int:
-        """The lowest free index; -1 if there is none."""
-        if not self.summary:
-            return -1
-        number = (self.summary & -self.summary).bit_length() - 1
-        word = self.words[number]
-        return number * WORD + (word & -word).bit_length() - 1
-
-    def after(self, index: int) -> int:
-        """The lowest free index from ``index`` on, else the lowest of all; there is one."""
-        number = index // WORD
-        word = self.words[number] >> index % WORD
-        if word:
-            return index + (word & -word).bit_length() - 1
-        later = self.summary >> number + 1
-        if not later:
-            return self.lowest()
-        number += (later & -later).bit_length()
-        word = self.words[number]
-        return number * WORD + (word & -word).bit_length() - 1
-
-    def is_free(self, index: int) -> bool:
-        return bool(self.words[index // WORD] >> index % WORD & 1)
-
-    def take(self, index: int) -> None:
-        """Take a free index."""
-        number = index // WORD
-        self.words[number] ^= 1 << index % WORD
-        if not self.words[number]:
-            self.summary ^= 1 << number
-        self.taken += 1
-
-    def put(self, index: int) -> None:
-        """Give a taken index back."""
-        number = index // WORD
-        self.words[number] |= 1 << index % WORD
-        self.summary |= 1 << number
-        self.taken -= 1
 
 
 class PortRecord(NamedTuple):
@@ -347,98 +279,3 @@ def destination_endpoint(destination: bytes) -> tuple[str, int | None]:
     """A destination key as a person reads it: address, and port where it has one."""
     address = str(IPv4Address(destination[:4]))
     return address, int.from_bytes(destination[4:6], "big") if len(destination) == 6 else None
-
-
-class Inventory:
-    """The ports of one public IP, dealt out lowest first.
-
-    ``first`` and ``last`` bound the ports; each ``unit`` of them (aligned) that holds the frontend
-    port of a rule is left out (docs/fidelity.md A3).
-    """
-
-    def __init__(self, first: int, last: int, unit: int, frontend_ports: Iterable[int]) -> None:
-        self._free: list[range] = []  # ascending, disjoint, not touching
-        taken: list[range] = []
-        start = first
-        for reserved in sorted({port // unit for port in frontend_ports}):
-            low, high = reserved * unit, (reserved + 1) * unit
-            if high <= first or low > last:
-                continue
-            taken.append(range(max(low, first), min(high, last + 1)))
-            if low > start:
-                self._free.append(range(start, low))
-            start = max(start, high)
-        self.reserved = bounds(joined(taken))
-        if start <= last:
-            self._free.append(range(start, last + 1))
-        self.capacity = self.free
-
-    @property
-    def free(self) -> int:
-        """How many ports are in nobody's allotment."""
-        return sum(map(len, self._free))
-
-    def allot(self, count: int) -> list[range] | None:
-        """The ``count`` lowest ports that are left, or None if there are fewer."""
-        if count > self.free:
-            return None
-        dealt = []
-        while count:
-            ports = self._free.pop(0)
-            if len(ports) > count:
-                self._free.insert(0, ports[count:])
-                ports = ports[:count]
-            dealt.append(ports)
-            count -= len(ports)
-        return dealt
-
-    def claim(self, ranges: Iterable[range]) -> list[range]:
-        """Take these very ports as far as they are free; returns what was taken."""
-        claimed, left = [], []
-        wanted = sorted(ranges, key=lambda ports: ports.start)
-        for free in self._free:
-            start = free.start
-            for ports in wanted:
-                low, high = max(start, ports.start), min(free.stop, ports.stop)
-                if low < high:
-                    if start < low:
-                        left.append(range(start, low))
-                    claimed.append(range(low, high))
-                    start = high
-            if start < free.stop:
-                left.append(range(start, free.stop))
-        self._free = left
-        return claimed
-
-    def release(self, ranges: Iterable[range]) -> None:
-        """Take ports back into the inventory."""
-        self._free = joined([*self._free, *ranges])
-
-
-def bounds(ranges: Iterable[range]) -> tuple[tuple[int, int], ...]:
-    """First and last port of each range."""
-    return tuple((ports.start, ports.stop - 1) for ports in ranges)
-
-
-def joined(ranges: Iterable[range]) -> list[range]:
-    """The same ports as ascending ranges that do not touch."""
-    result: list[range] = []
-    for ports in sorted(filter(len, ranges), key=lambda ports: ports.start):
-        if result and result[-1].stop == ports.start:
-            result[-1] = range(result[-1].start, ports.stop)
-        else:
-            result.append(ports)
-    return result
-
-
-def lowest(ranges: Iterable[range], count: int) -> tuple[list[range], list[range]]:
-    """Split ``ranges`` into their ``count`` lowest ports and the rest."""
-    kept, rest = [], []
-    for ports in sorted(ranges, key=lambda ports: ports.start):
-        keep = min(count, len(ports))
-        if keep:
-            kept.append(ports[:keep])
-        if keep < len(ports):
-            rest.append(ports[keep:])
-        count -= keep
-    return kept, rest

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from gateway.core.allotment import PROTOCOL_NAMES, Machine
 from gateway.core.flow import ICMP, TCP, UDP
+from gateway.core.inventory import bounds
 from gateway.core.network_changes import network_changes
 from gateway.core.nsg import INTERFACE, SUBNET, Policy
 from gateway.core.outbound import Outbound, Resized
 from gateway.core.plan import MachinePlan, Plan, plan
-from gateway.core.ports import SLICE, PortRecord, Ports, bounds, destination_endpoint
+from gateway.core.ports import SLICE, PortRecord, Ports, destination_endpoint
 from gateway.core.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.grants import frontends_behind

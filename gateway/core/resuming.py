@@ -16,11 +16,12 @@ from gateway.core.displacing import is_in_place
 from gateway.core.engine import Engine
 from gateway.core.flow import TCP, UDP, Flow
 from gateway.core.flow_state import MOST, SavedFlow, Seen
+from gateway.core.inventory import joined
 from gateway.core.nat_ports import NatShare
 from gateway.core.offload import is_busy
 from gateway.core.outbound import Outbound
 from gateway.core.plan import Terms
-from gateway.core.ports import Ports, joined
+from gateway.core.ports import Ports
 from gateway.core.resets import Acknowledged
 from gateway.core.saved_state import SavedAllotment, SavedState, target
 from gateway.core.tcp import ENDED

@@ -214,13 +214,13 @@ class Tap:
     def attach(self, recorder: Recorder) -> None:
         """Tell ``recorder`` of every packet from now on."""
         self._recorders = (*self._recorders, recorder)
-        self._engine.tell_refusals(self._note)
+        self._engine.refusals.tell(self._note)
 
     def detach(self, recorder: Recorder) -> None:
         """Undo ``attach``."""
         self._recorders = tuple(known for known in self._recorders if known is not recorder)
         if not self._recorders:
-            self._engine.tell_refusals(None)
+            self._engine.refusals.tell(None)
 
     def wants(self, flow: Flow) -> bool:
         """Whether a flow's packets must pass the engine."""

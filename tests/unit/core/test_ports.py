@@ -4,7 +4,9 @@ from random import Random
 
 import pytest
 
-from gateway.core.ports import Holes, Inventory, PortPool, joined, lowest
+from gateway.core.holes import Holes
+from gateway.core.inventory import Inventory, joined, lowest
+from gateway.core.ports import PortPool
 
 PUBLIC = bytes((203, 0, 113, 10))
 

@@ -1,0 +1,291 @@
+"""What happens to a packet, in the order in which the packet meets it.
+
+A verdict is the packet's bytes as they go on (the very same object if unchanged), or None: dropped,
+for a reason that is counted and sampled into events. Nothing that arrives can make it raise.
+
+Read ``_build_ways`` first, then the stages below it in the order in which they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from gateway.core import icmp
+from gateway.core.admission import Admission, Refused, takes_fragments
+from gateway.core.arrival import Arrival
+from gateway.core.drops import DropReason
+from gateway.core.established import Way, established_inbound, established_outbound
+from gateway.core.flow import ICMP, TCP, Flow
+from gateway.core.flow_log import FlowLog
+from gateway.core.nsg import Judgement
+from gateway.core.offload import BUSY, NEVER
+from gateway.core.packet import ICMP_ERRORS, PacketView, delivered, sent
+from gateway.core.refusals import Refusals
+from gateway.core.tcp import Side, is_opening
+from gateway.core.translation import Translation
+
+_ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
+
+_Stage = Callable[[PacketView, float], bytes | None]
+
+
+class Pipeline:
+    """The ways that packets take. ``admission`` is another one after each change."""
+
+    def __init__(self, translation: Translation, admission: Admission, refusals: Refusals) -> None:
+        self.admission = admission
+        self.refusals = refusals
+        self._translation = translation
+        self._flows = translation.table
+        self.ways = self._build_ways()
+        """For each ``Arrival``, in its order."""
+
+    def _build_ways(self) -> tuple[Way, ...]:
+        """For each ``Arrival``, in its order, what a packet meets."""
+        stages: dict[Arrival, _Stage] = {
+            Arrival.OUTBOUND: self._outbound,
+            Arrival.INBOUND: self._inbound,
+            Arrival.HAIRPIN: self._hairpin,
+            Arrival.LOCAL_ERROR: self._local_error,
+            Arrival.LATERAL: self._lateral,
+            Arrival.PROBE: self._probe,
+            Arrival.OUTBOUND_IN_FRAGMENTS: partial(self._outbound, cut=True),
+            Arrival.INBOUND_IN_FRAGMENTS: partial(self._inbound, cut=True),
+            Arrival.HAIRPIN_IN_FRAGMENTS: partial(self._hairpin, cut=True),
+        }
+        ways = [self._checked(stages[arrival]) for arrival in Arrival]
+        # Most packets belong to a live flow: one look-up, rewritten, done.
+        busy = NEVER if self._translation.offload is None else BUSY
+        for arrival, established in (
+            (Arrival.OUTBOUND, established_outbound),
+            (Arrival.INBOUND, established_inbound),
+        ):
+            ways[arrival] = established(
+                self._flows, ways[arrival], self._translation.hand_over, busy
+            )
+        return tuple(ways)
+
+    def _checked(self, stages: _Stage) -> Way:
+        """The headers are checked once; after this no look at them can fail."""
+
+        def way(packet: bytes, now: float) -> bytes | None:
+            self.refusals.now = now
+            view = PacketView.parse(packet)
+            if view is None:
+                return self.refusals.refuse(DropReason.MALFORMED, packet)
+            # The kernel reassembles before its hooks; a fragment here has no ports to go by.
+            if view.is_fragment:
+                return self.refusals.refuse(DropReason.FRAGMENT, packet)
+            return stages(view, now)
+
+        return way
+
+    def _outbound(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
+        """A VM sends to outside: its flow, or an error about one, or a flow that begins.
+
+        ``cut``: in fragments.
+        """
+        flow = self._flows.originals(view.protocol).get(view.key)
+        if flow is not None:
+            if cut and not takes_fragments(flow.method):
+                return self._refuse_fragments(view, flow)
+            if not self._translation.reopens(flow, _ORIGINAL, view.kind):
+                return self._send(view, flow, now)
+            self._translation.replace(flow)
+        if view.protocol == ICMP and view.kind in ICMP_ERRORS:
+            return self._error_to_outside(view, keep_source=False)
+        answer = self.admission.outbound(view, cut=cut)
+        if isinstance(answer, Refused):
+            return self._refused(answer, view)
+        machine, judgements, _ = answer
+        opened = self._translation.open(view.protocol, view.key, machine, judgements, now)
+        if isinstance(opened, DropReason):
+            return self.refusals.refuse(opened, view.packet, machine.name)
+        return self._send(view, opened, now)
+
+    def _send(self, view: PacketView, flow: Flow, now: float) -> bytes:
+        """A packet of a flow, translated on its way out."""
+        packet = view.packet
+        self._translation.advance(flow, _ORIGINAL, view.kind, now)
+        if flow.acknowledged is not None:
+            flow.acknowledged.note(view, _ORIGINAL)
+        flow.packets_out += 1
+        flow.bytes_out += len(packet)
+        return sent(view, flow)
+
+    def _inbound(
+        self, view: PacketView, now: float, *, hairpin_of: bytes | None = None, cut: bool = False
+    ) -> bytes | None:
+        """To a public IP: a reply, an error about a flow, or a flow that begins, or unsolicited."""
+        flow = self._flows.replies(view.protocol).get(view.key)
+        if flow is not None:
+            if cut and not takes_fragments(flow.method):
+                return self._refuse_fragments(view, flow)
+            if not self._translation.reopens(flow, _REPLY, view.kind):
+                return self._deliver(view, flow, now)
+            self._translation.replace(flow)
+        if view.protocol == ICMP and view.kind in ICMP_ERRORS:
+            return self._error_to_inside(view)
+        answer = self.admission.inbound(view, hairpin_of=hairpin_of, cut=cut)
+        if isinstance(answer, Refused):
+            return self._refused(answer, view)
+        machine, judgements, listener = answer
+        opened = self._translation.open_inbound(
+            view.protocol, view.key, machine, judgements, listener, now
+        )
+        if isinstance(opened, DropReason):
+            return self.refusals.refuse(opened, view.packet, machine.name)
+        return self._deliver(view, opened, now)
+
+    def _deliver(self, view: PacketView, flow: Flow, now: float) -> bytes:
+        """A packet of a flow, translated on its way in."""
+        packet = view.packet
+        self._translation.advance(flow, _REPLY, view.kind, now)
+        if flow.acknowledged is not None:
+            flow.acknowledged.note(view, _REPLY)
+        flow.packets_in += 1
+        flow.bytes_in += len(packet)
+        return delivered(view, flow)
+
+    def _hairpin(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
+        """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
+        outgoing = self._outbound(view, now, cut=cut)
+        if outgoing is None:
+            return None
+        public = PacketView.parse(outgoing)
+        assert public is not None  # rewriting changes no length
+        return self._inbound(public, now, hairpin_of=view.source, cut=cut)
+
+    def _lateral(self, view: PacketView, now: float) -> bytes | None:
+        """From one inside network to another: judged and watched, not translated."""
+        translation, packet = self._translation, view.packet
+        flow = self._flows.originals(view.protocol).get(view.key)
+        side = _ORIGINAL
+        if flow is None:
+            flow = self._flows.replies(view.protocol).get(view.key)
+            side = _REPLY
+        if flow is None and view.protocol == ICMP and view.kind in ICMP_ERRORS:
+            return self._lateral_error(view)
+        if flow is not None and translation.reopens(flow, side, view.kind):
+            translation.replace(flow)
+            flow = None
+        if flow is None:
+            answer = self.admission.lateral(view)
+            if isinstance(answer, Refused):
+                return self._refused(answer, view)
+            if view.protocol == TCP and not is_opening(view.kind):
+                # Where no group judges, a connection that began elsewhere goes on.
+                if not answer.judgements:
+                    return packet
+                return self.refusals.refuse(
+                    DropReason.TCP_WITHOUT_FLOW, packet, answer.machine.name
+                )
+            opened = translation.open_lateral(
+                view.protocol, view.key, answer.machine, answer.judgements, now
+            )
+            if isinstance(opened, DropReason):
+                return self.refusals.refuse(opened, packet, answer.machine.name)
+            flow, side = opened, _ORIGINAL
+        translation.advance(flow, side, view.kind, now)
+        if side is _ORIGINAL:
+            flow.packets_out += 1
+            flow.bytes_out += len(packet)
+        else:
+            flow.packets_in += 1
+            flow.bytes_in += len(packet)
+        return packet
+
+    def _lateral_error(self, view: PacketView) -> bytes | None:
+        """An ICMP error between VMs passes with the flow that it quotes."""
+        quote = icmp.quoted(view)
+        if quote is not None:
+            known = self._flows.originals(quote.protocol).get(quote.key)
+            if known is not None or icmp.flow_of_sent(self._flows, quote) is not None:
+                return view.packet
+            if self._flows.replies(quote.protocol).get(quote.key) is not None:
+                return view.packet
+        return self.refusals.refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
+
+    def _probe(self, view: PacketView, now: float) -> bytes | None:
+        """A health probe goes to a VM as any packet from outside does, past the groups there."""
+        answer = self.admission.probe(view)
+        return self._refused(answer, view) if isinstance(answer, Refused) else view.packet
+
+    def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
+        """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.
+
+        The kernel cuts it when it leaves; listings and logs are of what is on a wire.
+        """
+        view = PacketView.parse(packet)
+        if view is None or view.protocol != TCP:
+            return
+        key = view.key
+        flow, out = self._flows.tcp_original.get(key), True
+        if flow is None or arrival == Arrival.INBOUND:
+            flow, out = self._flows.tcp_reply.get(key), False
+        headers = view.transport + (packet[view.transport + 12] >> 4 << 2)
+        room = mtu - headers
+        if flow is None or room <= 0:
+            return
+        more = -(-(len(packet) - headers) // room) - 1
+        if more <= 0:
+            return
+        if out:
+            flow.packets_out += more
+            flow.bytes_out += more * headers
+        else:
+            flow.packets_in += more
+            flow.bytes_in += more * headers
+
+    # -- ICMP errors
+
+    def _error_to_outside(self, view: PacketView, *, keep_source: bool) -> bytes | None:
+        quote = icmp.quoted(view)
+        flow = None if quote is None else icmp.flow_of_received(self._flows, quote)
+        if quote is None or flow is None:
+            return self.refusals.refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
+        return icmp.to_outside(view, quote, flow, keep_source=keep_source)
+
+    def _error_to_inside(self, view: PacketView) -> bytes | None:
+        quote = icmp.quoted(view)
+        flow = None if quote is None else icmp.flow_of_sent(self._flows, quote)
+        if quote is None or flow is None or view.destination != flow.public:
+            return self.refusals.refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
+        return icmp.to_inside(view, quote, flow)
+
+    def _local_error(self, view: PacketView, now: float) -> bytes | None:
+        """ICMP that this host sends outward itself: as it is, unless it quotes the inside."""
+        if view.protocol != ICMP or view.kind not in ICMP_ERRORS:
+            return view.packet
+        quote = icmp.quoted(view)
+        if quote is None or quote.key[4:8] in self.admission.scope.virtual_network:
+            return self._error_to_outside(view, keep_source=True)
+        return view.packet
+
+    # -- refusals
+
+    def _refuse_fragments(self, view: PacketView, flow: Flow) -> bytes | None:
+        return self.refusals.refuse(
+            DropReason.FRAGMENTS_NOT_SUPPORTED, view.packet, flow.machine.name
+        )
+
+    def _refused(self, answer: Refused, view: PacketView) -> bytes | None:
+        """The verdict on a packet that may not open a flow."""
+        if view.protocol == TCP and self.admission.is_to_be_reset(view, answer.reason):
+            self._translation.outbox.answer(view)
+        rule = None
+        if answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
+            decisive = answer.judgements[-1]
+            rule = f"{decisive.group}/{decisive.rule.name}"
+            if self._translation.log is not None:
+                self._log_denial(self._translation.log, view, decisive, answer)
+        return self.refusals.refuse(answer.reason, view.packet, answer.vm, rule)
+
+    def _log_denial(
+        self, log: FlowLog, view: PacketView, judgement: Judgement, answer: Refused
+    ) -> None:
+        """Flow logs, too, see the private destination."""
+        to = view.destination if answer.machine is None else answer.machine.address
+        port = None if answer.listener is None else answer.listener.backend_port
+        log.denied(view, to, port, judgement, self.refusals.now)
