@@ -2,7 +2,7 @@
 
 Several processes may share the tests (``pytest -n``): a file's tests stay in one process, since
 they share what it built; what the whole machine has only one of is a folder's. Each of the two
-modes of a network test is a file of its own in this.
+modes of a network test is a file of its own in this. What takes longest by itself begins first.
 
 A commit's tests say the same every time they run: Hypothesis draws its examples from what a test is
 called and says. ``scripts/test explore`` has it look for new ones.
@@ -11,23 +11,58 @@ called and says. ``scripts/test explore`` has it look for new ones.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 settings.register_profile("same", derandomize=True)
 if "SNATGW_TEST_EXPLORE" not in os.environ:
     settings.load_profile("same")
 
-ROOT = Path(__file__).parent
-ALONE = ("docker", "web", "netns/lab", "netns/install")
+ALONE = ("docker", "netns/install", "web", "netns/lab")
+"""Folders of which each is one process's, the longest first."""
+_MODE = re.compile(r"\[(fast|slow) path")
 
 
-@pytest.hookimpl(tryfirst=True)
+def group_of(test: str) -> str:
+    """What a test (its node id) shares a process with."""
+    path = test.partition("::")[0].removeprefix("tests/")
+    folder = next((f for f in ALONE if path.startswith(f"{f}/")), None)
+    mode = _MODE.search(test)
+    return folder or path + (mode[1] if mode else "")
+
+
+class _InGroups(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    if config.getvalue("dist") != "loadscope":
+        return None
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing here
+    return _InGroups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        path = item.path.relative_to(ROOT).as_posix()
-        folder = next((f for f in ALONE if path.startswith(f"{f}/")), None)
-        mode = item.callspec.params.get("mode", "") if hasattr(item, "callspec") else ""
-        item.add_marker(pytest.mark.xdist_group(folder or f"{path}-{mode}".replace(" ", "-")))
+    order = {name: number for number, name in enumerate(ALONE)}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(ALONE)))
+
+
+_process_of: dict[str, str] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Processes that share a group would build everything twice, and get in each other's way."""
+    node = getattr(report, "node", None)
+    if node is None or node.config.getvalue("dist") != "loadscope":
+        return
+    process = _process_of.setdefault(group_of(report.nodeid), node.gateway.id)
+    if process != node.gateway.id:
+        raise RuntimeError(f"{report.nodeid} ran in {node.gateway.id}, others of it in {process}")
