@@ -104,8 +104,8 @@ def main() -> int:
         print(f"scripts/bench: {line}", file=sys.stderr)
     if chosen.json is not None:
         settings = {"seconds": seconds, "rounds": rounds, "only": names}
-        text = json.dumps(document(facts, bench.rows, bench.alone, settings), indent=2)
-        chosen.json.write_text(text + "\n")
+        written = document(facts, bench.rows, bench.alone, settings, bench.failed)
+        chosen.json.write_text(json.dumps(written, indent=2) + "\n")
     reached = all(check.passed for check in checks(bench.rows, bench.alone))
     return 0 if reached and not bench.failed else 1
 

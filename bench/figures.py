@@ -121,9 +121,13 @@ def machine() -> dict[str, Any]:
 
 
 def document(
-    facts: dict[str, Any], rows: list[Row], alone: list[Alone], settings: dict[str, Any]
+    facts: dict[str, Any],
+    rows: list[Row],
+    alone: list[Alone],
+    settings: dict[str, Any],
+    failed: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything, for a program to read."""
+    """Everything, for a program to read; ``failed``: what could not be measured, and why."""
     return {
         "machine": facts,
         "settings": settings,
@@ -145,6 +149,7 @@ def document(
         ],
         "alone": [asdict(item) for item in alone],
         "targets": [asdict(check) for check in checks(rows, alone)],
+        "failed": list(failed),
     }
 
 

@@ -59,7 +59,8 @@ def test_the_table_and_the_document_say_the_same() -> None:
     text = table(FACTS, [made], [Alone("m", "memory", 630.2, "bytes", 700)])
     assert "FAIL  a row: d/c: 0.6 (at least 0.7)" in text
     assert "PASS  memory: 630.2 (at most 700)" in text
-    written = document(FACTS, [made], [], {})
+    written = document(FACTS, [made], [], {}, ["tcp: it would not start"])
+    assert written["failed"] == ["tcp: it would not start"]
     assert written["rows"][0]["ratios"] == {"d/c": 0.6}
     assert written["targets"][0]["passed"] is False
 
