@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -127,6 +128,7 @@ def test_tcp_from_before_the_gateway_is_dropped_silently(fresh: Topology) -> Non
     vm1.open(3, SERVER)
     eventually(lambda: vm1.connections()["connected"] == 3)
     gateway.kill()
+    shutil.rmtree(gateway.state)  # else it goes on with them, if they had been written down
     gateway.start()
     answers = fresh.capture("vm1", "eth0", "icmp or tcp[tcpflags] & tcp-rst != 0")
     assert vm1.talk(patience=0.3) == 0
