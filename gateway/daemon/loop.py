@@ -1,7 +1,8 @@
 """The engine process's loop: one thread, no asyncio, packets first.
 
 A turn: up to 64 packets; expiry; events taken over; one slice of what the API process asked for,
-one of what else takes long; then poll. Nothing in a turn waits, and each part of it is bounded, so
+one of what else takes long; then poll: while packets come quickly, again and again before it
+sleeps. Nothing else in a turn waits, and each part of it is bounded, so
 that neither a listing of the whole table nor a mass expiry holds packets up for more than about a
 millisecond.
 
@@ -10,7 +11,6 @@ Time is read once a turn, and every packet of the turn is handled at that time.
 
 from __future__ import annotations
 
-import os
 import select
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from typing import Protocol
 
 from gateway.core.events import Event
 from gateway.daemon.control import ControlChannel
+from gateway.daemon.processors import processors
 from gateway.daemon.signals import Signals
 
 PACKETS_PER_TURN = 64
@@ -30,7 +31,8 @@ HOUSEKEEPING_INTERVAL = 1.0
 SOON, QUICK = 0.0003, 8
 """After ``QUICK`` turns with packets, each within ``SOON`` seconds (real) of the one before, the
 next is looked for that long before the process sleeps. To wake it, and perhaps its processor, takes
-longer than to translate a packet. Packets that come less often cost no time of waiting."""
+longer than to translate a packet. It costs a whole processor while packets come so, and nothing
+while they come less often."""
 
 
 class PacketSource(Protocol):
@@ -117,7 +119,7 @@ class Turns:
         expired = 0
         packets_ready = True
         quick, latest = 0, -SOON
-        is_alone = len(os.sched_getaffinity(0)) == 1  # who would send needs this processor
+        is_alone = processors() < 2  # who would send needs this processor
         while not self.stopping:
             real = monotonic()
             self.now = now = self._azure_time(real)
@@ -125,7 +127,7 @@ class Turns:
             self.packets += drained
             if drained:
                 quick = quick + 1 if real - latest < SOON else 0
-                latest = real
+                latest = monotonic()
             for look in self._looks:
                 look()
             if real >= expire_at or expired == EXPIRED_PER_TURN:

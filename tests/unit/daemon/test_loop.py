@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from gateway.daemon import loop
 from gateway.daemon.loop import IDLE_MILLISECONDS, QUICK, SOON, Turns
 
 LOOK = SOON / 100
@@ -16,10 +16,12 @@ LOOK = SOON / 100
 
 
 class Wire:
-    """A queue, its poll and the clock. ``gaps``: seconds from each packet to the next."""
+    """A queue, its poll and the clock. ``gaps``: seconds from each packet to the next; ``work``:
+    what a turn with packets takes."""
 
-    def __init__(self, gaps: list[float]) -> None:
+    def __init__(self, gaps: list[float], work: float) -> None:
         self.now = 100.0
+        self._work = work
         self._due = [self.now + LOOK]
         for gap in gaps:
             self._due.append(self._due[-1] + gap)
@@ -40,6 +42,7 @@ class Wire:
         del self._due[:waited]
         if waited:
             self.looks = 0
+            self.now += self._work
         return min(waited, limit)
 
     def poll(self, milliseconds: int) -> list[tuple[int, int]]:
@@ -55,9 +58,9 @@ class Wire:
         return [(77, 1)] if self._due and self._due[0] <= self.now else []
 
 
-def slept(gaps: list[float]) -> list[int]:
+def slept(gaps: list[float], work: float = 0.0) -> list[int]:
     """For each sleep, how often the queue was looked at in vain since the last packet."""
-    wire = Wire(gaps)
+    wire = Wire(gaps, work)
     engine: Any = Mock(expire=Mock(return_value=0), take_events=Mock(return_value=[]))
     control: Any = Mock(has_work=False, fileno=Mock(return_value=-1), wants_to_write=False)
     turns = Turns(
@@ -79,7 +82,7 @@ def slept(gaps: list[float]) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+    monkeypatch.setattr(loop, "processors", lambda: 2.0)
 
 
 def test_packets_that_come_seldom_are_slept_for_at_once() -> None:
@@ -90,13 +93,20 @@ def test_while_packets_come_quickly_nothing_sleeps_and_then_it_soon_does() -> No
     assert slept([SOON / 2] * 50) == [*[0] * QUICK, pytest.approx(100, abs=10)]
 
 
+def test_what_a_turn_takes_is_no_gap() -> None:
+    gaps = [1.2 * SOON] * 50
+    assert slept(gaps, work=SOON) == [*[0] * QUICK, pytest.approx(100, abs=10)]
+
+
 def test_one_long_gap_and_packets_are_slept_for_again() -> None:
     gaps = [SOON / 2] * 20 + [10 * SOON] + [SOON / 2] * 5
     assert slept(gaps) == [*[0] * QUICK, pytest.approx(100, abs=10), *[0] * 6]
 
 
-def test_on_a_single_processor_who_would_send_is_let_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0})
+def test_on_less_than_two_processors_who_would_send_is_let_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "processors", lambda: 1.5)
     assert slept([SOON / 2] * 50) == [0] * 51
 
 
