@@ -92,7 +92,7 @@ class MachineRecord(NamedTuple):
     frontends: tuple[tuple[str, str, int], ...]  # load balancer, frontend, size of the pool behind
     outbound_rules: tuple[tuple[str, int, int], ...]  # name, frontends, allocatedOutboundPorts
     nat_gateway: str | None
-    tcp_idle_timeout: float  # seconds; the longest, where its rules differ
+    tcp_idle_timeouts: tuple[float, float]  # seconds; the shortest and the longest of its flows'
     udp_idle_timeout: float
 
     @property
@@ -103,10 +103,6 @@ class MachineRecord(NamedTuple):
     def method_of(self, protocol: str) -> str | None:
         """For a protocol's name; what is not UDP goes as TCP does."""
         return self.udp if protocol == "Udp" else self.tcp
-
-    def idle_timeout_of(self, protocol: str) -> float:
-        """After how many seconds a flow that was answered ends by being idle."""
-        return self.udp_idle_timeout if protocol == "Udp" else self.tcp_idle_timeout
 
 
 def machine_records(
@@ -141,14 +137,21 @@ def machine_records(
             tuple(behind.get(machine.name, ())),
             tuple(ruled.get(machine.name, ())),
             machine.nat_gateway,
-            nat_timeouts.get(machine.nat_gateway or "") or _idle_timeout(machine, TCP),
-            _idle_timeout(machine, UDP),
+            _tcp_idle_timeouts(machine, nat_timeouts.get(machine.nat_gateway or "")),
+            max(_idle_timeouts(machine, UDP)),
         )
 
 
-def _idle_timeout(machine: Machine, protocol: int) -> float:
-    own = [a.terms.idle_timeout for a in machine.allotments if a.protocol == protocol]
-    return max(own, default=machine.idle_timeout)
+def _tcp_idle_timeouts(machine: Machine, by_nat_gateway: float | None) -> tuple[float, float]:
+    found = _idle_timeouts(machine, TCP) if by_nat_gateway is None else [by_nat_gateway]
+    # What comes in by its own public IP has that one's, whatever it goes out by.
+    own = found if machine.instance is None else [*found, machine.idle_timeout]
+    return min(own), max(found)
+
+
+def _idle_timeouts(machine: Machine, protocol: int) -> list[float]:
+    found = [a.terms.idle_timeout for a in machine.allotments if a.protocol == protocol]
+    return found or [machine.idle_timeout]
 
 
 def changes_between(before: Configuration, after: Configuration, profile: Profile) -> list[str]:

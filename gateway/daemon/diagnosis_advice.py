@@ -64,7 +64,7 @@ def advice(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) ->
 def pooling(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -> Iterator[str]:
     """What using connections again would change, by what most of them are doing."""
     if supply.protocol != "Tcp":
-        yield from _datagrams(vm, at)
+        yield from _datagrams(vm, at, facts)
         return
     remote = endpoint(at.remote)
     if at.over * 2 >= at.held:
@@ -90,12 +90,12 @@ def pooling(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) -
         )
 
 
-def _datagrams(vm: VirtualMachine, at: Destination) -> Iterator[str]:
+def _datagrams(vm: VirtualMachine, at: Destination, facts: Facts) -> Iterator[str]:
     if (len(at.idle) + at.opening) * 2 >= at.held:
         yield (
             f"Send from one UDP socket to {endpoint(at.remote)}: a socket needs one port there, "
             f"and each of these {at.held:,} keeps its own until it was idle for "
-            f"{duration(vm.machine.udp_idle_timeout)}."
+            f"{duration(vm.udp_patience(facts.profile))}."
         )
 
 

@@ -197,6 +197,11 @@ class VirtualMachine:
     def name(self) -> str:
         return self.machine.name
 
+    def udp_patience(self, profile: Profile) -> float:
+        """Seconds for which a UDP flow's port is held after its last packet."""
+        nat = profile.nat_gateway if self.machine.udp == Method.NAT_GATEWAY else None
+        return self.machine.udp_idle_timeout + (0.0 if nat is None else nat.udp_hold)
+
 
 @dataclass
 class Facts:

@@ -61,7 +61,7 @@ def percent(part: float, whole: float) -> str:
     share = 100 * part / whole if whole else 0.0
     if 0 < share < 1:
         return "under 1 %"
-    return f"{share if share >= 100 else min(round(share), 99):.0f} %"
+    return f"{int(share + 0.5) if share >= 100 else min(int(share + 0.5), 99)} %"
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 
 from gateway.core.drops import DropReason
 from gateway.daemon.diagnosis_facts import UNANSWERED, Drops, Facts, VirtualMachine
@@ -24,6 +25,7 @@ from gateway.daemon.diagnosis_findings import (
 )
 from gateway.model.profile import Method
 
+_PRIVATE = [IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
 FEW = 3
 """Unanswered connections below it are every host's daily life."""
 MANY_DATAGRAMS = 0.25
@@ -158,7 +160,7 @@ def _unanswered_connections(vm: VirtualMachine, facts: Facts) -> Iterator[Findin
     held = ""
     if supply is not None and own is None:
         nat = facts.profile.nat_gateway if method == Method.NAT_GATEWAY else None
-        patience = vm.machine.tcp_idle_timeout if nat is None else nat.half_open_timeout
+        patience = vm.machine.tcp_idle_timeouts[1] if nat is None else nat.half_open_timeout
         held = f" Each holds a SNAT port until it was idle for {duration(patience)}."
     remotes = [
         {"ip": ip_, "port": port_, "flows": flows}
@@ -199,7 +201,7 @@ def _unanswered_datagrams(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]
         vm.name,
         f"{count(busiest.unanswered, 'UDP flow')} of {vm.name} to {remote} had no answer",
         f"Each holds one of its {supply.allocated:,} UDP ports toward {remote} until it was idle "
-        f"for {duration(vm.machine.udp_idle_timeout)}. Nothing is wrong with that for one-way "
+        f"for {duration(vm.udp_patience(facts.profile))}. Nothing is wrong with that for one-way "
         "traffic such as logs; for DNS and the like the answers are missing.",
         (
             (
@@ -306,7 +308,9 @@ def _refused(vm: VirtualMachine, drops: Drops, facts: Facts) -> Iterator[Finding
     known = _REFUSALS.get(reason)
     if known is not None and drops.count < known.least:
         return
-    profile, idle = facts.profile, vm.machine.tcp_idle_timeout
+    profile, idle = facts.profile, vm.machine.tcp_idle_timeouts[0]
+    if _is_private(drops.destination):
+        idle = min(idle, profile.idle_timeout)  # between VMs it is the profile's
     words = {
         "vm": vm.name,
         "destination": drops.destination,
@@ -325,6 +329,10 @@ def _refused(vm: VirtualMachine, drops: Drops, facts: Facts) -> Iterator[Finding
         () if known is None else (known.advice.format(**words),),
         {"reason": reason.value, "packets": drops.count, "destination": drops.destination},
     )
+
+
+def _is_private(destination: str) -> bool:
+    return any(IPv4Address(destination) in network for network in _PRIVATE)
 
 
 def _packets(number: int, facts: Facts) -> str:

@@ -92,7 +92,7 @@ def test_rates_and_totals_of_real_traffic(town: Gateway, visit: Begin) -> None:
 def test_shares_are_rounded_as_the_diagnosis_rounds_them(visit: Begin) -> None:
     """One page shows both."""
     page = visit().open()
-    parts = [0, 1, 10, 11, 512, 900, 1018, 1023, 1024, 1030]
+    parts = [0, 1, 10, 11, 128, 512, 640, 900, 1018, 1023, 1024, 1030]
     shown = page.evaluate(
         "async (parts) => { const { percent } = await import('/format.js');"
         " return parts.map((part) => percent(part / 1024) + ' %'); }",

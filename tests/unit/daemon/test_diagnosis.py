@@ -601,6 +601,21 @@ def test_idle_times_are_those_of_the_vms_own_rule_or_nat_gateway(vm: str, text: 
     assert "keep-alive on either side to less than 30 min (30 min here)" in told(finding)
 
 
+def test_keep_alive_has_to_be_shorter_than_the_shortest_of_a_vms_rules() -> None:
+    """All flows are on the first frontend while it has ports."""
+    shorter = (
+        "      - {name: short, frontendIPConfigurations: [fe1], backendAddressPool: pool,\n"
+        "         protocol: Tcp, allocatedOutboundPorts: 1024, idleTimeoutInMinutes: 5}\n"
+    )
+    world = Scenario(current(RULE + shorter, frontends=2))
+    look = Look(world, "vm2")
+    for _ in range(5):
+        world.send("vm2", build(f"tcp 10.0.1.5:4000 > {SERVER}:443 ack"))
+    world.wait(61)
+    finding = only(look.diagnosed(), "Warning")
+    assert "keep-alive on either side to less than 5 min" in told(finding)
+
+
 def test_the_ports_of_an_outbound_rule_wait_for_an_answer_as_long_as_it_says() -> None:
     world = Scenario(current(RULE.replace("protocol: Tcp", "protocol: All")))
     mine = Connections(world, "vm2")
