@@ -20,10 +20,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
+    from xdist.workermanage import WorkerController
 
 settings.register_profile("same", derandomize=True)
-if "SNATGW_TEST_EXPLORE" not in os.environ:
-    settings.load_profile("same")
+# Hypothesis' own profile for CI draws the same ones, too, so it is named either way.
+settings.load_profile("default" if "SNATGW_TEST_EXPLORE" in os.environ else "same")
 
 ALONE = ("docker", "netns/install", "web", "netns/lab")
 """Folders of which each is one process's, the longest first."""
@@ -56,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _process_of: dict[str, str] = {}
+
+
+def pytest_testnodedown(node: WorkerController) -> None:
+    """One that crashed has a successor, which goes on with its groups."""
+    for group in [group for group, process in _process_of.items() if process == node.gateway.id]:
+        del _process_of[group]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -35,7 +35,7 @@ class _Endpoint:
 class PortAllocator:
     """Takes ports for flows, and takes them back. ``seed`` fixes the choice among frontends.
 
-    ``watch`` is told of every pool that has no port, or few; ``connections`` counts attempts.
+    ``watch`` is told of every pool that has no port, or few; ``connections`` of refused attempts.
     """
 
     def __init__(
@@ -136,10 +136,10 @@ class PortAllocator:
     def release(self, flow: Flow, pool: Ports) -> None:
         """Take back the port that a flow holds of ``pool``."""
         pool.release(self.destination(flow.protocol, flow.original), flow.snat_port)
-        self.forget(flow, pool)
+        self.forget_port(flow, pool)
 
-    def forget(self, flow: Flow, pool: Ports) -> None:
-        """A flow lost its port: ``pool`` has others now."""
+    def forget_port(self, flow: Flow, pool: Ports) -> None:
+        """Undo what else a flow's port of ``pool`` counts for: cooling, a UDP endpoint."""
         if flow.state in ENDED:
             pool.cooling -= 1
         if flow.protocol == UDP:

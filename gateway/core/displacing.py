@@ -1,7 +1,7 @@
 """What a changed configuration does to flows that live: to those whose port or place is gone.
 
-All other flows go on untouched. Each of these looks at every flow, so a reload does them only where
-something changed that they are about.
+All other flows go on untouched. ``resize`` and the ``end_…`` look at every flow, so a reload does
+them only where something changed that they are about.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Protocol
 from gateway.core.drops import DropReason
 from gateway.core.events import Event, FlowTableFull, PacketsDropped, Sampler
 
-INTERVAL = 60.0  # seconds; drops of one kind make at most one event in it
+EVENT_INTERVAL = 60.0  # seconds; drops of one kind make at most one event in it
 
 _Kind = tuple[DropReason, str | None, str | None]  # VM, "group/rule"
 _Detail = tuple[int, bytes, bytes]  # protocol, source, remote
@@ -32,7 +32,7 @@ class Refusals:
         self.refuse: _Refuse = self._drop  # who wants to be told stands before it
         self._report = report
         self._counts = dict.fromkeys(DropReason, 0)
-        self._sampler = Sampler[_Kind, _Detail](INTERVAL, maximum)
+        self._sampler = Sampler[_Kind, _Detail](EVENT_INTERVAL, maximum)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -366,10 +366,10 @@ class Translation:
         self._leave(flow.machine)
 
     def break_off(self, flow: Flow, pool: Ports) -> None:
-        """A flow's port went to somebody else: silently, and the listing keeps it until it would
-        have timed out (A6)."""
+        """A flow's port went to somebody else: it breaks silently, and is listed until it would
+        have timed out (A6); one that ended goes at once."""
         self.take_back(flow)
-        self.allocator.forget(flow, pool)
+        self.allocator.forget_port(flow, pool)
         flow.pool = flow.acknowledged = None  # the port, and a reset on it, may be another's now
         if flow.state in ENDED:
             self.expiry.disarm(flow)
