@@ -66,10 +66,10 @@ class PortAllocator:
         self, machine: Machine, protocol: int, original: bytes, now: float
     ) -> tuple[Allotment, int] | DropReason:
         """Hold a port for a flow with this original key: of which allotment, and which."""
-        destination = self.destination(protocol, original)
-        allotments = [a for a in machine.allotments if protocol in a.pools]
         if machine.nat_gateway is not None:
             return self._take_shared(machine, protocol, original, now)
+        destination = self.destination(protocol, original)
+        allotments = [a for a in machine.allotments if protocol in a.pools]
         if not allotments:
             return DropReason.DEFAULT_OUTBOUND_CAPACITY
         endpoint_key = original[0:4] + original[8:10]
