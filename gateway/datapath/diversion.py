@@ -9,17 +9,10 @@ from it. What other dead gateways left stays closed until they start again.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address
-from pathlib import Path
 from types import TracebackType
 
 from gateway.datapath import fragments
-from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
@@ -31,65 +24,24 @@ from gateway.datapath.interfaces import (
     wanted_sysctls,
     write_sysctl,
 )
+from gateway.datapath.journal import Journal, identities
 from gateway.datapath.notices import Notices, of_links, of_rules
 from gateway.datapath.rules import (
+    IPV4,
+    IPV6,
     DiversionPlan,
-    Netfilter,
-    instance_name,
     ipv4_chains,
     ipv6_chains,
     ipv6_is_forwarded,
 )
-
-JOURNALS = Path("/run/snatgw")
-
-IPV4, IPV6 = Netfilter("iptables"), Netfilter("ip6tables")
-
-
-@dataclass
-class Journal:
-    """What a gateway changed on this host, and what was there before."""
-
-    inside: list[str]
-    outside: str
-    links: dict[str, str]  # interface: index and hardware address, to know it again
-    public_ips: list[str] = field(default_factory=list)
-    sysctls: list[tuple[str, str, str]] = field(default_factory=list)  # interface, name, old value
-    probe_source: str = ""  # the address that probes are sent from, if there are any
-
-    @classmethod
-    def path(cls, outside: str) -> Path:
-        """Network namespaces share /run; their interfaces may have the same names."""
-        namespace = os.stat("/proc/self/ns/net").st_ino
-        return JOURNALS / f"{instance_name(outside)}.{namespace}.json"
-
-    def write(self) -> None:
-        path = self.path(self.outside)
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(self)))
-        draft.replace(path)
-
-    @classmethod
-    def read(cls, path: Path) -> Journal | None:
-        """A journal, as far as it is about interfaces that are still the same ones; or None."""
-        try:
-            journal = cls(**json.loads(path.read_text()))
-            journal.sysctls = [(str(a), str(b), str(c)) for a, b, c in journal.sysctls]
-            now = _identities([*journal.inside, journal.outside])
-            same = {name for name, identity in journal.links.items() if identity == now[name]}
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-        journal.sysctls = [entry for entry in journal.sysctls if entry[0] in same]
-        return journal if same else None
-
-    def renew(self, interface: str, identity: str) -> None:
-        """Another interface has the name now: what the one before was like is of no use."""
-        self.links[interface] = identity
-        self.sysctls = [entry for entry in self.sysctls if entry[0] != interface]
-
-    def erase(self) -> None:
-        self.path(self.outside).unlink(missing_ok=True)
+from gateway.datapath.taking_down import (
+    Collecting,
+    dead_gateways,
+    inherit_sysctls,
+    remove_probe_source,
+    take_down,
+    take_over,
+)
 
 
 class Diversion:
@@ -122,17 +74,17 @@ class Diversion:
     def install(self) -> None:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
         plan = self.plan
-        identities = _identities([*plan.inside, plan.outside])
-        journal = Journal(list(plan.inside), plan.outside, identities)
+        links = identities([*plan.inside, plan.outside])
+        journal = Journal(list(plan.inside), plan.outside, links)
         left = Journal.read(Journal.path(plan.outside))
         if left is not None:
-            _take_over(left, journal, plan, keep_filters=self._keep_filters)
+            take_over(left, journal, plan, keep_filters=self._keep_filters)
         if not self._keep_filters:  # one that left may have left them
             detach([*plan.inside, plan.outside])
             Pins(plan.outside).remove()
         dead = dead_gateways(plan)
         for other in dead:
-            _inherit_sysctls(other, journal)
+            inherit_sysctls(other, journal)
         self._journal = journal
         try:
             journal.public_ips = [str(address) for address in plan.public_ips]
@@ -141,7 +93,7 @@ class Diversion:
             self._rules = of_rules()
             self._load_rules()
             for other in dead:  # now that our own rules stand where its did
-                _take_down(other)
+                take_down(other)
             self._links = of_links()  # before what it is to watch over
             PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
             self._add_probe_source()
@@ -152,7 +104,7 @@ class Diversion:
                 if isinstance(error, DatapathError)
                 else [f"{error.filename or 'the diversion'}: {error.strerror or error}"]
             )
-            with _Collecting(problems):
+            with Collecting(problems):
                 self.remove()
             raise DatapathError(problems) from None
 
@@ -171,7 +123,7 @@ class Diversion:
         addresses.remove(before - after)
         self._add_probe_source()
         if plan.probe_source is None:
-            _remove_probe_source(self._journal)
+            remove_probe_source(self._journal)
         self._journal.public_ips = [str(address) for address in sorted(after)]
         self._journal.probe_source = str(plan.probe_source or "")
         self._journal.write()
@@ -193,7 +145,7 @@ class Diversion:
             self._restore_rules()
             if not self._stale:
                 return []
-            for name, identity in _identities([*plan.inside, plan.outside]).items():
+            for name, identity in identities([*plan.inside, plan.outside]).items():
                 if identity and identity != self._journal.links[name]:
                     self._journal.renew(name, identity)
                     self._renewed(name)
@@ -246,7 +198,7 @@ class Diversion:
         self._links = self._rules = None
         journal, self._journal = self._journal, None
         if journal is not None:
-            _take_down(journal, leave_filters=self.leave_filters)
+            take_down(journal, leave_filters=self.leave_filters)
 
     def __enter__(self) -> Diversion:
         self.install()
@@ -297,108 +249,3 @@ class Diversion:
         # Forwarding last: until then no packet passes, whatever is still missing.
         for interface, name, value in sorted(wanted, key=lambda item: item[1] == "forwarding"):
             write_sysctl(interface, name, value)
-
-
-def dead_gateways(plan: DiversionPlan) -> list[Journal]:
-    """Gateways with another outside interface that died without a word and shared one with us.
-
-    A gateway lives while it claims its outside interface (``claims.py``); ours is claimed by us.
-    """
-    ours = {*plan.inside, plan.outside}
-    found = []
-    for path in sorted(JOURNALS.glob(f"*.{os.stat('/proc/self/ns/net').st_ino}.json")):
-        journal = Journal.read(path)
-        if journal is None or journal.outside == plan.outside:
-            continue
-        shared = ours & {*journal.inside, journal.outside}
-        if shared and (journal.outside in shared or not is_claimed(journal.outside)):
-            found.append(journal)
-    return found
-
-
-def _inherit_sysctls(dead: Journal, journal: Journal) -> None:
-    """The originals of interfaces that go on being a gateway's."""
-    ours = {*journal.inside, journal.outside}
-    known = {(interface, name) for interface, name, _ in journal.sysctls}
-    shared = [entry for entry in dead.sysctls if entry[0] in ours]
-    journal.sysctls += [entry for entry in shared if entry[:2] not in known]
-    dead.sysctls = [entry for entry in dead.sysctls if entry not in shared]
-
-
-def _take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_filters: bool) -> None:
-    """Go on where a crash stopped, opening nothing: its rules stay until ours replace them.
-
-    The originals of sysctls are what the dead gateway found, not what it made of them.
-    """
-    interfaces = {*plan.inside, plan.outside}
-    kept = interfaces if keep_filters else set()
-    detach({*left.inside, left.outside} - kept)
-    for interface, name, old in left.sysctls:
-        if interface in interfaces:
-            journal.sysctls.append((interface, name, old))
-        else:
-            write_sysctl(interface, name, old)
-    stale = {IPv4Address(address) for address in left.public_ips} - set(plan.public_ips)
-    PublicAddresses(left.outside, left.inside[0]).remove(stale)
-    _remove_probe_source(left)
-
-
-def _remove_probe_source(journal: Journal) -> None:
-    """Give the address up, which another gateway here may use: it has a route of its own for it."""
-    if journal.probe_source and journal.inside:
-        ProbeSource(IPv4Address(journal.probe_source), journal.inside[0]).remove()
-
-
-def _take_down(journal: Journal, *, leave_filters: bool = False) -> None:
-    """Forwarding off, then addresses, and the rules last: nothing is ever open on the way."""
-    problems: list[str] = []
-    if not leave_filters:
-        detach([*journal.inside, journal.outside])
-        Pins(journal.outside).remove()
-    for interface, name, old in sorted(journal.sysctls, key=lambda item: item[1] != "forwarding"):
-        if find_link(interface) is not None:
-            with _Collecting(problems):
-                write_sysctl(interface, name, old)
-    with _Collecting(problems):
-        PublicAddresses(journal.outside, journal.inside[0]).remove(
-            IPv4Address(address) for address in journal.public_ips
-        )
-    with _Collecting(problems):
-        _remove_probe_source(journal)
-    instance = instance_name(journal.outside)
-    with _Collecting(problems):
-        IPV4.remove(instance)
-    if IPV6.available():
-        with _Collecting(problems):
-            IPV6.remove(instance)
-    with _Collecting(problems):
-        fragments.remove(instance)
-    if problems:
-        raise DatapathError(problems)  # the journal stays: the next start tries again
-    journal.erase()
-
-
-class _Collecting(contextlib.AbstractContextManager[None]):
-    """Go on after a DatapathError, keeping its problems."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self._problems = problems
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if isinstance(error, DatapathError):
-            self._problems += error.problems
-            return True
-        return False
-
-
-def _identities(interfaces: list[str]) -> dict[str, str]:
-    identities = {}
-    for name in interfaces:
-        link = find_link(name)
-        identities[name] = "" if link is None else f"{link.index} {link.hardware}"
-    return identities

@@ -19,7 +19,6 @@ from struct import pack
 
 from gateway.datapath import fragments
 from gateway.datapath.claims import Claims, is_claimed
-from gateway.datapath.diversion import IPV4, IPV6
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import (
     OPTIONAL_SYSCTLS,
@@ -30,7 +29,7 @@ from gateway.datapath.interfaces import (
     sysctl_is_writable,
     wanted_sysctls,
 )
-from gateway.datapath.rules import PREFIX, Chain, Netfilter, ipv6_is_forwarded
+from gateway.datapath.rules import IPV4, IPV6, PREFIX, Chain, Netfilter, ipv6_is_forwarded
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
 _NETLINK_NETFILTER = 12  # linux/netlink.h

@@ -344,6 +344,9 @@ class Netfilter:
         return done.stdout
 
 
+IPV4, IPV6 = Netfilter("iptables"), Netfilter("ip6tables")
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """What is started here does not hear the signals that end a gateway; we do, after it.

@@ -1,0 +1,117 @@
+"""Taking down what a gateway made of the host, by its journal: at its end, or after it died.
+
+Also: which gateways died here, and going on where one stopped without an open moment in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from ipaddress import IPv4Address
+from types import TracebackType
+
+from gateway.datapath import fragments
+from gateway.datapath.claims import is_claimed
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.fastpath.filters import detach
+from gateway.datapath.fastpath.pins import Pins
+from gateway.datapath.interfaces import ProbeSource, PublicAddresses, find_link, write_sysctl
+from gateway.datapath.journal import JOURNALS, Journal
+from gateway.datapath.rules import IPV4, IPV6, DiversionPlan, instance_name
+
+
+def dead_gateways(plan: DiversionPlan) -> list[Journal]:
+    """Gateways with another outside interface that died without a word and shared one with us.
+
+    A gateway lives while it claims its outside interface (``claims.py``); ours is claimed by us.
+    """
+    ours = {*plan.inside, plan.outside}
+    found = []
+    for path in sorted(JOURNALS.glob(f"*.{os.stat('/proc/self/ns/net').st_ino}.json")):
+        journal = Journal.read(path)
+        if journal is None or journal.outside == plan.outside:
+            continue
+        shared = ours & {*journal.inside, journal.outside}
+        if shared and (journal.outside in shared or not is_claimed(journal.outside)):
+            found.append(journal)
+    return found
+
+
+def inherit_sysctls(dead: Journal, journal: Journal) -> None:
+    """The originals of interfaces that go on being a gateway's."""
+    ours = {*journal.inside, journal.outside}
+    known = {(interface, name) for interface, name, _ in journal.sysctls}
+    shared = [entry for entry in dead.sysctls if entry[0] in ours]
+    journal.sysctls += [entry for entry in shared if entry[:2] not in known]
+    dead.sysctls = [entry for entry in dead.sysctls if entry not in shared]
+
+
+def take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_filters: bool) -> None:
+    """Go on where a crash stopped, opening nothing: its rules stay until ours replace them.
+
+    The originals of sysctls are what the dead gateway found, not what it made of them.
+    """
+    interfaces = {*plan.inside, plan.outside}
+    kept = interfaces if keep_filters else set()
+    detach({*left.inside, left.outside} - kept)
+    for interface, name, old in left.sysctls:
+        if interface in interfaces:
+            journal.sysctls.append((interface, name, old))
+        else:
+            write_sysctl(interface, name, old)
+    stale = {IPv4Address(address) for address in left.public_ips} - set(plan.public_ips)
+    PublicAddresses(left.outside, left.inside[0]).remove(stale)
+    remove_probe_source(left)
+
+
+def remove_probe_source(journal: Journal) -> None:
+    """Give the address up, which another gateway here may use: it has a route of its own for it."""
+    if journal.probe_source and journal.inside:
+        ProbeSource(IPv4Address(journal.probe_source), journal.inside[0]).remove()
+
+
+def take_down(journal: Journal, *, leave_filters: bool = False) -> None:
+    """Forwarding off, then addresses, and the rules last: nothing is ever open on the way."""
+    problems: list[str] = []
+    if not leave_filters:
+        detach([*journal.inside, journal.outside])
+        Pins(journal.outside).remove()
+    for interface, name, old in sorted(journal.sysctls, key=lambda item: item[1] != "forwarding"):
+        if find_link(interface) is not None:
+            with Collecting(problems):
+                write_sysctl(interface, name, old)
+    with Collecting(problems):
+        PublicAddresses(journal.outside, journal.inside[0]).remove(
+            IPv4Address(address) for address in journal.public_ips
+        )
+    with Collecting(problems):
+        remove_probe_source(journal)
+    instance = instance_name(journal.outside)
+    with Collecting(problems):
+        IPV4.remove(instance)
+    if IPV6.available():
+        with Collecting(problems):
+            IPV6.remove(instance)
+    with Collecting(problems):
+        fragments.remove(instance)
+    if problems:
+        raise DatapathError(problems)  # the journal stays: the next start tries again
+    journal.erase()
+
+
+class Collecting(contextlib.AbstractContextManager[None]):
+    """Go on after a DatapathError, keeping its problems."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self._problems = problems
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, DatapathError):
+            self._problems += error.problems
+            return True
+        return False
