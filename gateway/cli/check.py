@@ -66,8 +66,14 @@ def _summary(configuration: Configuration) -> str:
 def _probe(configuration: Configuration, as_json: bool) -> bool:
     """Print what each probe found; False if one stops the gateway."""
     from gateway.daemon.host import LinuxHost
+    from gateway.datapath.errors import DatapathError
+    from gateway.datapath.requirements import Finding
 
-    findings = LinuxHost().findings(configuration)
+    host = LinuxHost()
+    try:
+        findings = host.findings(host.with_real_names(configuration))
+    except DatapathError as error:
+        findings = [Finding("interfaces", False, problem) for problem in error.problems]
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     marks = _MARKS if encoding.startswith("utf") else _PLAIN_MARKS
     for finding in findings:

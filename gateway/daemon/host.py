@@ -17,7 +17,7 @@ from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.fastpath.leaving import wait_for_clearing
-from gateway.datapath.interfaces import find_link
+from gateway.datapath.interfaces import find_link, real_name
 from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan
@@ -49,6 +49,9 @@ class Diverted(Protocol):
     renewed: set[str]
     """Interfaces that were removed and made again; who reads it takes them out."""
 
+    def with_real_names(self, configuration: Configuration) -> Configuration:
+        """The same with each interface by its own name, where the file has an alternative one."""
+
     def change(self, configuration: Configuration) -> None:
         """Divert what another configuration says; the interfaces are the same."""
 
@@ -71,6 +74,9 @@ class _LinuxDiverted:
         self._diversion = diversion
         self.renewed = renewed
 
+    def with_real_names(self, configuration: Configuration) -> Configuration:
+        return with_real_names(configuration)
+
     def change(self, configuration: Configuration) -> None:
         plan = _plan(configuration, self._diversion.plan.queue_number)
         if plan != self._diversion.plan:
@@ -89,11 +95,42 @@ class _LinuxDiverted:
         self._diversion.look_at_rules()
 
 
+def with_real_names(configuration: Configuration) -> Configuration:
+    """The same with each interface by its own name, where the file has an alternative one.
+
+    Raises DatapathError where two names are one interface.
+    """
+    gateway = configuration.gateway
+    given = (*gateway.inside, gateway.outside)
+    names = {name: real_name(name) for name in given}
+    first: dict[str, str] = {}
+    problems = []
+    for name in given:
+        other = first.setdefault(names[name], name)
+        if other != name:
+            problems.append(f"{other} and {name} are one interface ({names[name]})")
+    if problems:
+        raise DatapathError(problems)
+    if all(name == names[name] for name in given):
+        return configuration
+    named = gateway.model_copy(
+        update={
+            "inside": tuple(names[name] for name in gateway.inside),
+            "outside": names[gateway.outside],
+        }
+    )
+    return configuration.model_copy(update={"gateway": named})
+
+
 class LinuxHost:
     """This host's kernel."""
 
     def __init__(self) -> None:
         self._path: FastPath | None = None
+
+    def with_real_names(self, configuration: Configuration) -> Configuration:
+        """The same with each interface by its own name; raises DatapathError."""
+        return with_real_names(configuration)
 
     def findings(self, configuration: Configuration) -> list[Finding]:
         """What this host offers and lacks for the configuration; changes nothing."""

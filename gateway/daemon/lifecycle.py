@@ -58,6 +58,8 @@ class StartError(Exception):
 class Host(Protocol):
     """What the datapath does for the daemon (``host.py``). Failures are DatapathError."""
 
+    def with_real_names(self, configuration: Configuration) -> Configuration: ...
+
     def findings(self, configuration: Configuration) -> list[Finding]: ...
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
@@ -107,7 +109,7 @@ class _StopRequestedError(Exception):
 
 
 def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
-    configuration = _load(start)
+    configuration = host.with_real_names(_load(start))
     gateway_settings = configuration.gateway
     findings = host.findings(configuration)
     unmet = [finding.sentence for finding in findings if finding.stops]

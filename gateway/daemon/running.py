@@ -39,6 +39,7 @@ from gateway.daemon.saying import say
 from gateway.daemon.security_answers import SecurityAnswers
 from gateway.daemon.signals import RELOAD, STOP, Signals
 from gateway.daemon.state_news import StateNews
+from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
@@ -321,6 +322,10 @@ class Gateway:
         self._reloader.request(answer, enforce=enforce)
 
     def _apply(self, configuration: Configuration) -> list[str]:
+        try:
+            configuration = self._diverted().with_real_names(configuration)
+        except DatapathError as error:
+            raise ReloadRefusedError(error.problems) from None
         problems = fixed_changes(self.configuration, configuration)
         if problems:
             raise ReloadRefusedError(problems)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from gateway.datapath.interfaces import ROUTE_PROTOCOL
+from gateway.datapath.interfaces import ROUTE_PROTOCOL, real_name
 from gateway.model.loading import Loaded, load_text
 
 NAME = "command line"
@@ -44,6 +44,7 @@ def from_flags(
 
     Raises NoNetworkError where the interfaces do not tell who is behind them.
     """
+    inside, outside = [real_name(name) for name in inside], real_name(outside)
     networks = _networks(inside, outside)
     problems = [f"{name}: there is no such interface" for name in networks if not _exists(name)]
     behind = [network for name in inside for network in networks.get(name, [])]

@@ -53,6 +53,17 @@ def find_link(name: str) -> Link | None:
         return Link(name, index, hardware, bool(found["flags"] & 1), tuple(addresses))
 
 
+def real_name(name: str) -> str:
+    """An interface's own name, by which /proc and netfilter know it; ``name`` may be another one
+    (``altname``). Without such an interface it is ``name`` itself."""
+    with IPRoute() as netlink:
+        found = netlink.link_lookup(ifname=name) or netlink.link_lookup(altname=name)
+    try:
+        return socket.if_indextoname(found[0]) if found else name
+    except OSError:
+        return name
+
+
 def host_addresses() -> dict[IPv4Address, str]:
     """Every IPv4 address of this host, with the interface's name."""
     with IPRoute() as netlink:

@@ -83,8 +83,10 @@ def _name(value: object) -> str:
 
 def _interface(value: object) -> str:
     text = _text(value, "an interface name")
-    if not 0 < len(text.encode()) <= 15 or text in (".", "..") or re.search(r"[\s/:%]", text):
-        raise refused("not an interface name; allowed: 1 to 15 characters, no space, '/', ':', '%'")
+    if not 0 < len(text.encode()) <= 127 or text in (".", "..") or re.search(r"[\s/:%]", text):
+        raise refused(
+            "not an interface name; allowed: 1 to 127 characters, no space, '/', ':', '%'"
+        )
     if text.endswith("+") or text[0] in "-!" or re.search(r"[\"'\\]", text):
         raise refused(
             "netfilter's rules cannot name this interface; allowed: no '+' at the end, which would "

@@ -59,6 +59,9 @@ class PretendedDiverted:
 
     renewed: frozenset[str] = frozenset()
 
+    def with_real_names(self, configuration: Configuration) -> Configuration:
+        return configuration
+
     def change(self, configuration: Configuration) -> None:
         if self._refuses and configuration != self._configuration:
             raise DatapathError(["the kernel refuses"])
@@ -89,6 +92,9 @@ class PretendedHost:
             raise DatapathError([f"{name} one", f"{name} two"])
         with self._steps.open("a") as file:
             file.write(f"{name}\n")
+
+    def with_real_names(self, configuration: Configuration) -> Configuration:
+        return configuration
 
     def findings(self, configuration: Configuration) -> list[Finding]:
         if self._fail == "findings":

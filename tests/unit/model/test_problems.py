@@ -83,9 +83,9 @@ WITHIN_FIELDS = {
         "gateway.timeScale = 0: out of range; allowed: more than 0, at most 1000000",
     ),
     "interface name": (
-        "outside: wan0", "outside: an-interface-with-a-name",
-        ("gateway.outside = an-interface-with-a-name: not an interface name; "
-        "allowed: 1 to 15 characters, no space, '/', ':', '%'"),
+        "outside: wan0", "outside: wan/0",
+        ("gateway.outside = wan/0: not an interface name; "
+        "allowed: 1 to 127 characters, no space, '/', ':', '%'"),
     ),
     "wildcard interface": (
         "outside: wan0", "outside: wan+",
