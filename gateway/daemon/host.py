@@ -20,7 +20,7 @@ from gateway.datapath.fastpath.leaving import wait_for_clearing
 from gateway.datapath.interfaces import find_link, real_name
 from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
-from gateway.datapath.rules import DiversionPlan
+from gateway.datapath.rules import DiversionPlan, QueueNumbers
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
 from gateway.model.tags import PLATFORM_ADDRESS
@@ -29,12 +29,14 @@ from gateway.model.tags import PLATFORM_ADDRESS
 class Queue(Protocol):
     """An open packet queue, as the daemon uses it."""
 
-    number: int
     last_error: str
 
-    def fileno(self) -> int: ...
+    @property
+    def numbers(self) -> QueueNumbers: ...
 
-    def drain(self, limit: int, now: float) -> int: ...
+    def descriptors(self) -> tuple[int, ...]: ...
+
+    def drain(self, descriptor: int, limit: int, now: float) -> int: ...
 
     def outside_is(self, index: int) -> None: ...
 
@@ -78,7 +80,7 @@ class _LinuxDiverted:
         return with_real_names(configuration)
 
     def change(self, configuration: Configuration) -> None:
-        plan = _plan(configuration, self._diversion.plan.queue_number)
+        plan = _plan(configuration, self._diversion.plan.queues)
         if plan != self._diversion.plan:
             self._diversion.update(plan)
 
@@ -188,7 +190,7 @@ class LinuxHost:
                 queue.outside_is(link.index)
             renewed.add(interface)
 
-        plan = _plan(configuration, queue.number)
+        plan = _plan(configuration, queue.numbers)
         with Diversion(plan, note, keep_filters=self._path is not None) as diversion:
             try:
                 yield _LinuxDiverted(diversion, renewed)
@@ -209,7 +211,8 @@ def queue_document(queue: Queue) -> dict[str, int]:
     """The queue in a status."""
     statistics = queue.statistics()
     return {
-        "number": queue.number,
+        "tcpNumber": queue.numbers.tcp,
+        "otherNumber": queue.numbers.other,
         "handled": statistics.handled,
         "dropped": statistics.dropped,
         "waiting": statistics.waiting,
@@ -222,14 +225,14 @@ def _public_ips(configuration: Configuration) -> list[IPv4Address]:
     return [public.ip_address for public in configuration.public_ip_addresses]
 
 
-def _plan(configuration: Configuration, number: int) -> DiversionPlan:
+def _plan(configuration: Configuration, queues: QueueNumbers) -> DiversionPlan:
     gateway = configuration.gateway
     return DiversionPlan(
         inside=gateway.inside,
         outside=gateway.outside,
         public_ips=tuple(sorted(_public_ips(configuration))),
         private_prefixes=configuration.virtual_network.address_prefixes,
-        queue_number=number,
+        queues=queues,
         probe_source=_probe_source(configuration),
         mark_fragments=_marks_fragments(configuration),
     )

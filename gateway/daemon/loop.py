@@ -38,9 +38,9 @@ while they come less often."""
 class PacketSource(Protocol):
     """The packet queue as the loop sees it."""
 
-    def fileno(self) -> int: ...
+    def descriptors(self) -> tuple[int, ...]: ...
 
-    def drain(self, limit: int, now: float) -> int: ...
+    def drain(self, descriptor: int, limit: int, now: float) -> int: ...
 
 
 class Engine(Protocol):
@@ -111,19 +111,22 @@ class Turns:
     def run(self, queue: PacketSource) -> None:
         """Handle packets until ``stop``."""
         engine, control, monotonic = self._engine, self._control, self._monotonic
-        queue_fd = queue.fileno()
-        self._poll.register(queue_fd, select.POLLIN)
+        queues = queue.descriptors()
+        for descriptor in queues:
+            self._poll.register(descriptor, select.POLLIN)
         self._poll.register(self._signals.fileno(), select.POLLIN)
         drain, poll = queue.drain, self._poll.poll
         expire_at = housekeeping_at = 0.0
         expired = 0
-        packets_ready = True
+        ready = [*queues]
         quick, latest = 0, -SOON
         is_alone = processors() < 2  # who would send needs this processor
         while not self.stopping:
             real = monotonic()
             self.now = now = self._azure_time(real)
-            drained = drain(PACKETS_PER_TURN, now) if packets_ready else 0
+            drained = 0
+            for descriptor in ready:
+                drained += drain(descriptor, PACKETS_PER_TURN // len(ready), now)
             self.packets += drained
             if drained:
                 quick = quick + 1 if real - latest < SOON else 0
@@ -148,11 +151,11 @@ class Turns:
                 or control.has_work
                 or bool(self._slices)
             )
-            packets_ready = False
+            ready.clear()
             until = latest + SOON if quick >= QUICK and not is_alone else latest
             for descriptor, happened in poll(0) if busy else self._wait(until):
-                if descriptor == queue_fd:
-                    packets_ready = True
+                if descriptor in queues:
+                    ready.append(descriptor)
                 elif descriptor == self._control_fd:
                     # POLLHUP alone, too: reading then tells that the other end is gone
                     if happened & ~select.POLLOUT and not control.read():

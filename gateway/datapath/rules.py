@@ -33,18 +33,26 @@ from gateway.datapath.errors import DatapathError
 PREFIX = "snatgw-"
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 TIMEOUT = 30  # seconds that a netfilter command may take
-_ENDS = "raw|pre|frag|fwd|out|post|ok|in"  # of our chains' names
+_ENDS = "raw|pre|frag|fwd|out|post|queue|ok|in"  # of our chains' names
+
+
+@dataclass(frozen=True)
+class QueueNumbers:
+    """Two open queues (``queue.py`` says why two)."""
+
+    tcp: int
+    other: int
 
 
 @dataclass(frozen=True)
 class DiversionPlan:
-    """What is diverted where. Interfaces are names; ``queue_number`` is an open queue's."""
+    """What is diverted where. Interfaces are names; ``queues`` are open."""
 
     inside: tuple[str, ...]
     outside: str
     public_ips: tuple[IPv4Address, ...]
     private_prefixes: tuple[IPv4Network, ...]
-    queue_number: int
+    queues: QueueNumbers
     probe_source: IPv4Address | None = None  # None: no health probes are sent
     mark_fragments: bool = False  # see ``fragments.py``
 
@@ -79,7 +87,7 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
     where the host forwarded from there before, for reasons of its own.
     """
     name = f"{PREFIX}{plan.instance}"
-    queue = f"-j NFQUEUE --queue-num {plan.queue_number}"
+    queue = f"-g {name}-queue"
     outside, inside = plan.outside, plan.inside
     publics = [f"{address}/32" for address in plan.public_ips]
     probes = [] if plan.probe_source is None else [f"{plan.probe_source}/32"]
@@ -119,6 +127,15 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                         f"-i {i} -d {p} {queue}",
                     )
                 ),
+            ),
+        ),
+        Chain(
+            "mangle",
+            "",
+            f"{name}-queue",
+            (
+                f"-p tcp -j NFQUEUE --queue-num {plan.queues.tcp}",
+                f"-j NFQUEUE --queue-num {plan.queues.other}",
             ),
         ),
         # Nothing jumps here. That a rule with a socket match exists is what makes the kernel

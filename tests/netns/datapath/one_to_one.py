@@ -26,7 +26,7 @@ from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import find_link
 from gateway.datapath.queue import PacketQueue
-from gateway.datapath.rules import DiversionPlan
+from gateway.datapath.rules import DiversionPlan, QueueNumbers
 
 
 class OneToOne:
@@ -67,7 +67,7 @@ def finished(packet: IP) -> bytes:
     return bytes(packet)
 
 
-def plan_from(text: str, queue_number: int) -> tuple[DiversionPlan, dict[str, str]]:
+def plan_from(text: str, queues: QueueNumbers) -> tuple[DiversionPlan, dict[str, str]]:
     data = json.loads(text)
     pairs = data["pairs"]
     plan = DiversionPlan(
@@ -75,7 +75,7 @@ def plan_from(text: str, queue_number: int) -> tuple[DiversionPlan, dict[str, st
         data["outside"],
         tuple(map(IPv4Address, pairs)),
         tuple(map(IPv4Network, data["prefixes"])),
-        queue_number,
+        queues,
     )
     return plan, pairs
 
@@ -96,7 +96,7 @@ def main() -> None:
     claims = Claims([*json.loads(sys.argv[1])["inside"], outside.name])
     queue = PacketQueue([partial(nat.handle, arrival) for arrival in Arrival], outside.index)
     queue.open()
-    plan, nat.pairs = plan_from(sys.argv[1], queue.number)
+    plan, nat.pairs = plan_from(sys.argv[1], queue.numbers)
 
     def renewed(interface: str) -> None:
         link = find_link(interface)
@@ -112,12 +112,13 @@ def main() -> None:
     print('"ready"', flush=True)
     poll = select.poll()
     poll.register(0, select.POLLIN)
-    poll.register(queue.fileno(), select.POLLIN)
+    for queued in queue.descriptors():
+        poll.register(queued, select.POLLIN)
     commands = lines()
     while True:
         for descriptor, _ in poll.poll():
-            if descriptor == queue.fileno():
-                queue.drain(64, 0.0)
+            if descriptor in queue.descriptors():
+                queue.drain(descriptor, 64, 0.0)
                 continue
             answer: object = None
             command, *arguments = (next(commands, "end")).split()
@@ -128,18 +129,20 @@ def main() -> None:
                     answer = asdict(queue.statistics()) | {"lastError": queue.last_error}
                 case "seen":
                     answer = nat.seen
-                case "number":
-                    answer = queue.number
+                case "numbers":
+                    answer = asdict(queue.numbers)
                 case "pause":
-                    poll.unregister(queue.fileno())
+                    for queued in queue.descriptors():
+                        poll.unregister(queued)
                 case "resume":
-                    poll.register(queue.fileno(), select.POLLIN)
+                    for queued in queue.descriptors():
+                        poll.register(queued, select.POLLIN)
                 case "raise":
                     nat.failing = True
                 case "update":
                     nat.pairs = {arguments[0]: arguments[1]}
                     text = json.dumps(json.loads(sys.argv[1]) | {"pairs": nat.pairs})
-                    diversion.update(plan_from(text, queue.number)[0])
+                    diversion.update(plan_from(text, queue.numbers)[0])
                 case "refresh":
                     answer = diversion.refresh()
                 case "remove":

@@ -20,6 +20,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import QueueStatistics, Ways
 from gateway.datapath.requirements import Finding
+from gateway.datapath.rules import QueueNumbers
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load
 from gateway.web.site import Site
@@ -28,7 +29,7 @@ from gateway.web.site import Site
 class PretendedQueue:
     """A queue that never gets a packet."""
 
-    number = 1
+    numbers = QueueNumbers(1, 2)
     last_error = ""
 
     def __init__(self, lost: int) -> None:
@@ -36,13 +37,13 @@ class PretendedQueue:
         self._lost = lost
         self._looks = 0
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._socket.fileno(),)
 
     def outside_is(self, index: int) -> None:
         raise AssertionError("no interface is made again here")
 
-    def drain(self, limit: int, now: float) -> int:
+    def drain(self, descriptor: int, limit: int, now: float) -> int:
         return 0
 
     def statistics(self) -> QueueStatistics:

@@ -27,7 +27,7 @@ def status_of(engine: Engine) -> dict[str, Any]:
         **engine.status(0.0),
         "packets": 12,
         "queue": {
-            "number": 0, "handled": 12, "dropped": 0, "waiting": 0, "handlerErrors": 0,
+            "tcpNumber": 0, "otherNumber": 1, "handled": 12, "dropped": 0, "waiting": 0, "handlerErrors": 0,
             "kernelDropped": 3, "socketDropped": 0, "overflows": 1,
         },
         "events": {"lost": 0, "kept": 1, "unwritten": 0},

@@ -34,10 +34,10 @@ class Wire:
         self.now += LOOK
         return self.now
 
-    def fileno(self) -> int:
-        return 77
+    def descriptors(self) -> tuple[int, ...]:
+        return (77,)
 
-    def drain(self, limit: int, now: float) -> int:
+    def drain(self, descriptor: int, limit: int, now: float) -> int:
         waited = sum(due <= self.now for due in self._due)
         del self._due[:waited]
         if waited:

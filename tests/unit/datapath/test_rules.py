@@ -11,6 +11,7 @@ import pytest
 from gateway.datapath.rules import (
     DiversionPlan,
     Netfilter,
+    QueueNumbers,
     instance_name,
     ipv4_chains,
     ipv6_chains,
@@ -22,7 +23,7 @@ PLAN = DiversionPlan(
     outside="wan0",
     public_ips=(IPv4Address("203.0.113.10"), IPv4Address("203.0.113.11")),
     private_prefixes=(IPv4Network("10.0.0.0/16"),),
-    queue_number=2017,
+    queues=QueueNumbers(2017, 2018),
 )
 ALL_RULES = [rule for chain in ipv4_chains(PLAN) for rule in chain.rules]
 
@@ -41,8 +42,15 @@ def test_nothing_fails_open_and_nothing_is_marked() -> None:
 
 def test_every_rule_names_an_interface_of_ours() -> None:
     ours = {"-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0"}
-    for rule in ALL_RULES:
+    for rule in set(ALL_RULES) - set(rules("queue")):
         assert any(rule.startswith(name) for name in ours) or "-m socket" in rule
+
+
+def test_tcp_has_a_queue_of_its_own_and_nothing_is_in_neither() -> None:
+    assert rules("queue") == ("-p tcp -j NFQUEUE --queue-num 2017", "-j NFQUEUE --queue-num 2018")
+    (chain,) = [chain for chain in ipv4_chains(PLAN) if chain.name == "snatgw-wan0-queue"]
+    assert not chain.hook  # only rules of ours, with an interface, lead there
+    assert not [rule for rule in set(ALL_RULES) - set(chain.rules) if "NFQUEUE" in rule]
 
 
 def test_every_way_from_inside_ends_in_the_queue_or_a_drop() -> None:
@@ -92,7 +100,7 @@ def test_ipv6_leaves_the_inside_nowhere() -> None:
 
 @pytest.mark.parametrize("interface", ["wan0", "enp0s31f6.4094", "abcdefghijklmno", "w+n/0", "ü"])
 def test_names_fit_into_netfilter(interface: str) -> None:
-    plan = DiversionPlan(("lan0",), interface, (), (), 1)
+    plan = DiversionPlan(("lan0",), interface, (), (), QueueNumbers(1, 2))
     for chain in (*ipv4_chains(plan), *ipv6_chains(plan)):
         assert len(chain.name) <= 28
         assert chain.name.isascii()
@@ -153,7 +161,7 @@ def test_without_probes_no_rule_knows_their_source() -> None:
 
 def test_a_probe_is_judged_when_it_opens_and_nobody_else_has_its_source() -> None:
     for name in PLAN.inside:
-        assert f"-o {name} -s {SOURCE} {SYN} -j NFQUEUE --queue-num 2017" in rules("out", PROBED)
+        assert f"-o {name} -s {SOURCE} {SYN} -g snatgw-wan0-queue" in rules("out", PROBED)
     raw = rules("raw", PROBED)
     for name in ("lan0", "lan1", "wan0"):
         drop = raw.index(f"-i {name} -s {SOURCE} -j DROP")
@@ -163,7 +171,7 @@ def test_a_probe_is_judged_when_it_opens_and_nobody_else_has_its_source() -> Non
 
 
 def test_vms_reach_nothing_at_the_probes_source_but_what_they_answer() -> None:
-    queue = "-j NFQUEUE --queue-num 2017"
+    queue = "-g snatgw-wan0-queue"
     for name in PLAN.inside:
         own = [r for r in rules("pre", PROBED) if r.startswith(f"-i {name} -d {SOURCE}")]
         assert own == [
@@ -176,6 +184,6 @@ def test_vms_reach_nothing_at_the_probes_source_but_what_they_answer() -> None:
 def test_every_rule_for_probes_names_an_interface_too() -> None:
     ours = ("-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0")
     for chain in ipv4_chains(PROBED):
-        for rule in chain.rules:
+        for rule in set(chain.rules) - set(rules("queue")):
             assert rule.startswith(ours) or "-m socket" in rule
             assert "bypass" not in rule
