@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 import click
@@ -60,6 +61,8 @@ def top(as_json: bool, api: str, **options: str | None) -> None:
         raise Failure([f"this is no terminal that could show a screen: {hint}"])
     from gateway.tui.app import Top
 
+    # Started by nohup or cron, it would go on without a screen, redrawing what nobody sees.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     Top(api, query).run()
 
 

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,3 +124,26 @@ def test_in_a_terminal_mistakes_are_said_before_the_screen_is_taken(
     assert status == 1
     assert "there is no virtual machine 'vm22', did you mean vm2?" in said
     assert in_a_terminal(daemon.path, TERM="dumb")[0] == 1
+
+
+def test_it_ends_with_its_terminal_even_under_nohup(daemon: Served) -> None:
+    child, ours = pty.fork()
+    if not child:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.chdir(ROOT)
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(sys.executable, command(daemon.path))
+    said = b""
+    while b"vm2" not in said:
+        said += os.read(ours, 4096)
+    os.close(ours)
+    for _ in range(1200):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise AssertionError("it goes on without a terminal")
+    assert os.WTERMSIG(status) == signal.SIGHUP
