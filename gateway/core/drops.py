@@ -139,8 +139,8 @@ class DropReason(Enum):
     PRIVATE_ENDPOINT_IN_USE = (
         "PrivateEndpointInUse",
         (
-            "The remote endpoint has a live flow with the same port of the same VM by way of "
-            "another public address or port: the VM could not tell the two apart."
+            "The remote endpoint has a live TCP connection with the same port of the same VM by "
+            "way of another public address or port: the VM could not tell the two apart."
         ),
     )
     HAIRPIN_TO_ITSELF = (

@@ -86,7 +86,7 @@ def explain_inbound(
     flow = engine.flows.replies(number).get(view.key)
     if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind):
         return _document(Admitted(flow.machine, flow.judgements), flow.method, [], flow.id)
-    answer = _arriving(engine, view, None)
+    answer = _arriving(engine, view, None, flow)
     if answer.listener is not None:
         return _document(answer, answer.listener.method, [], None)
     address = engine.outbound.addresses.get(public.packed)
@@ -94,17 +94,16 @@ def explain_inbound(
     return _document(answer, Method.INSTANCE_LEVEL_PUBLIC_IP if instance else None, [], None)
 
 
-def _arriving(engine: Engine, view: PacketView, hairpin_of: bytes | None) -> Admitted | Refused:
+def _arriving(
+    engine: Engine, view: PacketView, hairpin_of: bytes | None, replaced: Flow | None
+) -> Admitted | Refused:
     """What the engine would say to a packet for a public IP that opens a flow."""
     answer = engine.admission.inbound(view, hairpin_of=hairpin_of, count=False)
     if isinstance(answer, Refused):
         return answer
     machine, judgements, listener = answer
-    reason = None
-    if engine.flows.is_full:
-        reason = DropReason.FLOW_TABLE_FULL
-    elif engine.translation.endpoint_in_use(view.protocol, view.key, machine, listener):
-        reason = DropReason.PRIVATE_ENDPOINT_IN_USE
+    translation = engine.translation
+    reason = translation.refusal_of_inbound(view.protocol, view.key, machine, listener, replaced)
     if reason is None:
         return answer
     return Refused(reason, machine.name, judgements, listener, machine)
@@ -216,7 +215,7 @@ def _hairpin(
     if live and second and not engine.translation.reopens(second, Side.REPLY, again.kind):
         judgements = leaving.judgements + second.judgements
         return _document(Admitted(machine, judgements), live.method, candidates, live.id)
-    arriving = _arriving(engine, again, machine.address)
+    arriving = _arriving(engine, again, machine.address, second)
     answer = arriving._replace(judgements=leaving.judgements + arriving.judgements)
     document = _document(answer, machine.method_of(view.protocol), candidates, None)
     reason = [document["reason"]]

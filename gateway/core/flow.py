@@ -276,6 +276,11 @@ class FlowTable:
             del originals[flow.original]
             self.touch(flow)
 
+    def attach_original(self, flow: Flow) -> None:
+        """Give a detached flow its original key back; no other may have it."""
+        self.originals(flow.protocol)[flow.original] = flow
+        self.touch(flow)
+
     def detach_reply(self, flow: Flow) -> None:
         """Let another flow have the public 5-tuple."""
         replies = self.replies(flow.protocol)

@@ -16,13 +16,13 @@ from gateway.core.admission import Admission, Refused, takes_fragments
 from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
 from gateway.core.established import Way, established_inbound, established_outbound
-from gateway.core.flow import ICMP, TCP, Flow
+from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.flow_log import FlowLog
 from gateway.core.nsg import Judgement
 from gateway.core.offload import BUSY, NEVER
 from gateway.core.packet import ICMP_ERRORS, PacketView, delivered, sent
 from gateway.core.refusals import Refusals
-from gateway.core.tcp import Side, is_opening
+from gateway.core.tcp import Side, State, is_opening
 from gateway.core.translation import Translation
 
 _ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
@@ -92,14 +92,15 @@ class Pipeline:
                 return self._refuse_fragments(view, flow)
             if not self._translation.reopens(flow, _ORIGINAL, view.kind):
                 return self._send(view, flow, now)
-            self._translation.replace(flow)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_outside(view, keep_source=False)
         answer = self.admission.outbound(view, cut=cut)
         if isinstance(answer, Refused):
             return self._refused(answer, view)
         machine, judgements, _ = answer
-        opened = self._translation.open(view.protocol, view.key, machine, judgements, now)
+        opened = self._translation.open(
+            view.protocol, view.key, machine, judgements, now, replaced=flow
+        )
         if isinstance(opened, DropReason):
             return self.refusals.refuse(opened, view.packet, machine.name)
         return self._send(view, opened, now)
@@ -124,7 +125,6 @@ class Pipeline:
                 return self._refuse_fragments(view, flow)
             if not self._translation.reopens(flow, _REPLY, view.kind):
                 return self._deliver(view, flow, now)
-            self._translation.replace(flow)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_inside(view)
         answer = self.admission.inbound(view, hairpin_of=hairpin_of, cut=cut)
@@ -132,7 +132,7 @@ class Pipeline:
             return self._refused(answer, view)
         machine, judgements, listener = answer
         opened = self._translation.open_inbound(
-            view.protocol, view.key, machine, judgements, listener, now
+            view.protocol, view.key, machine, judgements, listener, now, replaced=flow
         )
         if isinstance(opened, DropReason):
             return self.refusals.refuse(opened, view.packet, machine.name)
@@ -141,6 +141,8 @@ class Pipeline:
     def _deliver(self, view: PacketView, flow: Flow, now: float) -> bytes:
         """A packet of a flow, translated on its way in."""
         packet = view.packet
+        if view.protocol == UDP and flow.state is State.OPENING:
+            self._translation.answer_by(flow)
         self._translation.advance(flow, _REPLY, view.kind, now)
         if flow.acknowledged is not None:
             flow.acknowledged.note(view, _REPLY)
@@ -167,9 +169,9 @@ class Pipeline:
             side = _REPLY
         if flow is None and view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._lateral_error(view)
+        replaced = None
         if flow is not None and translation.reopens(flow, side, view.kind):
-            translation.replace(flow)
-            flow = None
+            flow, replaced = None, flow
         if flow is None:
             answer = self.admission.lateral(view)
             if isinstance(answer, Refused):
@@ -182,7 +184,12 @@ class Pipeline:
                     DropReason.TCP_WITHOUT_FLOW, packet, answer.machine.name
                 )
             opened = translation.open_lateral(
-                view.protocol, view.key, answer.machine, answer.judgements, now
+                view.protocol,
+                view.key,
+                answer.machine,
+                answer.judgements,
+                now,
+                replaced=replaced,
             )
             if isinstance(opened, DropReason):
                 return self.refusals.refuse(opened, packet, answer.machine.name)

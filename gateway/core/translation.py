@@ -87,9 +87,15 @@ class Translation:
         machine: Machine,
         judgements: tuple[Judgement, ...],
         now: float,
+        *,
+        replaced: Flow | None = None,
     ) -> Flow | DropReason:
-        """A flow for a VM's packet to outside; ``original`` has no live flow."""
-        if self.table.is_full:
+        """A flow for a VM's packet to outside; ``original`` has no live flow.
+
+        ``replaced``, here and below: the flow that makes way for it. Where none can be opened, that
+        one stays as it is.
+        """
+        if not self._has_room(replaced):
             return DropReason.FLOW_TABLE_FULL
         method = machine.method_of(protocol)
         if method is None:
@@ -125,6 +131,7 @@ class Translation:
                 now,
                 judgements=judgements,
             ),
+            replaced,
             reset=reset,
         )
 
@@ -136,16 +143,18 @@ class Translation:
         judgements: tuple[Judgement, ...],
         listener: Listener | None,
         now: float,
+        *,
+        replaced: Flow | None = None,
     ) -> Flow | DropReason:
         """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
-        if self.table.is_full:
-            return DropReason.FLOW_TABLE_FULL
+        refusal = self.refusal_of_inbound(protocol, reply, machine, listener, replaced)
+        if refusal is not None:
+            return refusal
         original = _arriving_at(reply, machine, listener)
         other = self.table.originals(protocol).get(original)
-        if other is not None:
-            if other.state not in ENDED:
-                return DropReason.PRIVATE_ENDPOINT_IN_USE
-            self.replace(other)
+        if other is not None and other is not replaced and other.state not in ENDED:
+            self._step_back(other)
+            other = None
         if listener is None:
             method, timeout = Method.INSTANCE_LEVEL_PUBLIC_IP, machine.idle_timeout
         else:
@@ -164,6 +173,8 @@ class Translation:
                 inbound=True,
                 judgements=judgements,
             ),
+            replaced,
+            other,
             reset=listener is not None and listener.tcp_reset,
         )
 
@@ -174,9 +185,11 @@ class Translation:
         machine: Machine,
         judgements: tuple[Judgement, ...],
         now: float,
+        *,
+        replaced: Flow | None = None,
     ) -> Flow | DropReason:
         """A flow from one VM to another: watched, not translated."""
-        if self.table.is_full:
+        if not self._has_room(replaced):
             return DropReason.FLOW_TABLE_FULL
         reply = original[4:8] + original[0:4] + original[10:12] + original[8:10] + original[12:]
         return self._enter(
@@ -191,18 +204,28 @@ class Translation:
                 self.profile.idle_timeout,
                 now,
                 judgements=judgements,
-            )
+            ),
+            replaced,
         )
 
-    def _enter(self, flow: Flow, *, reset: bool = False) -> Flow:
+    def _has_room(self, *replaced: Flow | None) -> bool:
+        """Whether a flow more can be; one that is replaced and holds no port leaves its place."""
+        if not self.table.is_full:
+            return True
+        return any(flow is not None and flow.pool is None for flow in replaced)
+
+    def _enter(self, flow: Flow, *replaced: Flow | None, reset: bool = False) -> Flow:
         """``reset``: both ends are to get an RST if it idles out."""
         if reset and flow.protocol == TCP:
             flow.acknowledged = Acknowledged()
+        flow.machine.flows += 1  # first: its machine is not forgotten with what it replaces
+        for other in {*replaced}:
+            if other is not None:
+                self.replace(other)
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
         if flow.protocol == TCP and self.offload is not None:
             self.hand_over(flow)  # already: the answer to a SYN need not come here
-        flow.machine.flows += 1
         if flow.pool is not None:
             self.connections.opened(flow.machine.name, flow.public, flow.protocol)
         if self.log is not None:
@@ -273,6 +296,8 @@ class Translation:
             return
         if flow.acknowledged is not None:
             return  # its acknowledgements are to be seen
+        if self.table.originals(flow.protocol).get(flow.original) is not flow:
+            return  # what the VM sends is another flow's
         if flow.original[4:8] not in self.outbound.addresses and offload.install(flow):
             flow.offloaded = True
             self.table.touch(flow)
@@ -378,12 +403,46 @@ class Translation:
         else:
             self.table.reclaim(flow)
 
-    def endpoint_in_use(
-        self, protocol: int, reply: bytes, machine: Machine, listener: Listener | None
-    ) -> bool:
-        """Whether ``open_inbound`` would refuse for a live flow at the same port of the VM."""
+    def refusal_of_inbound(
+        self,
+        protocol: int,
+        reply: bytes,
+        machine: Machine,
+        listener: Listener | None,
+        replaced: Flow | None = None,
+    ) -> DropReason | None:
+        """Why ``open_inbound`` would refuse; None: it would not."""
         other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
-        return other is not None and other.state not in ENDED
+        live = other is not None and other is not replaced and other.state not in ENDED
+        if live and protocol != UDP:
+            return DropReason.PRIVATE_ENDPOINT_IN_USE
+        return (
+            None
+            if self._has_room(replaced, None if live else other)
+            else DropReason.FLOW_TABLE_FULL
+        )
+
+    # -- two UDP flows at one port of a VM, with one remote endpoint
+
+    def answer_by(self, flow: Flow) -> None:
+        """A remote sent by a UDP flow that another one had superseded: it is this one again that
+        what the VM sends belongs to.
+
+        Both are delivered. Which of them the VM means nobody can tell: the remote used this one
+        last. A flow that stepped back is OPENING: its next packet in does not go the short way.
+        """
+        holder = self.table.udp_original.get(flow.original)
+        if holder is flow:
+            return
+        if holder is not None:
+            self._step_back(holder)
+        self.table.attach_original(flow)
+
+    def _step_back(self, flow: Flow) -> None:
+        """Leave the VM's endpoint to another flow, and go on delivering."""
+        self.take_back(flow)
+        self.table.detach_original(flow)
+        flow.state = State.OPENING
 
     def _leave(self, machine: Machine) -> None:
         """A machine has a flow less."""

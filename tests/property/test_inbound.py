@@ -80,6 +80,7 @@ class Crowd(RuleBasedStateMachine):
         got = IP(verdict)
         assert (got.src, got.sport) == (REMOTE, port)
         if self.engine.flows.originals(view.protocol).get(flow.original) is not flow:
+            assert not udp  # whose answers go by what the remote used last
             return  # it only holds its SNAT port: the VM's endpoint is another flow's
         ports = {"sport": got.dport, "dport": got.sport}
         layer = UDP(**ports) if udp else TCP(**ports, flags="A")
@@ -127,7 +128,9 @@ class Crowd(RuleBasedStateMachine):
                 continue
             assert table.replies(flow.protocol)[flow.reply] is flow
             if flow.pool is None:  # a SNAT flow may only hold its port
-                assert table.originals(flow.protocol)[flow.original] is flow
+                holder = table.originals(flow.protocol).get(flow.original)
+                # Of two UDP flows at one endpoint one has it; and what takes it may end first.
+                assert holder is flow or flow.protocol == 17
 
     def teardown(self) -> None:
         self.now += 100_000
