@@ -10,13 +10,13 @@ import mmap
 from collections.abc import Callable
 from struct import Struct
 
-from gateway.core.flow import UDP, Flow
+from gateway.core.flow import TCP, UDP, Flow
 from gateway.core.nat_ports import NatShare
 from gateway.core.offload import Reported
 from gateway.core.tcp import ACK_FLAG, SYN_FLAG, Side, State
 from gateway.core.translation import Translation
 from gateway.datapath.fastpath import Direction, FastPath
-from gateway.datapath.fastpath.records import FROM_INSIDE, FROM_OUTSIDE
+from gateway.datapath.fastpath.records import ANY, FROM_INSIDE, FROM_OUTSIDE
 from gateway.model.profile import Method
 
 _LONGEST = 0xFFFFFFFF  # milliseconds that an entry can have
@@ -113,12 +113,12 @@ class Offloading:
             flow.last_seen = max(flow.last_seen, used)
 
     def report(self, to: Reported) -> int:
-        """Tell the engine of the SYN-ACKs, FINs and RSTs that passed; how many."""
+        """Tell the engine of the answers, FINs and RSTs that passed; how many."""
         reports = self.path.reports()
         for report in reports:
             side = Side.REPLY if report.reverse else Side.ORIGINAL
             when = self._azure_time(report.when * 1e-9)
-            slot, flags = report.counter // 2, report.flags
+            slot, flags = report.counter // 2, report.flags & ~ANY
             if flags & SYN_FLAG:
                 flags |= ACK_FLAG  # one that opens never passes there
             to.advance_elsewhere(slot, report.flow, side, flags, when)
@@ -140,16 +140,21 @@ class Offloading:
             timeout = max(timeout, flow.pool.idle_timeout)  # half-open now, and not for long
         idle = min(int(timeout * self._milliseconds) + 1, _LONGEST)
         original, reply, protocol = flow.original[:12], flow.reply[:12], flow.protocol
+        opening = protocol == TCP and flow.state is State.OPENING
+        # Whatever the other side sends answers it; an inbound flow is the VM's to answer.
+        asks, answers = (idle, False), (idle, opening)
+        if flow.inbound:
+            asks, answers = answers, asks
         if flow.method is Method.VIRTUAL_NETWORK:  # between VMs: nothing is replaced
             return (
                 Direction(
-                    original, protocol, FROM_INSIDE, original[0:4], original[8:10], False, idle
+                    original, protocol, FROM_INSIDE, original[0:4], original[8:10], False, *asks
                 ),
-                Direction(reply, protocol, FROM_INSIDE, reply[0:4], reply[8:10], False, idle),
+                Direction(reply, protocol, FROM_INSIDE, reply[0:4], reply[8:10], False, *answers),
             )
         public, public_port = flow.public, flow.public_port
         private, private_port = flow.private, flow.private_port
         return (
-            Direction(original, protocol, FROM_INSIDE, public, public_port, True, idle),
-            Direction(reply, protocol, FROM_OUTSIDE, private, private_port, False, idle),
+            Direction(original, protocol, FROM_INSIDE, public, public_port, True, *asks),
+            Direction(reply, protocol, FROM_OUTSIDE, private, private_port, False, *answers),
         )

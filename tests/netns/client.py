@@ -60,9 +60,10 @@ def udp_open(to, port):
     return udp_again()
 
 
-def udp_again():
+def udp_again(patience=PATIENCE):
     """The same through the socket that stayed."""
     data = pattern(100)
+    held[-1].settimeout(patience)
     held[-1].send(data)
     return "whole" if held[-1].recv(65535) == data else "changed"
 

@@ -6,10 +6,16 @@
 // TTL 1, a SYN that opens, what is larger than the way out allows, and whatever does not look as it should.
 // The map is a cache of decisions: an empty one is slower, never wrong.
 //
+// It forwards as the kernel would: frames for this host alone and of this interface alone, the route
+// looked up with the addresses that the kernel sees when it routes (the VM's own), and the next hop's
+// hardware address left to the kernel, which verifies it.
+//
 // It touches packet headers only, so it needs neither BTF nor CO-RE.
 
 #include <linux/bpf.h>
+#include <linux/errno.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/pkt_cls.h>
@@ -26,6 +32,11 @@
 
 enum { FROM_INSIDE = 0, FROM_OUTSIDE = 1 };
 enum { FIN = 1, SYN = 2, RST = 4 }; // as in the TCP header, and as the engine has them
+enum { ANY = 8 };                   // any segment, where the engine waits for one
+
+// Flags of bpf_fib_lookup that older headers (and kernels) do not know.
+#define SKIP_NEIGHBOUR (1U << 2) // Linux 6.3
+#define BY_MARK (1U << 5)        // Linux 6.10; the mark is where the answer's addresses are
 
 // A packet as it arrives. All in network order.
 struct key {
@@ -42,10 +53,9 @@ struct key {
 union way_out {
 	struct {
 		__u32 interface; // 0: never
-		__u8 destination[ETH_ALEN];
-		__u8 source[ETH_ALEN];
+		__be32 next_hop;
 	};
-	__u64 words[2];
+	__u64 word;
 };
 
 // What becomes of it. `address` and `port` replace the source's (from inside) or the
@@ -57,9 +67,9 @@ struct entry {
 	__be16 port;
 	__u8 reverse;      // the second of the flow's two directions
 	__u8 to_outside;   // it must leave by the outside interface, else by any other
-	__u32 seen;        // FIN, SYN (with ACK), RST: seen and reported
+	__u32 seen;        // FIN, SYN (with ACK), RST, ANY: seen and reported, or not waited for
 	__u32 idle;        // milliseconds after which the flow is over, whoever is there to end it
-	__u32 unused;
+	__be32 acknowledged; // by the last segment that had an ACK; 0: none yet
 	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
 	union way_out way;
 };
@@ -83,7 +93,7 @@ struct report {
 // Written again when the outside interface was removed and made again, and when the daemon leaves.
 volatile struct {
 	__u32 outside_interface;
-	__u32 unused;
+	__u32 lacking; // how many of the newer flags of bpf_fib_lookup this kernel was seen not to know
 	__u64 until; // CLOCK_MONOTONIC, nanoseconds: nothing is carried after it; 0: no such time
 } settings = {};
 
@@ -137,10 +147,35 @@ static __always_inline int is_over(const struct entry *entry, const struct count
 	return !back || (__s64)(now - back->used) > limit;
 }
 
+// The kernel's own answer to where a packet goes: its next hop in `ipv4_dst`.
+static __always_inline long find_way(struct __sk_buff *skb, struct bpf_fib_lookup *way)
+{
+	__u32 lacking = settings.lacking;
+	__u32 flags = lacking == 0 ? SKIP_NEIGHBOUR | BY_MARK : lacking == 1 ? SKIP_NEIGHBOUR : 0;
+	*(__u32 *)way->smac = skb->mark;
+	long found = bpf_fib_lookup(skb, way, sizeof(*way), flags);
+	if (found == -EINVAL && lacking < 2)
+		settings.lacking = lacking + 1; // this packet goes up, the next one asks for less
+	return found;
+}
+
+// Whether a UDP checksum cannot be one that a device has yet to finish: that is the sum of the
+// pseudo header alone. (Of a tunnel's packet it may be what is inside that is unfinished.)
+static __always_inline int is_finished(const struct iphdr *ip, const struct udphdr *udp)
+{
+	__u32 sum = (ip->saddr & 0xffff) + (ip->saddr >> 16) + (ip->daddr & 0xffff) +
+		    (ip->daddr >> 16) + bpf_htons(IPPROTO_UDP) + udp->len;
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum != udp->check;
+}
+
 static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 {
 	if (skb->protocol != bpf_htons(ETH_P_IP))
 		return TC_ACT_OK;
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+		return TC_ACT_OK; // another host's, or another interface's
 	if (bpf_skb_pull_data(skb, 0))
 		return TC_ACT_OK;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -165,7 +200,9 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		return TC_ACT_OK; // cut short
 
 	__u8 flags = 0;
+	__be32 acknowledged = 0;
 	__u32 headers, sum_at;
+	int is_simple = 0; // a checksum to update here, whatever the device is to do
 	if (key.protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = (void *)(ip + 1);
 		if ((void *)(tcp + 1) > end)
@@ -173,7 +210,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		headers = sizeof(*ip) + tcp->doff * 4;
 		if ((tcp->syn && !tcp->ack) || tcp->doff < 5 || headers > total)
 			return TC_ACT_OK;
-		flags = (tcp->rst ? RST : 0) | (tcp->syn ? SYN : 0) | (tcp->fin ? FIN : 0);
+		flags = ANY | (tcp->rst ? RST : 0) | (tcp->syn ? SYN : 0) | (tcp->fin ? FIN : 0);
+		acknowledged = tcp->ack ? tcp->ack_seq : 0;
 		sum_at = ETH_HLEN + sizeof(*ip) + offsetof(struct tcphdr, check);
 	} else if (key.protocol == IPPROTO_UDP) {
 		struct udphdr *udp = (void *)(ip + 1);
@@ -184,6 +222,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		if (length < sizeof(*udp) || length > total - sizeof(*ip))
 			return TC_ACT_OK;
 		sum_at = ETH_HLEN + sizeof(*ip) + offsetof(struct udphdr, check);
+		is_simple = !udp->check || is_finished(ip, udp);
 	} else {
 		return TC_ACT_OK;
 	}
@@ -202,26 +241,29 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	__be32 address = entry->address;
 	__be16 port = entry->port;
 
-	// The way out, as the kernel's own forwarding would find it, with the neighbour's address.
+	// The way out, as the kernel's own forwarding would find it. It routes before the source is
+	// translated, and after the destination is.
+	__u8 tos = ip->tos;
 	__u32 segment = skb->gso_size ? headers + skb->gso_size : total;
 	struct bpf_fib_lookup way = {
 		.family = AF_INET,
-		.tos = ip->tos,
+		.tos = tos,
 		.l4_protocol = key.protocol,
+		.sport = key.source_port,
+		.dport = side == FROM_OUTSIDE ? port : key.destination_port,
 		.tot_len = segment,
 		.ifindex = skb->ingress_ifindex,
-		.ipv4_src = side == FROM_INSIDE ? address : key.source,
+		.ipv4_src = key.source,
 		.ipv4_dst = side == FROM_OUTSIDE ? address : key.destination,
 	};
-	union way_out out;
-	long found = bpf_fib_lookup(skb, &way, sizeof(way), 0);
-	if (found == BPF_FIB_LKUP_RET_SUCCESS) {
+	union way_out out = {};
+	long found = find_way(skb, &way);
+	if (found == BPF_FIB_LKUP_RET_SUCCESS && way.family == AF_INET) {
 		out.interface = way.ifindex;
-		__builtin_memcpy(out.destination, way.dmac, ETH_ALEN);
-		__builtin_memcpy(out.source, way.smac, ETH_ALEN);
+		out.next_hop = way.ipv4_dst;
 		if ((out.interface == settings.outside_interface) != entry->to_outside)
 			return TC_ACT_OK;
-		if (out.words[0] != entry->way.words[0] || out.words[1] != entry->way.words[1])
+		if (out.word != entry->way.word)
 			entry->way = out;
 	} else if (found == BPF_FIB_LKUP_RET_FWD_DISABLED && until && entry->way.interface) {
 		// The daemon has put the interfaces back as they were, and the next one is awaited.
@@ -230,7 +272,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		if (bpf_check_mtu(skb, out.interface, &mtu, 0, 0) || segment > mtu)
 			return TC_ACT_OK;
 	} else {
-		return TC_ACT_OK; // no neighbour yet, too large, no route: the kernel knows what to do
+		return TC_ACT_OK; // too large, no route: the kernel knows what to do
 	}
 
 	flags &= ~entry->seen;
@@ -256,38 +298,51 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	__sync_fetch_and_add(&counter->packets, packets);
 	__sync_fetch_and_add(&counter->bytes, size);
 	counter->used = now;
+	if (acknowledged)
+		entry->acknowledged = acknowledged;
 
 	__be32 old_address = side == FROM_INSIDE ? key.source : key.destination;
 	__be16 old_port = side == FROM_INSIDE ? key.source_port : key.destination_port;
 	// The helper knows of checksums that the device has yet to finish, where ports do not count.
 	__u64 zero = key.protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	if (address != old_address)
+	if (address != old_address && !is_simple)
 		bpf_l4_csum_replace(skb, sum_at, old_address, address,
 				    BPF_F_PSEUDO_HDR | zero | sizeof(address));
-	if (port != old_port)
+	if (port != old_port && !is_simple)
 		bpf_l4_csum_replace(skb, sum_at, old_port, port, zero | sizeof(port));
+	if (total + ETH_HLEN < skb->len && bpf_skb_change_tail(skb, total + ETH_HLEN, 0))
+		return TC_ACT_SHOT; // padding of a short frame, which is no part of the packet
 
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	struct ethhdr *ethernet = data;
 	ip = data + ETH_HLEN;
-	ports = (void *)(ip + 1);
-	if ((void *)(ports + 1) > end)
+	struct udphdr *udp = (void *)(ip + 1);
+	if ((void *)(udp + 1) > end)
 		return TC_ACT_SHOT; // the checksum is another one already; cannot be
+	if (is_simple && udp->check) {
+		// What the driver summed up, if it did, changes by the checksum (the address's change
+		// and that of IP's own checksum cancel out).
+		bpf_csum_update(skb, bpf_csum_diff(&address, 4, &old_address, 4, 0));
+		new_sum(&udp->check, old_address, address);
+		new_sum(&udp->check, old_port, port);
+		if (!udp->check)
+			udp->check = 0xffff;
+	}
 	if (side == FROM_INSIDE) {
 		ip->saddr = address;
-		ports->source = port;
+		udp->source = port;
 	} else {
 		ip->daddr = address;
-		ports->destination = port;
+		udp->dest = port;
 	}
 	new_sum(&ip->check, old_address, address);
 	__u16 *word = (void *)&ip->ttl, before = *word;
 	ip->ttl--;
 	new_sum(&ip->check, before, *word);
-	__builtin_memcpy(ethernet->h_dest, out.destination, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, out.source, ETH_ALEN);
-	return bpf_redirect(out.interface, 0);
+	// As the kernel has it for what it forwards, by the TOS: 0, 2 (bulk), 6 (interactive), 4 (both).
+	skb->priority = 0x4620 >> (tos >> 3 & 3) * 4 & 0xf;
+	struct bpf_redir_neigh next = {.nh_family = AF_INET, .ipv4_nh = out.next_hop};
+	return bpf_redirect_neigh(out.interface, &next, sizeof(next), 0);
 }
 
 SEC("tc")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-LAYOUT = 3
+LAYOUT = 4
 """Of what is in the maps, here and in ``fastpath.c``: another one, another number."""
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
+ANY = 8
+"""Beside TCP's flags in what is reported: a segment, whatever its flags."""
 
 KEY = Struct("=12sBB2x")
-_entry = Struct("=QI4s2sBB4xI4xQ16x")
+_entry = Struct("=QI4s2sBBII4xQ8x")
 ENTRY_SIZE = _entry.size
 COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
@@ -24,7 +26,7 @@ class Direction(NamedTuple):
     ``tuple12``: source, destination, source port, destination port, in network order. ``address``
     and ``port`` replace the source's from inside and the destination's from outside; they are the
     packet's own where nothing is translated. ``idle``: milliseconds after which the kernel gives
-    the flow up by itself.
+    the flow up by itself. ``awaited``: its first packet is reported, whatever it is.
     """
 
     tuple12: bytes
@@ -34,6 +36,7 @@ class Direction(NamedTuple):
     port: bytes
     to_outside: bool
     idle: int
+    awaited: bool = False
 
     def key(self) -> bytes:
         """The map's key."""
@@ -41,9 +44,9 @@ class Direction(NamedTuple):
 
     def entry(self, flow: int, counter: int, since: int, *, reverse: bool) -> bytes:
         """The map's value; ``since``: now, by CLOCK_MONOTONIC, in nanoseconds."""
-        outward = self.to_outside
+        outward, seen = self.to_outside, 0 if self.awaited else ANY
         return _entry.pack(
-            flow, counter, self.address, self.port, reverse, outward, self.idle, since
+            flow, counter, self.address, self.port, reverse, outward, seen, self.idle, since
         )
 
     def is_carried(self, value: bytes, flow: int, counter: int) -> bool:
@@ -53,7 +56,8 @@ class Direction(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A FIN (1), SYN-ACK (2) or RST (4) that passed: of which flow, when (ns), which way."""
+    """A FIN (1), SYN-ACK (2), RST (4) or what was awaited (8) that passed: of which flow, when
+    (ns), which way."""
 
     flow: int
     when: int
