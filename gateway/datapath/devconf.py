@@ -14,10 +14,10 @@ import os
 import socket
 import struct
 
+from gateway.datapath.netlink import NESTED, ask, attribute
+
 _RTM_SETLINK, _RTM_SETNEIGHTBL = 19, 67  # linux/rtnetlink.h
-_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_REPLACE = 0x1, 0x4, 0x100
-_NLMSG_ERROR = 2
-_NESTED = 0x8000
+_NLM_F_REPLACE = 0x100  # linux/netlink.h
 _IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1  # linux/if_link.h
 _CONF = {"forwarding": 1, "rp_filter": 8}  # IPV4_DEVCONF_… of linux/ip.h
 _NDTA_NAME, _NDTA_PARMS = 1, 6  # linux/neighbour.h
@@ -33,34 +33,15 @@ def write(interface: str, name: str, value: int) -> None:
     index = socket.if_nametoindex(interface)
     if name == "proxy_delay":
         milliseconds = value * 1000 // _USER_HZ
-        parameters = _attribute(_NDTPA_IFINDEX, struct.pack("=I", index)) + _attribute(
+        parameters = attribute(_NDTPA_IFINDEX, struct.pack("=I", index)) + attribute(
             _NDTPA_PROXY_DELAY, struct.pack("=Q", milliseconds)
         )
-        table = _attribute(_NDTA_NAME, b"arp_cache\0")
+        table = attribute(_NDTA_NAME, b"arp_cache\0")
         header = struct.pack("=BBH", socket.AF_INET, 0, 0)
-        body = header + table + _attribute(_NDTA_PARMS | _NESTED, parameters)
-        _ask(_RTM_SETNEIGHTBL, _NLM_F_REPLACE, body)
+        body = header + table + attribute(_NDTA_PARMS | NESTED, parameters)
+        ask(_RTM_SETNEIGHTBL, _NLM_F_REPLACE, body)
         return
-    setting = _attribute(_CONF[name], struct.pack("=I", value))
-    family = _attribute(socket.AF_INET | _NESTED, _attribute(_IFLA_INET_CONF | _NESTED, setting))
+    setting = attribute(_CONF[name], struct.pack("=I", value))
+    family = attribute(socket.AF_INET | NESTED, attribute(_IFLA_INET_CONF | NESTED, setting))
     header = struct.pack("=BBHiII", socket.AF_UNSPEC, 0, 0, index, 0, 0)
-    _ask(_RTM_SETLINK, 0, header + _attribute(_IFLA_AF_SPEC | _NESTED, family))
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    padding = b"\0" * (-len(payload) % 4)
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + padding
-
-
-def _ask(kind: int, flags: int, body: bytes) -> None:
-    """Send one request and wait for its acknowledgement; raises OSError."""
-    flags |= _NLM_F_REQUEST | _NLM_F_ACK
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-        kernel.bind((0, 0))
-        kernel.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
-        answer = kernel.recv(4096)
-    _, answered, _, _, _, error = struct.unpack_from("=IHHIIi", answer)
-    if answered != _NLMSG_ERROR:
-        raise OSError(f"netlink: an answer of type {answered} instead of an acknowledgement")
-    if error:
-        raise OSError(-error, os.strerror(-error))
+    ask(_RTM_SETLINK, 0, header + attribute(_IFLA_AF_SPEC | NESTED, family))

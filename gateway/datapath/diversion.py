@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from gateway.datapath import fragments
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
+from gateway.datapath.guard import Guard
 from gateway.datapath.interfaces import (
     ProbeSource,
     PublicAddresses,
@@ -26,14 +26,8 @@ from gateway.datapath.interfaces import (
 )
 from gateway.datapath.journal import Journal, identities
 from gateway.datapath.notices import Notices, of_links, of_rules
-from gateway.datapath.rules import (
-    IPV4,
-    IPV6,
-    DiversionPlan,
-    ipv4_chains,
-    ipv6_chains,
-    ipv6_is_forwarded,
-)
+from gateway.datapath.rules import DiversionPlan
+from gateway.datapath.ruleset import Ruleset
 from gateway.datapath.taking_down import (
     Collecting,
     dead_gateways,
@@ -60,13 +54,18 @@ class Diversion:
         self._keep_filters = keep_filters
         self.leave_filters = False
         """Whether ``remove`` leaves a fast path's programs where they are."""
+        self.leave_guard = False
+        """Whether another start is to be expected: see ``guard_lease.py``."""
+        self.guard: Guard | None = None
+        self.no_guard = ""  # why there is none
+        self.guards_restored = 0  # times that somebody else had removed it
         self.plan = plan
         self._renewed = renewed
         self._journal: Journal | None = None
         self.rules_restored = 0  # times that somebody else had removed or changed them
         self._links: Notices | None = None
         self._rules: Notices | None = None
-        self._standing: list[str] = []
+        self._ruleset = Ruleset()
         self._stale = False
         self._suspect = False
         self._anew = False
@@ -74,6 +73,7 @@ class Diversion:
     def install(self) -> None:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
         plan = self.plan
+        self._put_guard()  # before anything that is let through is changed
         links = identities([*plan.inside, plan.outside])
         journal = Journal(list(plan.inside), plan.outside, links)
         left = Journal.read(Journal.path(plan.outside))
@@ -118,6 +118,8 @@ class Diversion:
         self._journal.probe_source = str(plan.probe_source or probed or "")
         self._journal.write()
         self.plan = plan
+        if self.guard is not None:
+            self.guard.change(plan)
         self._load_rules()
         addresses.add(after - before)
         addresses.remove(before - after)
@@ -142,6 +144,7 @@ class Diversion:
         self.look_at_rules()
         plan = self.plan
         try:
+            self._restore_guard()
             self._restore_rules()
             if not self._stale:
                 return []
@@ -178,9 +181,10 @@ class Diversion:
 
     def _restore_rules(self) -> None:
         """Somebody's ``nft flush ruleset`` takes ours along, and forwarding is still on."""
+        self._suspect = self._suspect or self._ruleset.others_changed()
         if not self._suspect:
             return
-        if self._rules_now() != self._standing:
+        if not self._ruleset.stand():
             # Closed as long as they are missing.
             for interface in (*self.plan.inside, self.plan.outside):
                 if find_link(interface) is not None:
@@ -197,8 +201,9 @@ class Diversion:
                 notices.close()
         self._links = self._rules = None
         journal, self._journal = self._journal, None
+        self.guard = None
         if journal is not None:
-            take_down(journal, leave_filters=self.leave_filters)
+            take_down(journal, leave_filters=self.leave_filters, leave_guard=self.leave_guard)
 
     def __enter__(self) -> Diversion:
         self.install()
@@ -216,20 +221,22 @@ class Diversion:
         assert self._journal is not None
         changed = {(interface, name) for interface, name, _ in self._journal.sysctls}
         ours = (self.plan.outside, "forwarding") in changed
-        IPV4.load(ipv4_chains(self.plan, guard_outside=ours))
-        if IPV6.available() or ipv6_is_forwarded():
-            IPV6.load(ipv6_chains(self.plan))
-        fragments.load(self.plan)
-        # In this order: what others change from here on is noticed, what we just did is not.
+        # Whatever is changed from here on leads to another look: also what we do ourselves.
         if self._rules is not None:
             self._rules.any()
-        self._suspect = False
-        self._standing = self._rules_now()
+        self._ruleset.load(self.plan, guard_outside=ours)
 
-    def _rules_now(self) -> list[str]:
-        instance = self.plan.instance
-        ipv6 = IPV6.standing(instance) if IPV6.available() else []
-        return [*IPV4.standing(instance), *ipv6, *fragments.standing(instance)]
+    def _put_guard(self) -> None:
+        try:
+            self.guard = Guard(self.plan)
+            self.guard.put()
+        except DatapathError as error:
+            self.guard, self.no_guard = None, "; ".join(error.problems)
+
+    def _restore_guard(self) -> None:
+        if self.guard is not None and not self.guard.stands():
+            self.guard.put()
+            self.guards_restored += 1
 
     def _add_probe_source(self) -> None:
         if self.plan.probe_source is not None:

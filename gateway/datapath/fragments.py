@@ -17,6 +17,8 @@ from gateway.datapath.rules import PREFIX, TIMEOUT, DiversionPlan, undisturbed
 
 MARK = 0x4000_0000
 """The bit; others of a packet's mark stay as they are."""
+CHAIN = "fragments"
+"""In a table of the instance's own."""
 _BEFORE_REASSEMBLY = -450  # linux/netfilter_ipv4.h: NF_IP_PRI_RAW_BEFORE_DEFRAG
 
 
@@ -53,6 +55,12 @@ def standing(instance: str) -> list[str]:
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
+def is_whole(plan: DiversionPlan, found: list[str]) -> bool:
+    """Whether what ``standing`` gave are a plan's rules: as many as it has."""
+    wanted = (2 if plan.public_ips else 1) if plan.mark_fragments else 0
+    return sum(" mark set " in line for line in found) == wanted
+
+
 def table_text(plan: DiversionPlan) -> str:
     """Input for ``nft -f``: one transaction that replaces the table."""
     mark = f"ip frag-off & 0x3fff != 0 meta mark set meta mark | {MARK:#x}"
@@ -67,7 +75,7 @@ def table_text(plan: DiversionPlan) -> str:
         ]
     )
     name = PREFIX + plan.instance
-    return f"{_none_of(plan.instance)}table ip {name} {{\nchain fragments {{\n{chain}\n}}\n}}\n"
+    return f"{_none_of(plan.instance)}table ip {name} {{\nchain {CHAIN} {{\n{chain}\n}}\n}}\n"
 
 
 def _none_of(instance: str) -> str:

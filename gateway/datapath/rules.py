@@ -187,7 +187,7 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 # A probe's first packet is judged as what comes from outside is.
                 *(f"-o {i} -s {p} {opening} {queue}" for i in inside for p in probes),
                 # A VM has one router. One about a hairpin would look for a public IP inside.
-                *(f"-o {i} -p icmp -m icmp --icmp-type redirect -j DROP" for i in inside),
+                *(f"-o {i} -p icmp -m icmp --icmp-type 5 -j DROP" for i in inside),
             ),
         ),
         Chain(

@@ -10,12 +10,18 @@ import os
 from ipaddress import IPv4Address
 from types import TracebackType
 
-from gateway.datapath import fragments
+from gateway.datapath import fragments, guard, guard_lease
 from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
-from gateway.datapath.interfaces import ProbeSource, PublicAddresses, find_link, write_sysctl
+from gateway.datapath.interfaces import (
+    ProbeSource,
+    PublicAddresses,
+    find_link,
+    read_sysctl,
+    write_sysctl,
+)
 from gateway.datapath.journal import JOURNALS, Journal
 from gateway.datapath.rules import IPV4, IPV6, DiversionPlan, instance_name
 
@@ -70,8 +76,9 @@ def remove_probe_source(journal: Journal) -> None:
         ProbeSource(IPv4Address(journal.probe_source), journal.inside[0]).remove()
 
 
-def take_down(journal: Journal, *, leave_filters: bool = False) -> None:
-    """Forwarding off, then addresses, and the rules last: nothing is ever open on the way."""
+def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: bool = False) -> None:
+    """Forwarding off, then addresses, then the rules, and the guard last: nothing is ever open on
+    the way. ``leave_guard``: for the time until a next daemon is there, if it is needed."""
     problems: list[str] = []
     if not leave_filters:
         detach([*journal.inside, journal.outside])
@@ -94,6 +101,10 @@ def take_down(journal: Journal, *, leave_filters: bool = False) -> None:
             IPV6.remove(instance)
     with Collecting(problems):
         fragments.remove(instance)
+    needed = leave_guard and any(_forwards(interface) for interface in journal.inside)
+    if not (needed and guard_lease.grant(journal.outside)):
+        with Collecting(problems):
+            guard.remove(journal.outside)
     if problems:
         raise DatapathError(problems)  # the journal stays: the next start tries again
     journal.erase()
@@ -115,3 +126,7 @@ class Collecting(contextlib.AbstractContextManager[None]):
             self._problems += error.problems
             return True
         return False
+
+
+def _forwards(interface: str) -> bool:
+    return find_link(interface) is not None and read_sysctl(interface, "forwarding") == "1"

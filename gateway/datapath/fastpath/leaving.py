@@ -9,13 +9,14 @@ and acting, a claim of its own sees to, for which a start waits.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -39,18 +40,23 @@ def clear_later(interfaces: Iterable[str]) -> bool:
         programs = [(name, attached(name)) for name in interfaces]
         if any(program is None for _, program in programs):
             return False
-        subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(programs)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-            start_new_session=True,
-        )
+        outlive(__name__, json.dumps(programs))
     except (OSError, NetlinkError):
         return False
     return True
+
+
+def outlive(module: str, *arguments: str) -> None:
+    """Run a module in a process that outlives this one. Raises OSError."""
+    subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        start_new_session=True,
+    )
 
 
 def wait_for_clearing() -> None:
@@ -58,6 +64,16 @@ def wait_for_clearing() -> None:
     end = time.monotonic() + _PATIENCE
     while not _claim(hold=False) and time.monotonic() < end:
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def clearing() -> Iterator[None]:
+    """In turn with others of this kind, and with starts."""
+    while not (claim := _claim(hold=True)):
+        time.sleep(0.01)
+    assert isinstance(claim, socket.socket)
+    with claim:
+        yield
 
 
 def clear(programs: list[tuple[str, int]]) -> None:
@@ -92,11 +108,8 @@ def main() -> None:
     """The argument: names and programs, as JSON."""
     programs = [(str(name), int(program)) for name, program in json.loads(sys.argv[1])]
     time.sleep(LEASE)
-    while not (claim := _claim(hold=True)):
-        time.sleep(0.01)
-    clear(programs)
-    assert isinstance(claim, socket.socket)
-    claim.close()
+    with clearing():
+        clear(programs)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Run in a namespace; takes a plan as JSON, prints ``"ready"`` or problems, then answers a JSON line for each line
 that it reads: ``statistics``, ``seen`` (packets as [arrival, length]), ``pause``, ``resume``,
 ``raise`` (the handler fails from now on), ``update IP VM``, ``refresh``,
-``remove``.
+``guard`` (what became of it), ``remove``, ``leave`` (the same, expecting another start).
 """
 
 from __future__ import annotations
@@ -145,7 +145,15 @@ def main() -> None:
                     diversion.update(plan_from(text, queue.numbers)[0])
                 case "refresh":
                     answer = diversion.refresh()
-                case "remove":
+                case "guard":
+                    guard = diversion.guard
+                    answer = {
+                        "problem": diversion.no_guard,
+                        "restored": diversion.guards_restored,
+                        "dropped": None if guard is None else guard.dropped(),
+                    }
+                case "remove" | "leave":
+                    diversion.leave_guard = command == "leave"
                     diversion.remove()
                     queue.close()
                     claims.release()

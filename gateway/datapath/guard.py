@@ -1,0 +1,218 @@
+"""The guard: a program on the outside interface that netfilter cannot lose.
+
+It stands at tc's egress, behind all of the host's rules, and drops what has an address of the
+virtual network at either end: whoever flushes rules or puts an ACCEPT in front, whether the daemon
+lives or not, such packets do not leave. The rules do the same work earlier; the guard is for when
+they are not there. It sees untagged IPv4 only: a VLAN on the same interface is not the gateway's.
+
+A filter of ours is known by its handle, whichever priority it found. What it drops is counted by
+the qdisc, where the fast path's programs never drop for a reason of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from struct import Struct
+
+from gateway.datapath import netlink
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.guard_program import INSTRUCTION, assemble
+from gateway.datapath.netlink import NESTED, attribute, attributes
+from gateway.datapath.rules import DiversionPlan
+
+_HANDLE = 0xAC57
+_PRIORITIES = range(1, 16)  # the first that is free: who comes first has the last word
+
+_RTM_NEWQDISC, _RTM_GETQDISC = 36, 38  # linux/rtnetlink.h
+_RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
+_NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400  # linux/netlink.h
+_CLSACT, _CLSACT_HANDLE, _EGRESS = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF3  # linux/pkt_sched.h
+_TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_STATS_QUEUE = 1, 2, 7, 3
+_TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8  # linux/pkt_cls.h
+_DIRECT_ACTION = 1
+_IPV4 = socket.htons(0x0800)
+_message = Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, parent, info
+_short, _word = Struct("=H"), Struct("=I")
+_queue = Struct("=IIIII")  # struct gnet_stats_queue: the third is what was dropped
+
+
+@dataclass(frozen=True)
+class _Filter:
+    priority: int
+    program: bytes
+
+
+class Guard:
+    """The guard of one gateway's outside interface. Failures are DatapathError."""
+
+    def __init__(self, plan: DiversionPlan) -> None:
+        self._outside = plan.outside
+        self._token = secrets.randbits(32)
+        self._program = _program(plan, self._token)
+        self._seen = 0
+        self._total = 0
+
+    def change(self, plan: DiversionPlan) -> None:
+        """Look for another plan's addresses; there is no moment without a guard."""
+        program = _program(plan, self._token)
+        if program != self._program:
+            self._program = program
+            self.put()
+
+    def put(self) -> None:
+        """Have it stand, in place of what an earlier gateway left."""
+        try:
+            index = socket.if_nametoindex(self._outside)
+            _add_qdisc(index)
+            left = list(_filters(index))
+            self._attach(index, left)
+            for old in left[1:]:
+                _delete(index, old.priority)
+        except OSError as error:
+            line = f"{self._outside}: no guard can stand there: {error.strerror or error}"
+            raise DatapathError([line]) from None
+
+    def stands(self) -> bool:
+        """Whether it does; an interface that is not there needs none."""
+        try:
+            index = socket.if_nametoindex(self._outside)
+        except OSError:
+            return True
+        try:
+            return [found.program for found in _filters(index)] == [self._program]
+        except OSError:
+            return False
+
+    def dropped(self) -> int:
+        """Packets that it has dropped since it was first put there, by an earlier daemon even."""
+        try:
+            now = _dropped(socket.if_nametoindex(self._outside))
+        except OSError:
+            return self._total
+        # Counters begin again with their qdisc, and have 32 bits.
+        self._total += now - self._seen if now >= self._seen else now
+        self._seen = now
+        return self._total
+
+    def _attach(self, index: int, left: list[_Filter]) -> None:
+        if left:
+            _add(index, left[0].priority, self._program)
+            return
+        self._seen = _dropped(index)  # others' before it
+        for priority in _PRIORITIES:
+            try:
+                _add(index, priority, self._program)
+            except OSError as error:
+                # Another filter has it: of another kind, for another protocol.
+                if error.errno not in (errno.EINVAL, errno.EEXIST, errno.ENOENT):
+                    raise
+                reason = error
+            else:
+                return
+        raise reason
+
+
+def identity(outside: str) -> str:
+    """Names the guard that stands there, among all that ever did; empty: none does."""
+    try:
+        found = list(_filters(socket.if_nametoindex(outside)))
+    except OSError:
+        return ""
+    return hashlib.sha256(found[0].program).hexdigest() if found else ""
+
+
+def remove(outside: str) -> None:
+    """Take a guard away, if one stands there. The clsact qdisc stays: others may use it by now.
+
+    Raises DatapathError.
+    """
+    try:
+        index = socket.if_nametoindex(outside)
+    except OSError:
+        return
+    try:
+        for found in list(_filters(index)):
+            _delete(index, found.priority)
+    except OSError as error:
+        line = f"{outside}: the guard cannot be removed: {error.strerror or error}"
+        raise DatapathError([line]) from None
+
+
+def _program(plan: DiversionPlan, token: int) -> bytes:
+    """What must not leave: the virtual network, and what health probes have as their source."""
+    probes = [] if plan.probe_source is None else [IPv4Network(plan.probe_source)]
+    try:
+        return assemble(plan.private_prefixes, probes, token=token)
+    except ValueError as error:
+        raise DatapathError([str(error)]) from None
+
+
+def _add_qdisc(index: int) -> None:
+    kind = attribute(_TCA_KIND, b"clsact\0")
+    body = _message.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0) + kind
+    try:
+        netlink.ask(_RTM_NEWQDISC, _NLM_F_CREATE | _NLM_F_EXCL, body)
+    except OSError as error:
+        # An ingress qdisc stands in the same place, and would take our filter for its own side.
+        if error.errno != errno.EEXIST or _clsact(index) is None:
+            raise
+
+
+def _add(index: int, priority: int, program: bytes) -> None:
+    """Add a filter, or put another program into the one that is there."""
+    options = b"".join(
+        (
+            attribute(_TCA_BPF_OPS_LEN, _short.pack(len(program) // INSTRUCTION.size)),
+            attribute(_TCA_BPF_OPS, program),
+            attribute(_TCA_BPF_FLAGS, _word.pack(_DIRECT_ACTION)),
+        )
+    )
+    kind = attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS | NESTED, options)
+    netlink.ask(_RTM_NEWTFILTER, _NLM_F_CREATE | _NLM_F_REPLACE, _place(index, priority) + kind)
+
+
+def _delete(index: int, priority: int) -> None:
+    kind = attribute(_TCA_KIND, b"bpf\0")
+    try:
+        netlink.ask(_RTM_DELTFILTER, 0, _place(index, priority) + kind)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):  # somebody else did, or the qdisc went
+            raise
+
+
+def _place(index: int, priority: int) -> bytes:
+    return _message.pack(0, index, _HANDLE, _EGRESS, priority << 16 | _IPV4)
+
+
+def _filters(index: int) -> Iterator[_Filter]:
+    """Those of ours that an interface has."""
+    for body in netlink.dump(_RTM_GETTFILTER, _message.pack(0, index, 0, _EGRESS, 0)):
+        _, at, handle, _, info = _message.unpack_from(body)
+        found = attributes(body[_message.size :])
+        options = attributes(found.get(_TCA_OPTIONS, b""))
+        if at == index and handle == _HANDLE:
+            yield _Filter(info >> 16, options.get(_TCA_BPF_OPS, b""))
+
+
+def _dropped(index: int) -> int:
+    """What clsact has dropped on an interface."""
+    found = _clsact(index)
+    if found is None:
+        return 0
+    queue = attributes(found.get(_TCA_STATS2, b"")).get(_TCA_STATS_QUEUE, b"")
+    return int(_queue.unpack_from(queue)[2]) if len(queue) >= _queue.size else 0
+
+
+def _clsact(index: int) -> dict[int, bytes] | None:
+    """What the kernel says of an interface's clsact qdisc, if it has one."""
+    for body in netlink.dump(_RTM_GETQDISC, _message.pack(0, index, 0, 0, 0)):
+        found = attributes(body[_message.size :])
+        if _message.unpack_from(body)[1] == index and found.get(_TCA_KIND) == b"clsact\0":
+            return found
+    return None
