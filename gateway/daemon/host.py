@@ -70,6 +70,9 @@ class Diverted(Protocol):
     def look_at_rules(self) -> None:
         """Read that: the next ``refresh`` looks at them."""
 
+    def leave(self) -> None:
+        """Expect another start soon after the end."""
+
 
 class _LinuxDiverted:
     def __init__(self, diversion: Diversion, renewed: set[str]) -> None:
@@ -95,6 +98,9 @@ class _LinuxDiverted:
 
     def look_at_rules(self) -> None:
         self._diversion.look_at_rules()
+
+    def leave(self) -> None:
+        self._diversion.leave_guard = True
 
 
 def with_real_names(configuration: Configuration) -> Configuration:

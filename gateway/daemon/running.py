@@ -179,7 +179,8 @@ class Gateway:
         self._keeping.finish()
 
     def leave(self) -> None:
-        """Have live flows go on in the kernel until the next daemon is there."""
+        """Have live flows go on in the kernel until the next daemon is there, and nothing else."""
+        self._diverted().leave()
         if self._offloading is not None:
             self._offloading.leave()
 

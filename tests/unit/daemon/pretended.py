@@ -76,6 +76,9 @@ class PretendedDiverted:
     def look_at_rules(self) -> None:
         raise AssertionError("no rules change here")
 
+    def leave(self) -> None:
+        pass
+
     def fileno(self) -> int:
         return self._socket.fileno()
 
