@@ -169,7 +169,7 @@ def test_rules_of_iptables_legacy_are_looked_after(net: Namespaces) -> None:
     assert gateway.ask("refresh") == []
     saved = net.run("gw", "iptables-legacy-save")
     assert "-A PREROUTING -j snatgw-wan0-raw" in saved
-    assert "-A snatgw-wan0-fwd -i lan0 -o wan0 -j NFQUEUE" in saved
+    assert "-A snatgw-wan0-fwd -i lan0 -o wan0 -g snatgw-wan0-queue" in saved
     udp_echo(net, "remote")
     assert udp_ask(net, "vm", REMOTE) == "whole"
 
@@ -183,5 +183,5 @@ def test_a_flush_right_after_a_flush_is_not_taken_for_right(net: Namespaces) -> 
     gateway.ask("refresh")
     assert gateway.ask("refresh") == []
     saved = net.run("gw", "iptables-save")
-    assert "-A snatgw-wan0-fwd -i lan0 -o wan0 -j NFQUEUE" in saved
+    assert "-A snatgw-wan0-fwd -i lan0 -o wan0 -g snatgw-wan0-queue" in saved
     assert "-A FORWARD -j snatgw-wan0-fwd" in saved

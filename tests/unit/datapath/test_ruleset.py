@@ -8,7 +8,7 @@ import pytest
 
 from gateway.datapath import ruleset
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.rules import Chain, DiversionPlan, ipv4_chains
+from gateway.datapath.rules import Chain, DiversionPlan, QueueNumbers, ipv4_chains
 from gateway.datapath.ruleset import Ruleset, is_whole
 
 PLAN = DiversionPlan(
@@ -16,7 +16,7 @@ PLAN = DiversionPlan(
     outside="wan0",
     public_ips=(IPv4Address("203.0.113.10"),),
     private_prefixes=(IPv4Network("10.0.0.0/16"),),
-    queue_number=3,
+    queues=QueueNumbers(3, 4),
 )
 
 
