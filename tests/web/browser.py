@@ -23,6 +23,12 @@ FLAGS = (
 PATIENCE = DEADLINE * 1000
 """Milliseconds, as playwright counts."""
 
+STICKING_OUT = """() => [...document.querySelectorAll("body *")]
+  .filter(node => !node.closest(".hidden, .skip, datalist") && node.getClientRects().length > 0)
+  .filter(node => node.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .map(node => node.outerHTML.slice(0, 80))"""
+"""What sticks out at the right: JavaScript for ``evaluate``."""
+
 POINTS_NEAR_THE_AXIS = """(canvas, [r, g, b]) => {
   const {width, height} = canvas, band = Math.round(height * 0.3);
   const copy = Object.assign(document.createElement("canvas"), {width, height}).getContext("2d", {willReadFrequently: true});

@@ -23,6 +23,12 @@ export const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
 
+/** The same with a text of parts, which may go to the next line between them and nowhere else. */
+export const setParts = (node, parts) => {
+  if (node.textContent === parts.join("")) return;
+  node.replaceChildren(...parts.flatMap((part, index) => (index === 0 ? [part] : [element("wbr"), part])));
+};
+
 /** Change a data attribute only if it is another. */
 export const setData = (node, name, value) => {
   if (node.dataset[name] !== value) node.dataset[name] = value;
@@ -48,11 +54,16 @@ export class Rows {
   }
 }
 
-/** Rows for a table: `columns` are [class, tag inside or null]. Parts are in `cells`. */
-export const tableRows = (container, columns) =>
+/**
+ * Rows for a table: `columns` are classes, `titles` what a cell is called where it has no column
+ * above it. Parts are in `cells`. Roles are said because cards (parts.css) lose a table's own.
+ */
+export const tableRows = (container, columns, titles = []) =>
   new Rows(container, () => {
-    const cells = columns.map((name) => element("td", { class: name || null }));
-    return { node: element("tr", {}, ...cells), cells };
+    const cells = columns.map((name, index) =>
+      element("td", { class: name || null, role: "cell", "data-title": titles[index] }),
+    );
+    return { node: element("tr", { role: "row" }, ...cells), cells };
   });
 
 /** "a", "b" as a button that looks like a link. */

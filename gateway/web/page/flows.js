@@ -1,26 +1,26 @@
 // The flow table. Searching, sorting and cutting are the API's work: a sample brings the rows that
 // are shown, and how many there are besides.
 
-import { byId, element, setData, setText, tableRows } from "/dom.js";
-import { bits, brief, bytes, count, endpoint, words } from "/format.js";
+import { byId, element, setData, setParts, setText, tableRows } from "/dom.js";
+import { bits, brief, bytes, count, endpointParts, words } from "/format.js";
 
 const FIRST_SORT = "-bytesOutPerSecond";
 const COLUMNS = [
-  // title, sort field, class, text of a flow, first order
+  // title, sort field, class, text of a flow (or its parts), first order
   ["Protocol", "protocol", "", (flow) => flow.protocol],
   ["State", "state", "state", (flow) => (flow.awaitingRemoval ? "PortReclaimed" : flow.state)],
-  ["VM", "vm", "", (flow) => flow.vm],
-  ["Private", "private", "mono", (flow) => endpoint(flow.private)],
-  ["Public", "public", "mono", (flow) => endpoint(flow.public)],
-  ["Remote", "remote", "mono", (flow) => endpoint(flow.remote)],
+  ["VM", "vm", "name", (flow) => flow.vm],
+  ["Private", "private", "mono place", (flow) => endpointParts(flow.private)],
+  ["Public", "public", "mono place", (flow) => endpointParts(flow.public)],
+  ["Remote", "remote", "mono place", (flow) => endpointParts(flow.remote)],
   ["Method", "method", "soft", (flow) => words(flow.method)],
   ["Out", "bytesOutPerSecond", "number", (flow) => bits(flow.bytesOutPerSecond), "-"],
   ["In", "bytesInPerSecond", "number", (flow) => bits(flow.bytesInPerSecond), "-"],
   ["Sent", "bytesOut", "number", (flow) => bytes(flow.bytesOut), "-"],
   ["Received", "bytesIn", "number", (flow) => bytes(flow.bytesIn), "-"],
-  ["Age", "ageSeconds", "number", (flow) => brief(flow.ageSeconds), "-"],
-  ["Idle", "idleSeconds", "number", (flow) => brief(flow.idleSeconds), "-"],
-  ["Expires", "expiresInSeconds", "number", (flow) => brief(flow.expiresInSeconds)],
+  ["Age", "ageSeconds", "number time", (flow) => brief(flow.ageSeconds), "-"],
+  ["Idle", "idleSeconds", "number time", (flow) => brief(flow.idleSeconds), "-"],
+  ["Expires", "expiresInSeconds", "number time", (flow) => brief(flow.expiresInSeconds)],
 ];
 const TYPING = 250;
 
@@ -31,11 +31,15 @@ export class Flows {
     this.form = byId("flow-filter");
     this.sort = FIRST_SORT;
     this.frozen = false;
-    this.rows = tableRows(byId("flow-rows"), COLUMNS.map(([, , name]) => name));
+    this.rows = tableRows(
+      byId("flow-rows"),
+      COLUMNS.map(([, , name]) => name),
+      COLUMNS.map(([title]) => title),
+    );
     this.heads = COLUMNS.map(([title, field, name, , order = ""]) => {
       const button = element("button", { type: "button", text: title });
       button.addEventListener("click", () => this.#sortBy(field, order));
-      const head = element("th", { scope: "col", class: name === "number" ? name : null }, button);
+      const head = element("th", { scope: "col", role: "columnheader", class: name.startsWith("number") ? "number" : null }, button);
       byId("flow-head").append(head);
       return { head, field };
     });
@@ -74,7 +78,7 @@ export class Flows {
     setText(byId("flows-empty"), total === 0 ? "No flow is open." : "No flow matches.");
     this.rows.update(rows, (row, flow) => {
       COLUMNS.forEach(([, , name, text], index) => {
-        setText(row.cells[index], text(flow));
+        setParts(row.cells[index], [text(flow)].flat());
         if (name === "state") setData(row.cells[index], "state", flow.state);
       });
     });

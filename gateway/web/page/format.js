@@ -52,11 +52,14 @@ export const clock = (time, withSeconds = true) => {
   return withSeconds ? `${minutes}:${part(date.getSeconds())}` : minutes;
 };
 
-/** IP:PORT, or the IP alone where there is no port. */
-export const endpoint = (place) => {
-  if (place == null) return "–";
-  return place.port == null ? place.ip : `${place.ip}:${place.port}`;
+/** IP:PORT in the parts that belong together, or the IP alone where there is no port. */
+export const endpointParts = (place) => {
+  if (place == null) return ["–"];
+  return place.port == null ? [place.ip] : [`${place.ip}:`, `${place.port}`];
 };
+
+/** The same as one text. */
+export const endpoint = (place) => endpointParts(place).join("");
 
 /** DefaultOutboundAccess → "default outbound access". */
 export const words = (name) => {

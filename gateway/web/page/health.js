@@ -11,7 +11,7 @@ const RANK = { Down: 0, Unknown: 1, Up: 2 };
 export class Health extends Polling {
   constructor() {
     super("/v1/health", EVERY, (records) => this.#show(records ?? []));
-    this.rows = tableRows(byId("health-rows"), ["wrap", "", "soft"]);
+    this.rows = tableRows(byId("health-rows"), ["wrap", "", "wrap soft"]);
   }
 
   #show(records) {

@@ -1,7 +1,7 @@
 // The short tables: destinations, security rules, drops, health probes.
 
-import { byId, element, pick, setData, setText, tableRows } from "/dom.js";
-import { bits, count, endpoint, perSecond, sentence } from "/format.js";
+import { byId, element, pick, setData, setParts, setText, tableRows } from "/dom.js";
+import { bits, count, endpoint, endpointParts, perSecond, sentence } from "/format.js";
 
 export class Lists {
   /** `onSearch(text)`: the flows toward a destination are asked for. */
@@ -22,7 +22,7 @@ export class Lists {
         row.cells[0].append(row.pick, row.share);
       }
       row.text = endpoint(remote);
-      setText(row.pick, row.text);
+      setParts(row.pick, endpointParts(remote));
       row.pick.setAttribute("aria-label", `Flows toward ${row.text}`);
       row.share.style.width = `${(flows / most) * 100}%`;
       setText(row.cells[1], count(flows));

@@ -42,6 +42,7 @@ const draw = () => {
 const introduce = (status) => {
   const parts = [status.profile, `${status.inside.join(", ")} → ${status.outside}`];
   if (status.timeScale !== 1) parts.push(`timers ×${status.timeScale}`);
+  byId("where").title = parts.join(" · "); // it may be cut off
   byId("where").replaceChildren(...parts.map((text) => element("span", { text })), element("span", { id: "uptime" }));
   const offset = -new Date().getTimezoneOffset();
   const zone = `UTC${offset < 0 ? "−" : "+"}${Math.floor(Math.abs(offset) / 60)}${offset % 60 ? `:${Math.abs(offset) % 60}` : ""}`;

@@ -3,7 +3,7 @@
 
 import { clock } from "/format.js";
 
-const LEFT = 44;
+const LEFT = 44; // at least: labels have the room that they need
 const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 19;
@@ -54,6 +54,7 @@ export class Plot {
   constructor(canvas, { label, lines, scale, tick, value }) {
     Object.assign(this, { canvas, label, lines, scale, tick, value });
     this.frame = null;
+    this.left = LEFT;
     canvas.className = "plot";
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "slider");
@@ -85,13 +86,13 @@ export class Plot {
 
   #x(time) {
     const { from, to } = this.frame;
-    return LEFT + ((time - from) / (to - from)) * (this.#width() - LEFT - RIGHT);
+    return this.left + ((time - from) / (to - from)) * (this.#width() - this.left - RIGHT);
   }
 
   #timeAt(x) {
     if (this.frame === null) return null;
     const { from, to, track } = this.frame;
-    const time = from + ((x - LEFT) / (this.#width() - LEFT - RIGHT)) * (to - from);
+    const time = from + ((x - this.left) / (this.#width() - this.left - RIGHT)) * (to - from);
     const row = track.at(Math.min(Math.max(time, from), to) + this.frame.step / 2);
     return row < 0 ? null : track.times[row];
   }
@@ -125,10 +126,11 @@ export class Plot {
     pen.font = `11px ${getComputedStyle(canvas).fontFamily}`;
     const { top, ticks, reference, high, note } = this.scale(frame.track);
     const y = (value) => height - BOTTOM - (value / top) * (height - BOTTOM - TOP);
+    this.left = Math.max(LEFT, ...ticks.map((tick) => Math.ceil(pen.measureText(this.tick(tick)).width) + 8));
     this.#grid(pen, width, height, ticks, y);
     pen.save();
     pen.beginPath();
-    pen.rect(LEFT, 0, width - LEFT - RIGHT + 1, height);
+    pen.rect(this.left, 0, width - this.left - RIGHT + 1, height);
     pen.clip();
     this.#bands(pen, height);
     for (const line of this.lines) this.#line(pen, line, y);
@@ -153,14 +155,14 @@ export class Plot {
       const level = Math.round(y(tick)) + 0.5;
       pen.strokeStyle = tick === 0 ? colours["line-strong"] : colours.line;
       pen.beginPath();
-      pen.moveTo(LEFT, level);
+      pen.moveTo(this.left, level);
       pen.lineTo(width - RIGHT, level);
       pen.stroke();
       pen.fillStyle = colours.muted;
-      pen.fillText(this.tick(tick), LEFT - 6, level);
+      pen.fillText(this.tick(tick), this.left - 6, level);
     }
     const { from, to } = this.frame;
-    const step = STEPS.find((each) => (each / (to - from)) * (width - LEFT - RIGHT) >= 62) ?? STEPS.at(-1);
+    const step = STEPS.find((each) => (each / (to - from)) * (width - this.left - RIGHT) >= 62) ?? STEPS.at(-1);
     const zone = new Date(to).getTimezoneOffset() * 60_000;
     pen.textBaseline = "alphabetic";
     pen.textAlign = "center";
@@ -173,7 +175,7 @@ export class Plot {
       pen.moveTo(Math.round(x) + 0.5, height - BOTTOM);
       pen.lineTo(Math.round(x) + 0.5, height - BOTTOM + 3);
       pen.stroke();
-      if (x - half > LEFT - 14 && x + half < width) pen.fillText(label, x, height - 4);
+      if (x - half > this.left - 14 && x + half < width) pen.fillText(label, x, height - 4);
     }
   }
 
@@ -243,7 +245,7 @@ export class Plot {
     pen.lineWidth = 1.5;
     pen.setLineDash([1.5, 3]);
     pen.beginPath();
-    pen.moveTo(LEFT, level);
+    pen.moveTo(this.left, level);
     pen.lineTo(width - RIGHT, level);
     pen.stroke();
     pen.setLineDash([]);
@@ -254,7 +256,7 @@ export class Plot {
     for (const [from, to] of this.frame.bands) {
       const left = this.#x(from);
       const right = Math.max(this.#x(to), left + 2);
-      if (right < LEFT) continue;
+      if (right < this.left) continue;
       pen.save();
       pen.beginPath();
       pen.rect(left, base - 8, right - left + 0.5, 8);
@@ -276,7 +278,7 @@ export class Plot {
     const base = height - BOTTOM;
     for (const { time, kind } of this.frame.marks) {
       const x = this.#x(time);
-      if (x < LEFT - 6) continue;
+      if (x < this.left - 6) continue;
       pen.beginPath();
       if (kind === "exhaustion") {
         pen.fillStyle = colours.bad;
@@ -334,7 +336,7 @@ export class Plot {
     pen.textAlign = "left";
     pen.textBaseline = "middle";
     const size = pen.measureText(label).width + 10;
-    const left = Math.min(Math.max(x - size / 2, LEFT), Math.max(width - RIGHT - size, LEFT));
+    const left = Math.min(Math.max(x - size / 2, this.left), Math.max(width - RIGHT - size, this.left));
     pen.fillStyle = colours.ink;
     pen.beginPath();
     pen.roundRect(left, 0, size, 17, 4);

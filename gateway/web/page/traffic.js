@@ -108,6 +108,7 @@ export class Figures {
     setText(part.number, number);
     setText(part.unit, unit);
     setText(part.more, more);
+    part.more.title = more; // it may be cut off
     part.node.classList.toggle("bad", bad);
   }
 }
