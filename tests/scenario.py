@@ -25,7 +25,8 @@ Lines:
 ``events none``                       nothing did.
 
 Packets: ``tcp|udp A:P > B:P [flags] [len=N]``, ``echo|echo-reply A > B id=N``, ``ip proto=N A > B``,
-``icmp T/C A > B about PACKET``, and ``options`` among the flags of any of them.
+``icmp T/C A > B about PACKET``, and ``options`` among the flags of any of them. TCP is sent with
+``seq=N`` and ``acks=N``; without them (0) the gateway knows no numbers, and checks none.
 
 A run that goes wrong prints the whole script as it went, with what was expected and seen.
 """
@@ -84,7 +85,8 @@ def _scapy(text: str) -> Packet:
     ip = IP(src=host, dst=peer, options=options, ttl=int(settings.get("ttl", 64)))
     if kind == "tcp":
         flags = "".join(letter for name, letter in FLAGS.items() if name in marks)
-        return ip / TCP(sport=port, dport=peer_port, flags=flags) / payload
+        numbers = {"seq": int(settings.get("seq", 0)), "ack": int(settings.get("acks", 0))}
+        return ip / TCP(sport=port, dport=peer_port, flags=flags, **numbers) / payload
     if kind == "udp":
         checksum = {"chksum": 0} if "unsummed" in marks else {}
         return ip / UDP(sport=port, dport=peer_port, **checksum) / payload

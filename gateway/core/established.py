@@ -2,10 +2,11 @@
 
 Nearly every packet ends here, so this is written for speed: two closures with everything that they
 need at hand, and no object that is not kept. They take what is exactly the common case (no IP
-options, no fragment, headers that hold together, an established flow that is not to be reset when
-idle, no SYN, FIN or RST) and
-leave everything else to ``otherwise``, where it meets the engine's stages one by one.
-``PacketView.parse`` has the same checks in full, with their reasons.
+options, no fragment, headers that hold together, an established flow, no SYN, FIN or RST) and leave
+everything else to ``otherwise``, where it meets the engine's stages one by one.
+``PacketView.parse`` has the same checks in full, with their reasons, and ``packet.tcp_source`` and
+``tcp_destination`` have the same rewriting: calling them would cost what it costs to note what a
+segment acknowledges (``sequence.py``).
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from collections.abc import Callable
 from struct import Struct
 
 from gateway.core.flow import TCP, UDP, Flow, FlowTable
-from gateway.core.packet import tcp_destination, tcp_source, udp_destination, udp_source
-from gateway.core.tcp import State
+from gateway.core.packet import (
+    TCP_READ_DESTINATION,
+    TCP_READ_SOURCE,
+    TCP_WRITE_DESTINATION,
+    TCP_WRITE_SOURCE,
+    udp_destination,
+    udp_source,
+)
+from gateway.core.tcp import Side, State
 
 Way = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the packet as it goes on, or None: dropped."""
 HandOver = Callable[[Flow], None]
 
 # Offsets as in a packet without IP options: version/IHL, total length, fragment field; then
-# TCP's data offset and flags, or UDP's length.
-_TCP_HEAD = Struct("!BxHxxH24xBB")
+# TCP's acknowledgement, data offset and flags, or UDP's length.
+_TCP_HEAD = Struct("!BxHxxH20xIBB")
 _UDP_HEAD = Struct("!BxHxxH16xH")
 
 
@@ -34,6 +42,8 @@ def established_outbound(table: FlowTable, otherwise: Way, hand_over: HandOver, 
     """
     tcp_flow, udp_flow = table.tcp_original.get, table.udp_original.get
     tcp_head, udp_head = _TCP_HEAD.unpack_from, _UDP_HEAD.unpack_from
+    read, write = TCP_READ_SOURCE.unpack_from, TCP_WRITE_SOURCE.pack
+    acknowledgements = table.numbers.acknowledged[Side.ORIGINAL]
     alive = State.ESTABLISHED
     tcp, udp = TCP, UDP
 
@@ -44,14 +54,9 @@ def established_outbound(table: FlowTable, otherwise: Way, hand_over: HandOver, 
         protocol = packet[9]
         if protocol == tcp:
             flow = tcp_flow(packet[12:24])
-            if (
-                flow is None
-                or size < 40
-                or flow.state is not alive
-                or flow.acknowledged is not None
-            ):
+            if flow is None or size < 40 or flow.state is not alive:
                 return otherwise(packet, now)
-            version_ihl, total, fragment, offset, flags = tcp_head(packet)
+            version_ihl, total, fragment, acknowledged, offset, flags = tcp_head(packet)
             if (
                 version_ihl != 0x45
                 or total != size
@@ -63,7 +68,20 @@ def established_outbound(table: FlowTable, otherwise: Way, hand_over: HandOver, 
             flow.packets_out += 1
             flow.bytes_out += size
             flow.last_seen = now
-            return tcp_source(packet, flow)
+            acknowledgements[flow.slot] = acknowledged
+            head, ip, remote, middle, l4 = read(packet)
+            return (
+                write(
+                    head,
+                    (ip + flow.ip_delta) % 0xFFFF,
+                    flow.public,
+                    remote,
+                    flow.public_port,
+                    middle,
+                    (l4 + flow.l4_delta) % 0xFFFF,
+                )
+                + packet[38:]
+            )
         if protocol != udp:
             return otherwise(packet, now)
         flow = udp_flow(packet[12:24])
@@ -91,6 +109,8 @@ def established_inbound(table: FlowTable, otherwise: Way, hand_over: HandOver, b
     """For replies: the destination becomes the flow's private side."""
     tcp_flow, udp_flow = table.tcp_reply.get, table.udp_reply.get
     tcp_head, udp_head = _TCP_HEAD.unpack_from, _UDP_HEAD.unpack_from
+    read, write = TCP_READ_DESTINATION.unpack_from, TCP_WRITE_DESTINATION.pack
+    acknowledgements = table.numbers.acknowledged[Side.REPLY]
     alive = State.ESTABLISHED
     tcp, udp = TCP, UDP
 
@@ -101,14 +121,9 @@ def established_inbound(table: FlowTable, otherwise: Way, hand_over: HandOver, b
         protocol = packet[9]
         if protocol == tcp:
             flow = tcp_flow(packet[12:24])
-            if (
-                flow is None
-                or size < 40
-                or flow.state is not alive
-                or flow.acknowledged is not None
-            ):
+            if flow is None or size < 40 or flow.state is not alive:
                 return otherwise(packet, now)
-            version_ihl, total, fragment, offset, flags = tcp_head(packet)
+            version_ihl, total, fragment, acknowledged, offset, flags = tcp_head(packet)
             if (
                 version_ihl != 0x45
                 or total != size
@@ -120,7 +135,21 @@ def established_inbound(table: FlowTable, otherwise: Way, hand_over: HandOver, b
             flow.packets_in += 1
             flow.bytes_in += size
             flow.last_seen = now
-            return tcp_destination(packet, flow)
+            acknowledgements[flow.slot] = acknowledged
+            head, ip, remote, port, middle, l4 = read(packet)
+            return (
+                write(
+                    head,
+                    (ip - flow.ip_delta) % 0xFFFF,
+                    remote,
+                    flow.private,
+                    port,
+                    flow.private_port,
+                    middle,
+                    (l4 - flow.l4_delta) % 0xFFFF,
+                )
+                + packet[38:]
+            )
         if protocol != udp:
             return otherwise(packet, now)
         flow = udp_flow(packet[12:24])

@@ -84,7 +84,7 @@ def explain_inbound(
     number = PROTOCOLS[protocol]
     view = opening_packet(number, remote, remote_port, public, public_port)
     flow = engine.flows.replies(number).get(view.key)
-    if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind):
+    if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind, None):
         return _document(Admitted(flow.machine, flow.judgements), flow.method, [], flow.id)
     answer = _arriving(engine, view, None, flow)
     if answer.listener is not None:
@@ -166,7 +166,7 @@ def _live_flow(engine: Engine, view: PacketView, lateral: bool) -> Flow | None:
     flow, side = engine.flows.originals(view.protocol).get(view.key), Side.ORIGINAL
     if flow is None and lateral:
         flow, side = engine.flows.replies(view.protocol).get(view.key), Side.REPLY
-    if flow is None or engine.translation.reopens(flow, side, view.kind):
+    if flow is None or engine.translation.reopens(flow, side, view.kind, None):
         return None
     return flow
 
@@ -212,7 +212,7 @@ def _hairpin(
         int.from_bytes(view.ports[2:4], "big"),
     )
     second = None if live is None else engine.flows.replies(view.protocol).get(again.key)
-    if live and second and not engine.translation.reopens(second, Side.REPLY, again.kind):
+    if live and second and not engine.translation.reopens(second, Side.REPLY, again.kind, None):
         judgements = leaving.judgements + second.judgements
         return _document(Admitted(machine, judgements), live.method, candidates, live.id)
     arriving = _arriving(engine, again, machine.address, second)

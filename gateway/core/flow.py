@@ -19,6 +19,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.accounting import Traffic
+from gateway.core.sequence import Numbers
 from gateway.core.tcp import CLOSING, ENDED, State
 from gateway.model.profile import Method
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from gateway.core.allotment import Machine
     from gateway.core.nsg import Judgement
     from gateway.core.ports import Ports
-    from gateway.core.resets import Acknowledged
     from gateway.core.timers import Bucket
 
 ICMP, TCP, UDP = 1, 6, 17
@@ -44,7 +44,6 @@ class Flow:
     """One translated conversation. Counters are of IP packets and their whole length in bytes."""
 
     __slots__ = (
-        "acknowledged",
         "awaiting_removal",
         "bucket",
         "bytes_in",
@@ -72,6 +71,7 @@ class Flow:
         "slot",
         "state",
         "timeout",
+        "to_be_reset",
     )
 
     def __init__(
@@ -111,7 +111,7 @@ class Flow:
         self.private_port = PORTS[original[8] << 8 | original[9]]
         self.public = public
         self.public_port = PORTS[reply[10] << 8 | reply[11]]
-        self.acknowledged: Acknowledged | None = None  # kept of flows whose ends are to be reset
+        self.to_be_reset = False  # its ends are told when it idles out
         self.awaiting_removal = False
         self.offloaded = False  # packets pass elsewhere (``offload.py``): fold before reading
         self.inbound = inbound  # the remote sent first
@@ -179,6 +179,7 @@ class FlowTable:
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.traffic = Traffic()
+        self.numbers = Numbers()
         self.tcp_original: dict[bytes, Flow] = {}
         self.tcp_reply: dict[bytes, Flow] = {}
         self.udp_original: dict[bytes, Flow] = {}
@@ -238,9 +239,11 @@ class FlowTable:
         if self._free_slots:
             flow.slot = self._free_slots.pop()
             self._slots[flow.slot] = flow
+            self.numbers.forget(flow.slot)
         else:
             flow.slot = len(self._slots)
             self._slots.append(flow)
+            self.numbers.add_slot()
         self.touch(flow)
 
     def touch(self, flow: Flow) -> None:
@@ -262,6 +265,8 @@ class FlowTable:
         skipped = range(len(self._slots), slot)
         self._free_slots.extend(skipped)
         self._slots.extend([None] * len(skipped))
+        for _ in range(len(skipped) + 1):
+            self.numbers.add_slot()
         self._slots.append(flow)
         flow.slot = slot
 

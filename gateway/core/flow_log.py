@@ -131,6 +131,15 @@ class FlowLog:
             watch.due = now + CLOSE_GRACE
             self._closing[flow] = watch
 
+    def reopened(self, flow: Flow, now: float) -> None:
+        """A flow that an RST had ended goes on."""
+        watch = self._closing.pop(flow, None)
+        if watch is None:  # its end was told
+            self.resumed(flow, now)
+        else:
+            watch.due = now + CONTINUE_INTERVAL
+            self._live[flow] = watch
+
     def forgotten(self, flow: Flow) -> None:
         """A flow left the table: its time was over, or it was ended."""
         watch = self._closing.pop(flow, None)

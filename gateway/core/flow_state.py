@@ -17,7 +17,7 @@ from gateway.core.flow import TCP, UDP, Flow, FlowTable
 from gateway.core.tcp import ENDED, State
 from gateway.model.profile import Method
 
-_RECORD = Struct("<IQ4B13s13s6xddd10Q")
+_RECORD = Struct("<IQ4B13s13s2xIddd10Q")
 SIZE = _RECORD.size
 EMPTY = bytes(SIZE)
 """The record of a slot without a flow."""
@@ -59,8 +59,10 @@ class SavedFlow(NamedTuple):
     offloaded: bool
     to_be_reset: bool
     holds_port: bool
-    acknowledged: tuple[int | None, int | None]
-    """By the VM's side and by the remote's, of a flow that is to be reset when it is idle."""
+    opening: int
+    """The sequence number of a TCP flow's SYN; 0: not known."""
+    acknowledged: tuple[int, int]
+    """By the VM's side and by the remote's; 0: not known."""
 
 
 def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
@@ -72,7 +74,7 @@ def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
         | (_REPLY if table.replies(protocol).get(flow.reply) is flow else 0)
         | (_RECLAIMED if flow.awaiting_removal else 0)
         | (_OFFLOADED if flow.offloaded else 0)
-        | (_TO_BE_RESET if flow.acknowledged is not None else 0)
+        | (_TO_BE_RESET if flow.to_be_reset else 0)
         | (_HOLDS_PORT if flow.pool is not None else 0)
     )
     record = _RECORD.pack(
@@ -84,6 +86,7 @@ def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
         flags,
         flow.original,
         flow.reply,
+        table.numbers.opening[flow.slot],
         flow.timeout,
         flow.created,
         flow.last_seen,
@@ -92,7 +95,7 @@ def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
         flow.packets_in,
         flow.bytes_in,
         *(seen(flow) if flow.offloaded else (0, 0, 0, 0)),
-        *_acknowledged(flow),
+        *_acknowledged(flow, table),
     )
     return crc32(record[4:]).to_bytes(4, "little") + record[4:]
 
@@ -102,7 +105,7 @@ def unpack(record: bytes) -> SavedFlow | None:
     if len(record) != SIZE or crc32(record[4:]).to_bytes(4, "little") != record[:4]:
         return None
     (_, number, protocol, state, method, flags, original, reply, *rest) = _RECORD.unpack(record)
-    timeout, created, last_seen, *counters = rest
+    opening, timeout, created, last_seen, *counters = rest
     if not 0 < number < MOST or state not in _STATES or method >= len(_METHODS):
         return None
     if max(counters) >= MOST:
@@ -133,21 +136,18 @@ def unpack(record: bytes) -> SavedFlow | None:
         bool(flags & _OFFLOADED),
         bool(flags & _TO_BE_RESET),
         bool(flags & _HOLDS_PORT),
+        opening,
         (_number(counters[8]), _number(counters[9])),
     )
 
 
-def _acknowledged(flow: Flow) -> tuple[int, int]:
-    """Numbers of 32 bits and one more, so that 0 is none."""
-    known = flow.acknowledged
-    if known is None:
-        return 0, 0
-    private, remote = known.private, known.remote
-    return 0 if private is None else private + 1, 0 if remote is None else remote + 1
+def _acknowledged(flow: Flow, table: FlowTable) -> list[int]:
+    """One more than the numbers, as ever; 0 stays 0."""
+    return [number[flow.slot] and number[flow.slot] + 1 for number in table.numbers.acknowledged]
 
 
-def _number(saved: int) -> int | None:
-    return None if not 0 < saved <= 1 << 32 else saved - 1
+def _number(saved: int) -> int:
+    return saved - 1 if 0 < saved <= 1 << 32 else 0
 
 
 _STATES = frozenset(State)

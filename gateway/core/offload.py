@@ -43,6 +43,9 @@ class Offload(Protocol):
     def remove(self, flow: Flow) -> None:
         """Give a flow back: its next packet comes to the engine. ``fold`` was called."""
 
+    def acknowledged(self, flow: Flow) -> tuple[int, int]:
+        """What the VM's side and the remote's acknowledged last, of a TCP flow; 0: not known."""
+
     def report(self, to: Reported) -> int:
         """Tell of what passed since the last call, or of some of it; how many segments."""
 

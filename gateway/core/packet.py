@@ -34,6 +34,7 @@ ICMP_ERRORS = frozenset({UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM})
 
 _IP_HEAD = Struct("!BxHxxHxB")  # version and IHL, total length, fragment field, protocol
 _SUM = Struct("!H")
+_NUMBERS = Struct("!II")  # TCP's, behind its ports
 
 
 class PacketView:
@@ -103,6 +104,14 @@ class PacketView:
         return bool((self.packet[6] << 8 | self.packet[7]) & 0x3FFF)
 
     @property
+    def numbers(self) -> tuple[int, int]:
+        """Of a TCP segment: its sequence number and what it acknowledges."""
+        if self.protocol != TCP:
+            return 0, 0
+        sequence, acknowledged = _NUMBERS.unpack_from(self.packet, self.transport + 4)
+        return sequence, acknowledged
+
+    @property
     def key(self) -> bytes:
         """The flow table's key in the direction of this packet."""
         key = self.source + self.destination + self.ports
@@ -111,19 +120,19 @@ class PacketView:
 
 # A header without IP options, cut where it is rewritten: first to read (x: what is replaced), then
 # to write. The rest of the packet follows.
-_TCP_READ_SOURCE, _TCP_WRITE_SOURCE = Struct("!10sH4x4s2x14sH"), Struct("!10sH4s4s2s14sH")
+TCP_READ_SOURCE, TCP_WRITE_SOURCE = Struct("!10sH4x4s2x14sH"), Struct("!10sH4s4s2s14sH")
 _UDP_READ_SOURCE, _UDP_WRITE_SOURCE = Struct("!10sH4x4s2x4sH"), Struct("!10sH4s4s2s4sH")
-_TCP_READ_DESTINATION = Struct("!10sH4s4x2s2x12sH")
-_TCP_WRITE_DESTINATION = Struct("!10sH4s4s2s2s12sH")
+TCP_READ_DESTINATION = Struct("!10sH4s4x2s2x12sH")
+TCP_WRITE_DESTINATION = Struct("!10sH4s4s2s2s12sH")
 _UDP_READ_DESTINATION = Struct("!10sH4s4x2s2x2sH")
 _UDP_WRITE_DESTINATION = Struct("!10sH4s4s2s2s2sH")
 
 
 def tcp_source(packet: bytes, flow: Flow) -> bytes:
     """A TCP packet without IP options, sent from the public side of its flow."""
-    head, ip, remote, middle, l4 = _TCP_READ_SOURCE.unpack_from(packet)
+    head, ip, remote, middle, l4 = TCP_READ_SOURCE.unpack_from(packet)
     return (
-        _TCP_WRITE_SOURCE.pack(
+        TCP_WRITE_SOURCE.pack(
             head,
             (ip + flow.ip_delta) % 0xFFFF,
             flow.public,
@@ -138,9 +147,9 @@ def tcp_source(packet: bytes, flow: Flow) -> bytes:
 
 def tcp_destination(packet: bytes, flow: Flow) -> bytes:
     """A TCP packet without IP options, delivered to the private side of its flow."""
-    head, ip, remote, port, middle, l4 = _TCP_READ_DESTINATION.unpack_from(packet)
+    head, ip, remote, port, middle, l4 = TCP_READ_DESTINATION.unpack_from(packet)
     return (
-        _TCP_WRITE_DESTINATION.pack(
+        TCP_WRITE_DESTINATION.pack(
             head,
             (ip - flow.ip_delta) % 0xFFFF,
             remote,

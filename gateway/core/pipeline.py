@@ -90,7 +90,7 @@ class Pipeline:
         if flow is not None:
             if cut and not takes_fragments(flow.method):
                 return self._refuse_fragments(view, flow)
-            if not self._translation.reopens(flow, _ORIGINAL, view.kind):
+            if not self._translation.reopens(flow, _ORIGINAL, view.kind, view.numbers[0]):
                 return self._send(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_outside(view, keep_source=False)
@@ -108,9 +108,7 @@ class Pipeline:
     def _send(self, view: PacketView, flow: Flow, now: float) -> bytes:
         """A packet of a flow, translated on its way out."""
         packet = view.packet
-        self._translation.advance(flow, _ORIGINAL, view.kind, now)
-        if flow.acknowledged is not None:
-            flow.acknowledged.note(view, _ORIGINAL)
+        self._translation.advance(flow, _ORIGINAL, view.kind, now, view.numbers)
         flow.packets_out += 1
         flow.bytes_out += len(packet)
         return sent(view, flow)
@@ -123,7 +121,7 @@ class Pipeline:
         if flow is not None:
             if cut and not takes_fragments(flow.method):
                 return self._refuse_fragments(view, flow)
-            if not self._translation.reopens(flow, _REPLY, view.kind):
+            if not self._translation.reopens(flow, _REPLY, view.kind, view.numbers[0]):
                 return self._deliver(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_inside(view)
@@ -143,9 +141,7 @@ class Pipeline:
         packet = view.packet
         if view.protocol == UDP and flow.state is State.OPENING:
             self._translation.answer_by(flow)
-        self._translation.advance(flow, _REPLY, view.kind, now)
-        if flow.acknowledged is not None:
-            flow.acknowledged.note(view, _REPLY)
+        self._translation.advance(flow, _REPLY, view.kind, now, view.numbers)
         flow.packets_in += 1
         flow.bytes_in += len(packet)
         return delivered(view, flow)
@@ -170,7 +166,7 @@ class Pipeline:
         if flow is None and view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._lateral_error(view)
         replaced = None
-        if flow is not None and translation.reopens(flow, side, view.kind):
+        if flow is not None and translation.reopens(flow, side, view.kind, view.numbers[0]):
             flow, replaced = None, flow
         if flow is None:
             answer = self.admission.lateral(view)
@@ -194,7 +190,7 @@ class Pipeline:
             if isinstance(opened, DropReason):
                 return self.refusals.refuse(opened, packet, answer.machine.name)
             flow, side = opened, _ORIGINAL
-        translation.advance(flow, side, view.kind, now)
+        translation.advance(flow, side, view.kind, now, view.numbers)
         if side is _ORIGINAL:
             flow.packets_out += 1
             flow.bytes_out += len(packet)

@@ -5,8 +5,7 @@ Two occasions (docs/fidelity.md A7, T1). An established flow idles out whose rul
 flow of a NAT gateway that is no more: the sender alone is told.
 
 A receiver takes an RST only if its sequence number is exactly the next one that it expects (RFC
-5961, 3.2): that is what it acknowledged last. So a flow that may have to be reset remembers the
-last acknowledgement from either side, and no other flow remembers anything.
+5961, 3.2): that is what it acknowledged last, which ``sequence.Numbers`` keeps.
 """
 
 from __future__ import annotations
@@ -17,18 +16,16 @@ from typing import NamedTuple
 
 from gateway.core.flow import Flow
 from gateway.core.packet import PacketView, completed
-from gateway.core.tcp import ACK_FLAG, FIN_FLAG, RST_FLAG, SYN_FLAG, Side
+from gateway.core.sequence import Numbers
+from gateway.core.tcp import ACK_FLAG, FIN_FLAG, RST_FLAG, SYN_FLAG
 
 ROOM = 1 << 17
 """RSTs that may wait: both ends of 65,536 flows that idle out at once, some 12 MB at worst."""
 ROOM_FOR_ANSWERS = 256
 """Of what may wait when a stray packet is to be answered; beyond it, it is dropped silently."""
 
-_ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
 _IP = Struct("!BBHHHBBH4s4s")
 _TCP = Struct("!HHIIBBHHH")
-_NUMBERS = Struct("!II")
-_ACKNOWLEDGED = Struct("!I")
 _WORD = 0xFFFFFFFF
 
 
@@ -44,26 +41,6 @@ class Reset(NamedTuple):
 
 IDLE_TIMEOUT = "IdleTimeout"
 NO_SUCH_FLOW = "NoSuchFlow"
-
-
-class Acknowledged:
-    """The last acknowledgement that each side of a flow sent; None: none yet."""
-
-    __slots__ = ("private", "remote")
-
-    def __init__(self) -> None:
-        self.private: int | None = None
-        self.remote: int | None = None
-
-    def note(self, view: PacketView, side: Side) -> None:
-        """Remember what a segment of the flow acknowledges."""
-        if not view.kind & ACK_FLAG:
-            return
-        (number,) = _ACKNOWLEDGED.unpack_from(view.packet, view.transport + 8)
-        if side is _ORIGINAL:
-            self.private = number
-        else:
-            self.remote = number
 
 
 class Outbox:
@@ -82,17 +59,15 @@ class Outbox:
         """The next one to send; None: nothing waits."""
         return self._waiting.popleft() if self._waiting else None
 
-    def idled_out(self, flow: Flow, *, tell_remote: bool) -> None:
+    def idled_out(self, flow: Flow, numbers: Numbers, *, tell_remote: bool) -> None:
         """Tell the ends of an established flow that it is no more."""
-        known = flow.acknowledged
-        if known is None:
-            return
-        told = [(flow.original, known.private)]
+        private, remote = numbers.acknowledged
+        told = [(flow.original, private[flow.slot])]
         if tell_remote:
-            told.append((flow.reply, known.remote))
+            told.append((flow.reply, remote[flow.slot]))
         about = (IDLE_TIMEOUT, flow.id, flow.machine.name, flow.method.value)
         for key, number in told:
-            if number is not None:
+            if number:
                 packet = _reset(key[4:8], key[0:4], key[10:12] + key[8:10], number)
                 self._put(ROOM, Reset(packet, *about))
 
@@ -102,7 +77,7 @@ class Outbox:
         if flags & RST_FLAG:
             return
         ports = view.ports[2:4] + view.ports[0:2]
-        sequence, acknowledged = _NUMBERS.unpack_from(view.packet, view.transport + 4)
+        sequence, acknowledged = view.numbers
         if flags & ACK_FLAG:
             packet = _reset(view.destination, view.source, ports, acknowledged)
         else:

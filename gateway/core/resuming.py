@@ -22,7 +22,6 @@ from gateway.core.offload import is_busy
 from gateway.core.outbound import Outbound
 from gateway.core.plan import Terms
 from gateway.core.ports import Ports
-from gateway.core.resets import Acknowledged
 from gateway.core.saved_state import SavedAllotment, SavedState, target
 from gateway.core.tcp import ENDED
 from gateway.model.profile import Method
@@ -86,12 +85,11 @@ def resume_flow(
         flow.pool = pool
     elif not is_in_place(outbound, flow):
         return None
-    if saved.to_be_reset:
-        flow.acknowledged = Acknowledged()
-        flow.acknowledged.private, flow.acknowledged.remote = saved.acknowledged
+    flow.to_be_reset = saved.to_be_reset
     decision = engine.admission.still_allowed(flow)
     flow.judgements = decision.judgements if decision.allowed else ()
     table.put_back(flow, slot, original=saved.has_original, reply=saved.has_reply)
+    table.numbers.resume(slot, saved.opening, saved.acknowledged)
     flow.id = saved.id
     table.go_on_from(saved.id)  # flows are written down more often than how many there were
     flow.machine.flows += 1

@@ -2,7 +2,7 @@ r"""What a NAT needs of TCP's state, no more: a table, read by the engine, the t
 
                  SYN (original)
                       |
-                   OPENING --- anything but FIN/RST from the remote ---> ESTABLISHED
+                   OPENING ------ an answer, but no FIN or RST -------> ESTABLISHED
                       |  \                                                 |
                       |   +------------------- FIN ------------------------+
                       |                         |
@@ -16,9 +16,22 @@ r"""What a NAT needs of TCP's state, no more: a table, read by the engine, the t
 Azure releases a port 240 s after the last packet once a FIN was seen, 15 s after an RST, and at
 the idle timeout otherwise (docs/fidelity.md A4). A half-open flow has the idle timeout too.
 FINISHED and RESET flows pass what still arrives for them, and hold their port (``CoolDown`` in
-listings). A SYN from the side that opened it, on such a flow or a half-closed one, is a new
-connection: it gets a flow and a port of its own while the old port is held. RST and sequence
-numbers are not validated against a window.
+listings).
+
+What is repeated is not new, and what is forged or late changes nothing (``sequence.py``): an RST
+moves the state only with a number that its receiver would take, and an answer to a SYN only if it
+acknowledges that SYN; all pass on, the ends decide. A SYN with the number of the one that opened
+the flow is that one again, in every state: it passes with the flow, and if an RST had ended this,
+the flow is OPENING again. A SYN with another number, from the side that opened it:
+
+    OPENING              its sender gave up and tries again: the flow goes on with this number
+    ESTABLISHED          passes; the other end answers with an ACK (RFC 5961, 4) and is then reset
+    one side has closed  a new connection, if the number is ahead of the first; else it is an old
+                         duplicate, and passes
+    FINISHED, RESET      a new connection (RFC 9293, 3.10.7.4: TIME-WAIT)
+
+A new connection gets a flow and a port of its own while the old port is held. The numbers of FINs
+are not looked at: a forged one has the flow end after four minutes without a packet.
 """
 
 from enum import IntEnum
@@ -36,7 +49,7 @@ class State(IntEnum):
 
 
 class Segment(IntEnum):
-    """A TCP segment as the table sees it. RST wins over SYN over FIN."""
+    """A TCP segment as the table sees it: RST wins over SYN, that over FIN. SYN: with ACK."""
 
     DATA = 0
     FIN = 1

@@ -1,4 +1,4 @@
-"""The life of a flow: opened with a SNAT port, advanced by packets, ended by time.
+"""The life of a flow: opened with a SNAT port, tracked (``tracking.py``), ended by time.
 
 This is the one place that joins the flow table, the timers and the port allocator. It does not read
 packets: it is told keys, flags and times. What it refuses it answers with a ``DropReason``.
@@ -6,40 +6,24 @@ packets: it is told keys, flags and times. What it refuses it answers with a ``D
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gateway.core.accounting import Connections
 from gateway.core.allocator import PortAllocator
 from gateway.core.allotment import Machine
 from gateway.core.balancer import Listener
 from gateway.core.drops import DropReason
 from gateway.core.flow import PORTS, TCP, UDP, Flow, FlowTable
-from gateway.core.flow_log import FlowLog
 from gateway.core.nat_ports import NatShare
 from gateway.core.nsg import Judgement
-from gateway.core.offload import Offload
 from gateway.core.outbound import Outbound
 from gateway.core.ports import Ports
-from gateway.core.resets import Acknowledged, Outbox
+from gateway.core.resets import Outbox
 from gateway.core.shortage import PortWatch
-from gateway.core.tcp import (
-    CLOSING,
-    ENDED,
-    SEGMENT_OF_FLAGS,
-    TRANSITIONS,
-    Segment,
-    Side,
-    State,
-    is_opening,
-)
-from gateway.core.timers import Expiry
+from gateway.core.tcp import ENDED, State
+from gateway.core.tracking import Tracking
 from gateway.model.profile import Method, Profile
 
-CATCH_UP = 64
-"""Times that one packet has the offload tell what passed: more than it can have to tell."""
 
-
-class Translation:
+class Translation(Tracking):
     """Flows and the ports they hold. ``watch`` is told of every pool that has no port, or few."""
 
     def __init__(
@@ -50,32 +34,14 @@ class Translation:
         seed: int | None,
         watch: PortWatch,
     ) -> None:
-        self.profile = profile
-        self.outbound = outbound
-        self.table = FlowTable(maximum)
-        self.expiry = Expiry()
+        super().__init__(profile, FlowTable(maximum), outbound)
         self.expiry.fold = self.table.traffic.fold = self.fold
         self.connections = Connections()
-        self.log: FlowLog | None = None
-        self.offload: Offload | None = None
-        self.watched: Callable[[Flow], bool] | None = None
-        """Of which flows somebody wants to see every packet: they are not handed over."""
         self.allocator = PortAllocator(profile, outbound, seed, watch, self.connections)
-        self._hold = {
-            State.FIN_FROM_ORIGINAL: profile.fin_hold,
-            State.FIN_FROM_REPLY: profile.fin_hold,
-            State.FINISHED: profile.fin_hold,
-            State.RESET: profile.rst_hold,
-        }
-        self._nat_hold: dict[State, float] = {}
-        self._half_open = profile.idle_timeout
         self._at_deadline = self._time_out if profile.tcp_reset_on_idle else self.end
         self.outbox = Outbox()
         if profile.nat_gateway is not None:
-            terms = profile.nat_gateway
-            self._nat_hold = {State.FINISHED: terms.fin_hold, State.RESET: terms.rst_hold}
-            self._half_open = terms.half_open_timeout
-            self._udp_hold = terms.udp_hold
+            self._udp_hold = profile.nat_gateway.udp_hold
             self._at_deadline = self._time_out
 
     # -- opening
@@ -217,15 +183,13 @@ class Translation:
     def _enter(self, flow: Flow, *replaced: Flow | None, reset: bool = False) -> Flow:
         """``reset``: both ends are to get an RST if it idles out."""
         if reset and flow.protocol == TCP:
-            flow.acknowledged = Acknowledged()
+            flow.to_be_reset = True
         flow.machine.flows += 1  # first: its machine is not forgotten with what it replaces
         for other in {*replaced}:
             if other is not None:
                 self.replace(other)
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
-        if flow.protocol == TCP and self.offload is not None:
-            self.hand_over(flow)  # already: the answer to a SYN need not come here
         if flow.pool is not None:
             self.connections.opened(flow.machine.name, flow.public, flow.protocol)
         if self.log is not None:
@@ -239,109 +203,6 @@ class Translation:
         else:
             self.take_back(flow)
             self.table.detach_original(flow)
-
-    # -- advancing
-
-    def advance(self, flow: Flow, side: Side, flags: int, now: float) -> None:
-        """Account for a packet's effect on its flow's state; ``flags`` are TCP's, else 0."""
-        state = flow.state
-        if state is not State.RESET:
-            flow.last_seen = now
-        if flow.protocol != TCP:
-            # A reply to an inbound datagram takes the short way, and is seen with the next one.
-            answered = flow.inbound and flow.packets_out and flow.packets_in
-            if (side is Side.REPLY) is not flow.inbound or answered:
-                flow.state = State.ESTABLISHED
-            return
-        if is_opening(flags):
-            self.table.traffic.syn(flow, side)
-        if flow.inbound:
-            side = Side.REPLY if side is Side.ORIGINAL else Side.ORIGINAL  # who sent first
-        following = TRANSITIONS.get((state, side, SEGMENT_OF_FLAGS[flags & 7]))
-        if following is None:
-            return
-        flow.state = following
-        self.table.touch(flow)
-        pool = flow.pool
-        if isinstance(pool, NatShare):
-            hold = self._nat_hold.get(following)
-            if hold is None:
-                flow.timeout = pool.idle_timeout  # it was half-open
-                return
-        else:
-            hold = self._hold.get(following)
-            if hold is None:
-                return
-        shorter = hold < flow.timeout
-        flow.timeout = hold
-        if shorter:
-            self.expiry.arm(flow, now + hold)
-        if following in ENDED and state not in ENDED:
-            if pool is not None:
-                pool.cooling += 1
-            if self.log is not None:
-                self.log.closed(flow, now)
-
-    # -- flows whose packets pass elsewhere
-
-    def hand_over(self, flow: Flow) -> None:
-        """Let a flow's packets pass without the engine from now on, if somebody can take them.
-
-        A hairpin is two flows for each packet: both stay here.
-        """
-        offload = self.offload
-        if offload is None or flow.offloaded or flow.protocol not in (TCP, UDP):
-            return
-        if self.watched is not None and self.watched(flow):
-            return
-        if flow.acknowledged is not None:
-            return  # its acknowledgements are to be seen
-        if self.table.originals(flow.protocol).get(flow.original) is not flow:
-            return  # what the VM sends is another flow's
-        if flow.original[4:8] not in self.outbound.addresses and offload.install(flow):
-            flow.offloaded = True
-            self.table.touch(flow)
-
-    def take_back(self, flow: Flow) -> None:
-        """See a flow's packets again; its counters are up to date after this."""
-        if flow.offloaded and self.offload is not None:
-            self.fold(flow)
-            self.offload.remove(flow)
-            flow.offloaded = False
-
-    def fold(self, flow: Flow) -> None:
-        """Bring an offloaded flow's counters and times up to date."""
-        if self.offload is not None:
-            self.offload.fold(flow)
-
-    def advance_elsewhere(
-        self, slot: int, flow_id: int, side: Side, flags: int, now: float
-    ) -> None:
-        """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
-        flow = self.table.at(slot)
-        if flow is not None and flow.id == flow_id and flow.offloaded:
-            if self.log is not None:
-                self.fold(flow)  # what a flow had when it closed is written down
-            self.advance(flow, side, flags, now)
-
-    def reopens(self, flow: Flow, side: Side, flags: int) -> bool:
-        """Whether a SYN begins another connection between the endpoints of a flow that ended.
-
-        From outside it can only where no port was translated.
-        """
-        if flow.protocol != TCP or SEGMENT_OF_FLAGS[flags & 7] is not Segment.SYN:
-            return False
-        if side is not Side.ORIGINAL and flow.pool is not None:
-            return False
-        if flow.offloaded:
-            self._catch_up()  # what closed it may have passed elsewhere a moment ago
-        return flow.state in ENDED or flow.state in CLOSING
-
-    def _catch_up(self) -> None:
-        if self.offload is not None:
-            for _ in range(CATCH_UP):
-                if not self.offload.report(self):
-                    break
 
     # -- ending
 
@@ -360,9 +221,9 @@ class Translation:
 
         A NAT gateway holds a UDP flow's port for longer.
         """
-        if flow.acknowledged is not None and flow.state is State.ESTABLISHED:
+        if flow.to_be_reset and flow.state is State.ESTABLISHED:
             tell_remote = flow.original[4:8] not in self.outbound.addresses  # else it is a hairpin
-            self.outbox.idled_out(flow, tell_remote=tell_remote)
+            self.outbox.idled_out(flow, self.table.numbers, tell_remote=tell_remote)
         pool = flow.pool
         if flow.protocol != UDP or flow.state in ENDED or not isinstance(pool, NatShare):
             self.end(flow)
@@ -395,7 +256,8 @@ class Translation:
         have timed out (A6); one that ended goes at once."""
         self.take_back(flow)
         self.allocator.forget_port(flow, pool)
-        flow.pool = flow.acknowledged = None  # the port, and a reset on it, may be another's now
+        flow.pool = None  # the port, and a reset on it, may be another's now
+        flow.to_be_reset = False
         if flow.state in ENDED:
             self.expiry.disarm(flow)
             self.table.remove(flow)

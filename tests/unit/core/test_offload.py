@@ -41,6 +41,7 @@ class Elsewhere:
     def __init__(self, room: int = 100) -> None:
         self.room = room
         self.flows: list[Flow] = []
+        self.numbers: dict[int, tuple[int, int]] = {}  # by flow: acknowledged by VM and remote
         self.passed: dict[int, tuple[int, int, float]] = {}  # by flow: packets out, in, when
         self.untold: list[tuple[Flow, Side, int, float]] = []  # what reports tell, one at a time
 
@@ -60,6 +61,9 @@ class Elsewhere:
         flow, side, flags, when = self.untold.pop(0)
         to.advance_elsewhere(flow.slot, flow.id, side, flags, when)
         return 1
+
+    def acknowledged(self, flow: Flow) -> tuple[int, int]:
+        return self.numbers.get(flow.id, (0, 0))
 
     def fold(self, flow: Flow) -> None:
         out, back, when = self.passed.pop(flow.id, (0, 0, 0.0))
@@ -128,6 +132,54 @@ def test_a_syn_that_overtakes_the_report_of_the_end_opens_a_flow_of_its_own(run:
     assert first.state is State.FINISHED
     (second,) = run.elsewhere.flows
     assert (second.id != first.id, second.state) == (True, State.OPENING)
+
+
+def test_a_repeated_syn_that_overtakes_the_report_of_the_end_is_of_the_flow_that_ended(
+    run: Run,
+) -> None:
+    """It waited in the queue while all the rest passed elsewhere."""
+    run.send(SYN + " seq=1000")
+    (flow,) = run.elsewhere.flows
+    run.elsewhere.untold = [
+        (flow, Side.REPLY, SYN_FLAG | ACK_FLAG, 0.1),
+        (flow, Side.ORIGINAL, FIN_FLAG | ACK_FLAG, 0.2),
+        (flow, Side.REPLY, FIN_FLAG | ACK_FLAG, 0.3),
+    ]
+    out = run.send(SYN + " seq=1000", now=0.4)
+    assert out is not None
+    assert int.from_bytes(out[20:22], "big") == 1024
+    assert (run.elsewhere.flows, flow.state) == ([flow], State.FINISHED)
+
+
+def test_an_rst_that_comes_here_is_judged_by_what_passed_elsewhere(run: Run) -> None:
+    run.send(SYN + " seq=1000")
+    run.send(SYN_ACK + " seq=5000 acks=1001", IN)
+    (flow,) = run.elsewhere.flows
+    run.elsewhere.numbers[flow.id] = (2_005_001, 3_001_001)
+    for old in ("seq=5001", "seq=4000000"):
+        assert run.send(SYN_ACK.replace("syn ack", f"rst {old}"), IN) is not None
+        assert flow.state is State.ESTABLISHED
+    assert run.send(SYN_ACK.replace("syn ack", "rst seq=2005001"), IN) is not None
+    assert flow.state is State.RESET
+
+
+def test_the_syn_again_after_an_rst_has_the_flow_begin_anew(run: Run) -> None:
+    """The RST was of the connection that the remote had on this port before."""
+    run.send(SYN + " seq=1000")
+    (flow,) = run.elsewhere.flows
+    run.engine.translation.advance_elsewhere(flow.slot, flow.id, Side.ORIGINAL, RST_FLAG, 0.5)
+    assert flow.state is State.RESET
+    out = run.send(SYN + " seq=1000", now=1.0)
+    assert out is not None
+    assert int.from_bytes(out[20:22], "big") == 1024
+    assert (run.elsewhere.flows, flow.state) == ([], State.OPENING)
+    run.send(SYN_ACK + " seq=5000 acks=1001", IN, now=1.1)
+    assert (run.elsewhere.flows, flow.state) == ([flow], State.ESTABLISHED)
+    run.engine.expire(100.0)
+    assert run.record(100.0).expires_in == pytest.approx(141.1)
+    log = run.engine.flow_log
+    assert log is not None
+    assert [entry.state for entry in log.take(10)] == ["B"]
 
 
 def test_a_syn_again_while_the_flow_lives_is_of_the_same_flow(run: Run) -> None:

@@ -7,13 +7,18 @@ import pytest
 
 from gateway.core.flow import Flow
 from gateway.core.flow_state import pack, unpack
-from gateway.core.resets import Acknowledged
 from gateway.core.resuming import ContradictionError, hand_back, resume_flow, resume_state
 from gateway.core.saved_state import SavedState, save
 from gateway.core.tcp import State
 from tests.scenario import Scenario
 from tests.unit.core.test_nat_gateway import HEAD
-from tests.unit.core.test_resets import RESETTING, exchange, resets_both_ends_when_idle
+from tests.unit.core.test_resets import (
+    BACK,
+    OUT,
+    RESETTING,
+    exchange,
+    resets_both_ends_when_idle,
+)
 
 
 def test_a_flow_that_idles_out_after_a_restart_resets_both_ends() -> None:
@@ -22,6 +27,19 @@ def test_a_flow_that_idles_out_after_a_restart_resets_both_ends() -> None:
     (flow,) = before.engine.flows
     assert resume(before, after, flow) is not None
     resets_both_ends_when_idle(after)
+
+
+def test_what_is_known_of_numbers_survives() -> None:
+    """A SYN that comes again is no new connection, and a forged RST ends none."""
+    before, after = Scenario(RESETTING), Scenario(RESETTING)
+    exchange(before)
+    (flow,) = before.engine.flows
+    resumed = resume(before, after, flow)
+    assert resumed is not None
+    after.play(f"outside sends tcp {BACK} rst seq=907\nflows vm1 state=Established")
+    after.play(f"vm1 sends tcp {OUT} fin ack seq=151 acks=908\nvm1 sends tcp {OUT} syn seq=100")
+    assert [f.id for f in after.engine.flows] == [resumed.id]
+    after.play(f"outside sends tcp {BACK} rst seq=908\nflows vm1 state=CoolDown")
 
 
 def test_a_record_of_anything_else_is_none() -> None:
@@ -76,7 +94,7 @@ def _ended(flow: Flow) -> None:
 
 
 def _to_be_reset(flow: Flow) -> None:
-    flow.acknowledged = Acknowledged()
+    flow.to_be_reset = True
 
 
 def _offloaded(flow: Flow) -> None:
