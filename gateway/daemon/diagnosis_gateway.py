@@ -29,6 +29,7 @@ def gateway_findings(facts: Facts) -> Iterator[Finding]:
     yield from _flow_table(facts)
     yield from _queue(facts)
     yield from _latest_events(facts)
+    yield from _host(facts)
     yield from _ended_flows(facts)
     yield from _logs(facts)
     yield from _strangers(facts)
@@ -98,17 +99,6 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
             ("snatgw check -c FILE lists all problems; snatgw reload applies the mended file.",),
             {"problems": problems},
         )
-    host = _latest(facts, "HostChanged", "HostRestored")
-    if host is not None and host["operationName"] == "HostChanged":
-        problems = host["properties"]["problems"]
-        yield Finding(
-            CRITICAL,
-            None,
-            "The host's network is not as the gateway needs it",
-            f"Since {host['time']}: {'; '.join(problems)}.",
-            ("snatgw check -c FILE --host says what is missing; the gateway restores the rest.",),
-            {"problems": problems},
-        )
     error = _latest(facts, "HandlerError")
     if error is not None:
         number = error["properties"]["count"]
@@ -119,6 +109,44 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
             f"{count(number, 'packet')} at {error['time']}, and it went on.",
             ("Please report it with the trace that snatgw events --json shows (HandlerError).",),
             {"packets": number},
+        )
+
+
+def _host(facts: Facts) -> Iterator[Finding]:
+    """What is wrong with the host's network now, and what had to be put right lately."""
+    host: Mapping[str, Any] = facts.status.get("host", {})
+    problems = host.get("problems")
+    if problems:
+        yield Finding(
+            CRITICAL,
+            None,
+            "The host's network is not as the gateway needs it",
+            f"Since {host['since']}: {'; '.join(problems)}.",
+            ("snatgw check -c FILE --host says what is missing; the gateway restores the rest.",),
+            {"problems": problems},
+        )
+    restored = [
+        (event["time"], line)
+        for event in facts.gateway_events
+        if event["operationName"] == "HostRestored"
+        for line in event["properties"].get("restored", ())
+    ]
+    if restored:
+        when, line = restored[-1]
+        yield Finding(
+            WARNING,
+            None,
+            "Somebody changes the host's network under the gateway",
+            f"{count(len(restored), 'time')} in the last {duration(facts.events_window)} the "
+            f"gateway had to put back what it needs, last at {when}: {line}.",
+            (
+                (
+                    "A network manager, firewall or script on this host does not know of the "
+                    "gateway: have it leave the gateway's interfaces, and routes of protocol 217, "
+                    "alone."
+                ),
+            ),
+            {"times": len(restored), "last": line},
         )
 
 

@@ -73,6 +73,18 @@ class Diverted(Protocol):
     def leave(self) -> None:
         """Expect another start soon after the end."""
 
+    def network_fileno(self) -> int:
+        """Readable when interfaces, addresses, routes, neighbours or settings have changed."""
+
+    def look_at_network(self) -> bool:
+        """Read that; whether the next ``refresh`` looks at them."""
+
+    def restored(self) -> list[str]:
+        """What was set again since the last time."""
+
+    def programmed(self) -> bool:
+        """Whether the last ``refresh`` found all interfaces, and gave them what they need."""
+
 
 class _LinuxDiverted:
     def __init__(self, diversion: Diversion, renewed: set[str]) -> None:
@@ -101,6 +113,20 @@ class _LinuxDiverted:
 
     def leave(self) -> None:
         self._diversion.leave_guard = True
+
+    def network_fileno(self) -> int:
+        return self._diversion.network_fileno()
+
+    def look_at_network(self) -> bool:
+        return self._diversion.look_at_network()
+
+    def restored(self) -> list[str]:
+        upkeep = self._diversion.upkeep
+        restored, upkeep.restored = upkeep.restored, []
+        return restored
+
+    def programmed(self) -> bool:
+        return self._diversion.programmed
 
 
 def with_real_names(configuration: Configuration) -> Configuration:
@@ -241,6 +267,7 @@ def _plan(configuration: Configuration, queues: QueueNumbers) -> DiversionPlan:
         queues=queues,
         probe_source=_probe_source(configuration),
         mark_fragments=_marks_fragments(configuration),
+        subnets=tuple(subnet.address_prefix for subnet in configuration.virtual_network.subnets),
     )
 
 

@@ -2,7 +2,8 @@
 
 Somebody's ``nft flush ruleset`` (a firewall that starts anew) takes the gateway's rules along while
 forwarding is on: that is noticed at once, interfaces are closed until the rules are back, and it is
-said. Interfaces are looked at about once a second.
+said. So is what becomes of interfaces, addresses, routes, neighbours and settings: at once, but not
+more than once a second.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gateway.daemon.documents import iso
 from gateway.daemon.host import Diverted
 from gateway.daemon.loop import Turns
 from gateway.daemon.saying import say
@@ -21,6 +23,8 @@ from gateway.datapath.fastpath import FastPath
 RULES_INTERVAL = 1.0
 """Seconds (real) between looks at rules while somebody changes them again and again: each takes
 some milliseconds, in which no packet passes."""
+NETWORK_INTERVAL = 1.0
+"""Seconds (real) between looks at the network while it changes again and again."""
 RULES_RESTORED = "somebody removed or changed this gateway's netfilter rules: they were set again"
 
 
@@ -37,12 +41,21 @@ class HostWatch:
         self._fast_path = fast_path
         self._own_event = own_event
         self._unrestored: list[str] = []
+        self._since = 0.0
+        self._restored = 0
+        self._network_due = 0.0
         self._rules_restored = 0
         self._rules_due = 0.0
 
     def watch(self, turns: Turns) -> None:
-        """Hear of changes to the host's rules from now on."""
+        """Hear of changes to the host's rules and network from now on."""
         turns.watch(self._diverted().fileno(), self._rules_changed)
+        turns.watch(self._diverted().network_fileno(), self._network_changed)
+
+    def document(self) -> dict[str, Any]:
+        """The host in a status: what is wrong with it, since when, and what was put right."""
+        since = iso(self._since) if self._unrestored else None
+        return {"problems": self._unrestored, "since": since, "restored": self._restored}
 
     def look(self) -> None:
         """Put back what is missing: an interface that was down has lost routes and addresses."""
@@ -51,9 +64,19 @@ class HostWatch:
         diverted = self._diverted()
         problems = diverted.refresh()
         gc.collect()
+        restored = diverted.restored()
+        if restored:
+            self._restored += len(restored)
+            for line in restored:
+                say(line)
+            properties = {"problems": problems, "restored": restored}
+            self._own_event("HostRestored", "Warning", properties)
         if problems != self._unrestored:
+            if not self._unrestored:
+                self._since = time.time()
             for problem in problems:
-                say(problem)
+                if problem not in self._unrestored:
+                    say(problem)
             operation = "HostChanged" if problems else "HostRestored"
             level = "Error" if problems else "Informational"
             self._own_event(operation, level, {"problems": problems})
@@ -62,7 +85,7 @@ class HostWatch:
             self._rules_restored = diverted.rules_restored()
             say(RULES_RESTORED)
             self._own_event("RulesRestored", "Warning", {"times": self._rules_restored})
-        if diverted.renewed and not problems:
+        if diverted.renewed and diverted.programmed():
             self._renew(sorted(diverted.renewed))
             diverted.renewed.clear()
 
@@ -72,6 +95,14 @@ class HostWatch:
         real = time.monotonic()
         if real >= self._rules_due:
             self._rules_due = real + RULES_INTERVAL
+            self.look()
+
+    def _network_changed(self) -> None:
+        """Look at once, but not again and again: what is left is looked at within a second."""
+        matters = self._diverted().look_at_network()
+        real = time.monotonic()
+        if matters and real >= self._network_due:
+            self._network_due = real + NETWORK_INTERVAL
             self.look()
 
     def _renew(self, interfaces: list[str]) -> None:

@@ -217,6 +217,7 @@ class Gateway:
             "packets": self.turns.packets,
             "queue": {} if self._queue is None else queue_document(self._queue),
             "fastPath": self._fast_path_status(),
+            "host": self._host.document(),
             "state": self._keeping.document(),
             "tcpResets": {
                 "sent": self._resets.sent,

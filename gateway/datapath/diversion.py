@@ -9,6 +9,7 @@ from it. What other dead gateways left stays closed until they start again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -25,7 +26,7 @@ from gateway.datapath.interfaces import (
     write_sysctl,
 )
 from gateway.datapath.journal import Journal, identities
-from gateway.datapath.notices import Notices, of_links, of_rules
+from gateway.datapath.notices import Notices, of_network, of_rules
 from gateway.datapath.rules import DiversionPlan
 from gateway.datapath.ruleset import Ruleset
 from gateway.datapath.taking_down import (
@@ -36,6 +37,10 @@ from gateway.datapath.taking_down import (
     take_down,
     take_over,
 )
+from gateway.datapath.upkeep import Upkeep
+
+LOOK_INTERVAL = 15.0
+"""Seconds (real) between looks at the host without any notice: of some changes there is none."""
 
 
 class Diversion:
@@ -63,7 +68,11 @@ class Diversion:
         self._renewed = renewed
         self._journal: Journal | None = None
         self.rules_restored = 0  # times that somebody else had removed or changed them
-        self._links: Notices | None = None
+        self.upkeep = Upkeep()
+        self.programmed = True
+        """Whether all interfaces are there, and have what they need."""
+        self._network: Notices | None = None
+        self._look_due = 0.0
         self._rules: Notices | None = None
         self._ruleset = Ruleset()
         self._stale = False
@@ -94,10 +103,11 @@ class Diversion:
             self._load_rules()
             for other in dead:  # now that our own rules stand where its did
                 take_down(other)
-            self._links = of_links()  # before what it is to watch over
-            PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
+            self._network = of_network()  # before what it is to watch over
+            PublicAddresses(plan.outside, plan.inside).add(plan.public_ips)
             self._add_probe_source()
             self._set_sysctls()
+            self.upkeep.look(plan)  # for what is there now, to know it when it goes
         except (OSError, DatapathError) as error:
             problems = (
                 error.problems
@@ -113,7 +123,7 @@ class Diversion:
         assert self._journal is not None
         probed = self.plan.probe_source
         before, after = set(self.plan.public_ips), set(plan.public_ips)
-        addresses = PublicAddresses(plan.outside, plan.inside[0])
+        addresses = PublicAddresses(plan.outside, plan.inside)
         self._journal.public_ips = [str(address) for address in sorted(before | after)]
         self._journal.probe_source = str(plan.probe_source or probed or "")
         self._journal.write()
@@ -131,48 +141,60 @@ class Diversion:
         self._journal.write()
 
     def refresh(self) -> list[str]:
-        """Restore what the kernel forgets when an interface goes down, or is removed and made
-        again, and rules that somebody flushed: to be called now and then, and when ``fileno`` is
-        readable.
+        """Restore what the host lost of what the gateway needs, and rules that somebody flushed:
+        to be called now and then, and when ``fileno`` or ``network_fileno`` is readable.
 
-        Costs two reads from sockets while nothing has changed. Returns what could not be restored
-        yet; the next call tries again.
+        Costs two reads from sockets while nothing has changed. Returns what is wrong and could not
+        be put right; the next call looks again.
         """
-        assert self._links is not None
         assert self._journal is not None
-        self._stale = self._links.any() or self._stale
+        self.look_at_network()
         self.look_at_rules()
         plan = self.plan
         try:
             self._restore_guard()
             self._restore_rules()
-            if not self._stale:
+            if not self._stale and time.monotonic() < self._look_due:
                 return []
-            for name, identity in identities([*plan.inside, plan.outside]).items():
+            self._look_due = time.monotonic() + LOOK_INTERVAL
+            self._stale, self.programmed = True, False
+            there = identities([*plan.inside, plan.outside])
+            for name, identity in there.items():
                 if identity and identity != self._journal.links[name]:
                     self._journal.renew(name, identity)
                     self._renewed(name)
                     self._anew = True
-            PublicAddresses(plan.outside, plan.inside[0]).add(plan.public_ips)
-            self._add_probe_source()
             self._note_sysctls()
             if self._anew:
                 # They name interfaces, so that they stood all the time; but whether the outside one
                 # forwards because of us is told by what it was like before.
                 self._load_rules()
+                self._set_sysctls()
                 self._anew = False
-            self._set_sysctls()
+            self.programmed = all(there.values())
+            problems = self.upkeep.look(plan)
         except DatapathError as error:
             return error.problems
         except OSError as error:
             return [f"{error.filename or plan.outside}: {error.strerror or error}"]
-        self._stale = False
-        return []
+        self._stale = bool(problems)
+        return problems
 
     def fileno(self) -> int:
         """Readable when rules of this network namespace were changed, by us or by others."""
         assert self._rules is not None
         return self._rules.fileno()
+
+    def network_fileno(self) -> int:
+        """Readable when interfaces, addresses, routes, neighbours or settings have changed."""
+        assert self._network is not None
+        return self._network.fileno()
+
+    def look_at_network(self) -> bool:
+        """Take note that they changed; whether any of it may matter."""
+        assert self._network is not None
+        self._stale = self._network.any() or self._stale
+        return self._stale
 
     def look_at_rules(self) -> None:
         """Take note that rules were changed: ``fileno`` is not readable any more."""
@@ -196,10 +218,10 @@ class Diversion:
 
     def remove(self) -> None:
         """Put the host back as it was. Raises DatapathError for what could not be undone."""
-        for notices in (self._links, self._rules):
+        for notices in (self._network, self._rules):
             if notices is not None:
                 notices.close()
-        self._links = self._rules = None
+        self._network = self._rules = None
         journal, self._journal = self._journal, None
         self.guard = None
         if journal is not None:
@@ -240,7 +262,7 @@ class Diversion:
 
     def _add_probe_source(self) -> None:
         if self.plan.probe_source is not None:
-            ProbeSource(self.plan.probe_source, self.plan.inside[0]).add()
+            ProbeSource(self.plan.probe_source, self.plan.inside).add()
 
     def _note_sysctls(self) -> None:
         """Write down what will change, before anything does."""

@@ -11,8 +11,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gateway.datapath.interfaces import find_link
 from gateway.datapath.rules import instance_name
+from gateway.datapath.tables import Tables
 
 JOURNALS = Path("/run/snatgw")
 
@@ -64,8 +64,10 @@ class Journal:
 
 
 def identities(interfaces: list[str]) -> dict[str, str]:
-    found = {}
-    for name in interfaces:
-        link = find_link(name)
-        found[name] = "" if link is None else f"{link.index} {link.hardware}"
-    return found
+    """What each interface is known again by; empty: there is none by this name."""
+    with Tables() as tables:
+        links = {name: tables.link(name) for name in interfaces}
+    return {
+        name: "" if link is None else f"{link.number} {link.hardware.hex(':')}"
+        for name, link in links.items()
+    }

@@ -1,24 +1,42 @@
 """What the kernel tells of changes to its own tables: that something changed, not what.
 
-Netlink multicast: a socket that becomes readable. Messages are thrown away unread; whoever is
-interested looks at the table itself, which is also right when messages were lost.
+Netlink multicast: a socket that becomes readable. Of a message no more is read than whether it may
+matter; whoever is interested looks at the table itself, which is also right when messages were
+lost.
 """
 
 from __future__ import annotations
 
 import socket
+import sys
+from collections.abc import Callable
 
-_ROUTE, _RTMGRP_LINK = 0, 1  # linux/netlink.h, linux/rtnetlink.h
+from gateway.datapath.interfaces import ROUTE_PROTOCOL
+
+_ROUTE = 0  # linux/netlink.h
 _NETFILTER, _NFNLGRP_NFTABLES = 12, 7  # linux/netlink.h, linux/netfilter/nfnetlink.h
 
 
-class Notices:
-    """One multicast group of this network namespace."""
+# linux/rtnetlink.h: RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_NETCONF
+_NETWORK_GROUPS = (1, 3, 5, 7, 24)
+_NEWROUTE, _NEWNEIGH, _KINDS = 24, 28, 4  # each followed by DEL, GET, SET
+_NTF_PROXY = 0x08
+_STATIC = 4  # RTPROT_STATIC; below it the kernel's, and those of who names none
+_HEADER = 16  # bytes of nlmsghdr
+READS = 512
+"""Messages that one look reads: others wait for the next, and packets come in between."""
 
-    def __init__(self, protocol: int, groups: int) -> None:
+
+class Notices:
+    """Multicast groups of this network namespace. ``matters``: of a message, as it is."""
+
+    def __init__(
+        self, protocol: int, groups: int, matters: Callable[[bytes], bool] = lambda message: True
+    ) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self._socket.bind((0, groups))
+        self._matters = matters
 
     def fileno(self) -> int:
         """The socket to poll for reading."""
@@ -27,22 +45,37 @@ class Notices:
     def any(self) -> bool:
         """Whether there were any since the last time. Waits for nothing."""
         seen = False
-        while True:
+        for _ in range(READS):
             try:
-                self._socket.recv(4096)
+                message = self._socket.recv(4096)
             except BlockingIOError:
-                return seen
+                break
             except OSError:  # ENOBUFS: more than fitted
-                pass
-            seen = True
+                seen = True
+                continue
+            seen = seen or self._matters(message)
+        return seen
 
     def close(self) -> None:
         self._socket.close()
 
 
-def of_links() -> Notices:
-    """Interfaces went up, down, away or came back."""
-    return Notices(_ROUTE, _RTMGRP_LINK)
+def of_network() -> Notices:
+    """Interfaces, addresses, routes, proxy neighbours or per-interface settings changed."""
+    groups = sum(1 << group - 1 for group in _NETWORK_GROUPS)
+    return Notices(_ROUTE, groups, _may_matter)
+
+
+def _may_matter(message: bytes) -> bool:
+    """Routes come by the thousand where a routing daemon runs, neighbours wherever packets go: of
+    a daemon's routes only default ones and those of single addresses; of neighbours proxies."""
+    kind = int.from_bytes(message[4:6], sys.byteorder)
+    if _NEWROUTE <= kind < _NEWROUTE + _KINDS:
+        length, protocol = message[_HEADER + 1], message[_HEADER + 5]
+        return length in (0, 32) or protocol <= _STATIC or protocol == ROUTE_PROTOCOL
+    if _NEWNEIGH <= kind < _NEWNEIGH + _KINDS:
+        return bool(message[_HEADER + 10] & _NTF_PROXY)
+    return True
 
 
 def of_rules() -> Notices:

@@ -55,6 +55,7 @@ class DiversionPlan:
     queues: QueueNumbers
     probe_source: IPv4Address | None = None  # None: no health probes are sent
     mark_fragments: bool = False  # see ``fragments.py``
+    subnets: tuple[IPv4Network, ...] = ()  # of the virtual network; where there are VMs
 
     @property
     def instance(self) -> str:

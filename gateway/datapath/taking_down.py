@@ -66,14 +66,14 @@ def take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_filt
         else:
             write_sysctl(interface, name, old)
     stale = {IPv4Address(address) for address in left.public_ips} - set(plan.public_ips)
-    PublicAddresses(left.outside, left.inside[0]).remove(stale)
+    PublicAddresses(left.outside, left.inside).remove(stale)
     remove_probe_source(left)
 
 
 def remove_probe_source(journal: Journal) -> None:
     """Give the address up, which another gateway here may use: it has a route of its own for it."""
-    if journal.probe_source and journal.inside:
-        ProbeSource(IPv4Address(journal.probe_source), journal.inside[0]).remove()
+    if journal.probe_source:
+        ProbeSource(IPv4Address(journal.probe_source), journal.inside).remove()
 
 
 def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: bool = False) -> None:
@@ -88,7 +88,7 @@ def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: boo
             with Collecting(problems):
                 write_sysctl(interface, name, old)
     with Collecting(problems):
-        PublicAddresses(journal.outside, journal.inside[0]).remove(
+        PublicAddresses(journal.outside, journal.inside).remove(
             IPv4Address(address) for address in journal.public_ips
         )
     with Collecting(problems):

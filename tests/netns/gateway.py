@@ -177,6 +177,10 @@ class Gateway:
     def status(self) -> dict[str, Any]:
         return json.loads(self.cli("status", "--json").stdout)
 
+    def document(self, *arguments: str) -> dict[str, Any]:
+        """The one object that a command prints."""
+        return json.loads(self.cli(*arguments, "--json").stdout)
+
     def try_status(self) -> dict[str, Any]:
         """The same, or nothing while nobody answers."""
         command = [self.python, "-m", "gateway", "status", "--json", "--api", str(self.api)]

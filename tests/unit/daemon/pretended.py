@@ -57,6 +57,7 @@ class PretendedDiverted:
         self._configuration = configuration
         self._refuses = refuses
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._network = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     renewed: frozenset[str] = frozenset()
 
@@ -78,6 +79,18 @@ class PretendedDiverted:
 
     def leave(self) -> None:
         pass
+
+    def network_fileno(self) -> int:
+        return self._network.fileno()
+
+    def look_at_network(self) -> bool:
+        raise AssertionError("no network changes here")
+
+    def restored(self) -> list[str]:
+        return []
+
+    def programmed(self) -> bool:
+        return True
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -772,20 +772,29 @@ def test_a_refused_reload_counts_until_the_next_one(world: Scenario) -> None:
 
 
 def test_the_host_the_log_and_mistakes(world: Scenario) -> None:
-    events = [
-        gateway_event("HostChanged", problems=["wan0 is down"]),
-        gateway_event("HandlerError", count=3, trace="…"),
-    ]
-    status = {"events": {"lost": 5, "unwritten": 2}}
+    events = [gateway_event("HandlerError", count=3, trace="…")]
+    host = {"problems": ["wan0 is down"], "since": "2026-01-01T00:00:00Z", "restored": 0}
+    status = {"events": {"lost": 5, "unwritten": 2}, "host": host}
     titles = [f.title for f in Look(world).diagnosed(events, status) if f.severity != "Good"]
     assert titles == [
-        "The host's network is not as the gateway needs it",
         "A mistake in the gateway dropped packets",
+        "The host's network is not as the gateway needs it",
         "Events are being lost",
         "The event log cannot be written",
     ]
-    restored = [events[0], gateway_event("HostRestored", problems=[])]
-    assert [f.severity for f in Look(world).diagnosed(restored)] == ["Good"]
+    restored = [gateway_event("HostRestored", problems=[])]
+    well = {"host": {"problems": [], "since": None, "restored": 0}}
+    assert [f.severity for f in Look(world).diagnosed(restored, well)] == ["Good"]
+
+
+def test_what_somebody_takes_away_again_and_again(world: Scenario) -> None:
+    events = [
+        gateway_event("HostRestored", problems=[], restored=[f"{n} was set again"]) for n in "ab"
+    ]
+    finding = only(Look(world).diagnosed(events), "Warning")
+    assert finding.title == "Somebody changes the host's network under the gateway"
+    assert finding.text.startswith("2 times in the last 5 min the gateway had to put back")
+    assert finding.text.endswith(": b was set again.")
 
 
 def test_forged_sources(world: Scenario) -> None:
