@@ -19,7 +19,13 @@ from gateway.core.drops import DropReason
 from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
 from gateway.core.nsg import Decision, FiveTuple, Judgement, Policy
 from gateway.core.outbound import Outbound
-from gateway.core.packet import ECHO_REPLY, ECHO_REQUEST, ICMP_QUERIES, PacketView
+from gateway.core.packet import (
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    ICMP_QUERIES,
+    PacketView,
+    has_right_checksum,
+)
 from gateway.core.scope import AddressScope
 from gateway.core.tcp import is_opening
 from gateway.model.profile import HairpinToItself, Method
@@ -120,11 +126,11 @@ class Admission:
         public = self._outbound.addresses.get(view.destination)
         if public is None:
             return Refused(DropReason.PUBLIC_ADDRESS_UNKNOWN, None)
-        if hairpin_of is None and (
-            view.source in self._outbound.addresses or not self.scope.can_be_outside(view.source)
-        ):
+        if hairpin_of is None and not self.can_be_outside(view.source):
             return Refused(DropReason.SOURCE_NOT_OUTSIDE, None)
         machine, listener = public.instance_of, None
+        if machine is not None and machine.address == hairpin_of and is_to_itself(view):
+            return Refused(DropReason.HAIRPIN_TO_ITSELF, machine.name)
         if machine is None:
             listener = self._balancer.match(view.protocol, view.key)
             if listener is None:
@@ -157,6 +163,10 @@ class Admission:
             return Refused(reason, machine.name, (), listener, machine)
         return Admitted(machine, decision.judgements, listener)
 
+    def can_be_outside(self, source: bytes) -> bool:
+        """Whether what comes from outside may have this source (4 bytes) without lying."""
+        return source not in self._outbound.addresses and self.scope.can_be_outside(source)
+
     def lateral(self, view: PacketView, *, count: bool = True) -> Admitted | Refused:
         """One VM sends to another through the gateway: out of the one, into the other."""
         if view.source not in self.scope.subnets:
@@ -187,9 +197,12 @@ class Admission:
     def is_to_be_reset(self, view: PacketView, reason: DropReason) -> bool:
         """Whether a NAT gateway tells the sender of a refused segment that there is no such flow.
 
-        Only who sends to a flow that is no more is told; what would begin one is dropped silently.
+        Only who sends to a flow that is no more is told; what would begin one is dropped silently,
+        and so is what no host can have sent: a wrong checksum, a network's address as source.
         """
-        if is_opening(view.kind):
+        if is_opening(view.kind) or view.source in self.scope.nobody:
+            return False
+        if not has_right_checksum(view):
             return False
         if reason is DropReason.INBOUND_WITHOUT_FLOW:
             public = self._outbound.addresses.get(view.destination)
@@ -247,6 +260,11 @@ class Admission:
         if view.kind != ECHO_REQUEST:
             return DropReason.ICMP_NOT_SUPPORTED
         return None if self._translate_echo else DropReason.ICMP_ECHO_THROUGH_SNAT
+
+
+def is_to_itself(view: PacketView) -> bool:
+    """Whether a packet goes to the very address and port that it comes from."""
+    return view.source == view.destination and view.ports[0:2] == view.ports[2:4]
 
 
 def takes_fragments(method: Method | None) -> bool:

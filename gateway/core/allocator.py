@@ -93,6 +93,22 @@ class PortAllocator:
                 return allotment, port
         return self._no_port(allotments, protocol, original, now)
 
+    def foreseen(self, machine: Machine, protocol: int, original: bytes) -> tuple[bytes, int]:
+        """The public address and port that ``take`` would hold, of several public IPs one of them;
+        port 0: that is not foreseen."""
+        destination = self.destination(protocol, original)
+        pools = [a.pools[protocol] for a in machine.allotments if protocol in a.pools]
+        endpoint = self._endpoints.get(original[0:4] + original[8:10]) if protocol == UDP else None
+        for pool in pools:
+            if endpoint is None or endpoint.pool is not pool or not isinstance(pool, PortPool):
+                continue
+            if pool.is_free(destination, endpoint.port):
+                return pool.address, endpoint.port
+        for pool in pools:
+            if port := pool.next_free(destination):
+                return pool.address, port
+        return b"", 0
+
     def _take_shared(
         self, machine: Machine, protocol: int, original: bytes, now: float
     ) -> tuple[Allotment, int] | DropReason:

@@ -95,6 +95,20 @@ class DropReason(Enum):
         "IcmpErrorWithoutFlow",
         "The ICMP error quotes a packet that belongs to no live flow.",
     )
+    ICMP_ERROR_INVALID = (
+        "IcmpErrorInvalid",
+        (
+            "The ICMP error is longer than the 576 bytes that one may have, or its checksum is "
+            "wrong, or that of the IP header which it quotes."
+        ),
+    )
+    ICMP_ERROR_MISADDRESSED = (
+        "IcmpErrorMisaddressed",
+        (
+            "The ICMP error quotes a packet of a live flow, but does not go to the sender of that "
+            "packet, or comes from a VM that the packet was not sent to: forged."
+        ),
+    )
     PORTS_EXHAUSTED = (
         "PortsExhausted",
         "Every SNAT port allotted to the VM is in use toward this destination.",
@@ -147,7 +161,8 @@ class DropReason(Enum):
         "HairpinToItself",
         (
             "The load balancer's rule mapped a VM's flow to that VM itself. Azure does not support "
-            "this, and it times out; mapped to another VM it works, so that it fails now and then."
+            "this, and it times out; mapped to another VM it works, so that it fails now and then. "
+            "Or a VM sent to its own public IP at the very port that it sent from."
         ),
     )
     HAIRPIN_WITHOUT_RULE = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.admission import Admitted, Refused
+from gateway.core.admission import Admitted, Refused, is_to_itself
 from gateway.core.allotment import Machine
 from gateway.core.balancer import Listener
 from gateway.core.drops import DropReason
@@ -47,10 +47,12 @@ def explain_outbound(
     scope = engine.admission.scope
     lateral = view.destination in scope.virtual_network and view.source in scope.subnets
     flow = None if source_port is None else _live_flow(engine, view, lateral)
+    replaced = engine.flows.originals(number).get(view.key) if flow is None else None
     if flow is not None:
         leaving = Admitted(flow.machine, flow.judgements)
         if view.destination in engine.outbound.addresses:
-            return _hairpin(engine, leaving, view, _candidates(engine, flow.machine, view), flow)
+            candidates = _candidates(engine, flow.machine, view)
+            return _hairpin(engine, leaving, view, candidates, flow, None)
         candidates = [] if lateral else _candidates(engine, flow.machine, view)
         return _document(leaving, flow.method, candidates, flow.id)
     if lateral:
@@ -63,12 +65,12 @@ def explain_outbound(
         return _document(answer, method, _candidates(engine, machine, view), None)
     machine = answer.machine
     candidates = _candidates(engine, machine, view)
-    if engine.flows.is_full:
+    if not engine.translation.has_room(replaced):
         answer = Refused(DropReason.FLOW_TABLE_FULL, machine.name, answer.judgements)
     elif not any(c["portsFree"] != 0 for c in candidates):
         answer = Refused(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
     elif view.destination in engine.outbound.addresses:
-        return _hairpin(engine, answer, view, candidates, None)
+        return _hairpin(engine, answer, view, candidates, None, replaced)
     return _document(answer, machine.method_of(number), candidates, None)
 
 
@@ -95,7 +97,11 @@ def explain_inbound(
 
 
 def _arriving(
-    engine: Engine, view: PacketView, hairpin_of: bytes | None, replaced: Flow | None
+    engine: Engine,
+    view: PacketView,
+    hairpin_of: bytes | None,
+    *replaced: Flow | None,
+    flows: int = 1,
 ) -> Admitted | Refused:
     """What the engine would say to a packet for a public IP that opens a flow."""
     answer = engine.admission.inbound(view, hairpin_of=hairpin_of, count=False)
@@ -103,7 +109,9 @@ def _arriving(
         return answer
     machine, judgements, listener = answer
     translation = engine.translation
-    reason = translation.refusal_of_inbound(view.protocol, view.key, machine, listener, replaced)
+    reason = translation.refusal_of_inbound(
+        view.protocol, view.key, machine, listener, *replaced, flows=flows
+    )
     if reason is None:
         return answer
     return Refused(reason, machine.name, judgements, listener, machine)
@@ -196,6 +204,7 @@ def _hairpin(
     view: PacketView,
     candidates: list[dict[str, Any]],
     live: Flow | None,
+    replaced: Flow | None,
 ) -> dict[str, Any]:
     """Out by the VM's own method was allowed: now in again, from the public address."""
     machine = leaving.machine
@@ -211,11 +220,16 @@ def _hairpin(
         IPv4Address(view.destination),
         int.from_bytes(view.ports[2:4], "big"),
     )
-    second = None if live is None else engine.flows.replies(view.protocol).get(again.key)
-    if live and second and not engine.translation.reopens(second, Side.REPLY, again.kind, None):
-        judgements = leaving.judgements + second.judgements
-        return _document(Admitted(machine, judgements), live.method, candidates, live.id)
-    arriving = _arriving(engine, again, machine.address, second)
+    second = None
+    if not is_to_itself(again):
+        second = engine.flows.replies(view.protocol).get(again.key)
+    if second and not engine.translation.reopens(second, Side.REPLY, again.kind, None):
+        both = Admitted(machine, leaving.judgements + second.judgements)
+        if live is None:
+            return _document(both, machine.method_of(view.protocol), candidates, None)
+        return _document(both, live.method, candidates, live.id)
+    flows = 1 if live is not None else 2
+    arriving = _arriving(engine, again, machine.address, second, replaced, flows=flows)
     answer = arriving._replace(judgements=leaving.judgements + arriving.judgements)
     document = _document(answer, machine.method_of(view.protocol), candidates, None)
     reason = [document["reason"]]
@@ -240,12 +254,9 @@ def _foreseen(
     """The public endpoint that a flow would have: of several public IPs, the first with a port."""
     own = int.from_bytes(view.ports[0:2], "big")
     if view.protocol in (TCP, UDP):
-        destination = engine.translation.allocator.destination(view.protocol, view.key)
-        for allotment in machine.allotments:
-            pool = allotment.pools.get(view.protocol)
-            port = 0 if pool is None else pool.next_free(destination)
-            if port:
-                return IPv4Address(allotment.address), port
+        public, port = engine.translation.allocator.foreseen(machine, view.protocol, view.key)
+        if port:
+            return IPv4Address(public), port
     return IPv4Address(candidates[0]["publicIp"]), own
 
 

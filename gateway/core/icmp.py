@@ -5,6 +5,11 @@ quotes: addresses, port or identifier, the quoted checksums, and the error's own
 makes path MTU discovery and traceroute work through a NAT. An error changes neither the flow's
 state nor its idle time (RFC 5508, REQ-8).
 
+No security group judges an error, so it must be one: short, whole, addressed to the sender of the
+packet that it quotes, and from somebody who may speak of that. From outside that is any router;
+from inside it is the VM that the packet was for: there is no router between this gateway and a VM,
+and what the gateway itself says is known as such (``Arrival.LOCAL_ERROR``).
+
 A quote need not be whole: eight bytes of the transport are enough (RFC 792), which have the ports
 but, for TCP, not the checksum. What is not there is not updated.
 """
@@ -14,14 +19,16 @@ from __future__ import annotations
 from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
 from gateway.core.packet import (
     CHECKSUM_OFFSET,
-    ECHO_REPLY,
-    ECHO_REQUEST,
     PORTED,
     PacketView,
     Rewriter,
+    query_ports,
+    sums_to_nothing,
 )
 
 ERROR_HEADER = 8
+LONGEST = 576
+"""Bytes of the IP packet that an error is, at most (RFC 1812, 4.3.2.3)."""
 
 
 class Quote:
@@ -50,13 +57,8 @@ def quoted(view: PacketView) -> Quote | None:
         return None  # a later fragment names no ports
     protocol = packet[offset + 9]
     if protocol == ICMP:
-        identifier = packet[transport + 4 : transport + 6]
-        kind = packet[transport]
-        if kind == ECHO_REQUEST:
-            ports = identifier + b"\0\0"
-        elif kind == ECHO_REPLY:
-            ports = b"\0\0" + identifier
-        else:
+        ports = query_ports(packet[transport], packet[transport + 4 : transport + 6])
+        if ports is None:
             return None  # no error is sent about an error (RFC 1122, 3.2.2)
     else:
         ports = packet[transport : transport + 4] if protocol in PORTED else b"\0\0\0\0"
@@ -64,6 +66,35 @@ def quoted(view: PacketView) -> Quote | None:
     if protocol not in (TCP, UDP):
         key += bytes((protocol,))
     return Quote(offset, transport, end, protocol, key)
+
+
+def is_intact(view: PacketView, quote: Quote) -> bool:
+    """Whether an error is as short as it must be, and its checksums are right (RFC 5508, REQ-3).
+
+    Those of the error and of the quoted IP header; the quoted transport's is not looked at.
+    """
+    packet = view.packet
+    return (
+        len(packet) <= LONGEST
+        and sums_to_nothing(packet[quote.offset : quote.transport])
+        and sums_to_nothing(packet[view.transport :])
+    )
+
+
+def goes_back(view: PacketView, quote: Quote) -> bool:
+    """Whether an error goes to the sender of the packet that it quotes (RFC 1122, 3.2.2)."""
+    return view.destination == quote.key[0:4]
+
+
+def is_from_receiver(view: PacketView, quote: Quote) -> bool:
+    """Whether it comes from where that packet went."""
+    return view.source == quote.key[4:8]
+
+
+def quoted_addresses(view: PacketView) -> tuple[bytes, bytes]:
+    """Source and destination of what an error quotes, however little that is; empty: not there."""
+    at = view.transport + ERROR_HEADER + 12
+    return view.packet[at : at + 4], view.packet[at + 4 : at + 8]
 
 
 def reversed_key(key: bytes) -> bytes:

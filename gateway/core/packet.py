@@ -32,6 +32,17 @@ _QUERIES = {ECHO_REQUEST: b"\0\0", TIMESTAMP_REQUEST: b"\0\1"}
 _REPLIES = {ECHO_REPLY: b"\0\0", TIMESTAMP_REPLY: b"\0\1"}
 ICMP_ERRORS = frozenset({UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM})
 
+
+def query_ports(kind: int, identifier: bytes) -> bytes | None:
+    """What stands in a key in the place of ports for an ICMP query or its reply; None: neither.
+
+    The side that asks has the identifier in the place of its port.
+    """
+    if kind in _QUERIES:
+        return identifier + _QUERIES[kind]
+    return _REPLIES[kind] + identifier if kind in _REPLIES else None
+
+
 _IP_HEAD = Struct("!BxHxxHxB")  # version and IHL, total length, fragment field, protocol
 _SUM = Struct("!H")
 _NUMBERS = Struct("!II")  # TCP's, behind its ports
@@ -52,16 +63,9 @@ class PacketView:
         self.kind = 0
         if protocol == ICMP:
             self.kind = packet[transport]
+            # What is neither a query nor a reply has a key that no flow can have.
             identifier = packet[transport + 4 : transport + 6]
-            # The side that asks has the identifier in the place of its port; what is neither a
-            # query nor a reply has a key that no flow can have.
-            self.ports = (
-                identifier + _QUERIES[self.kind]
-                if self.kind in _QUERIES
-                else _REPLIES[self.kind] + identifier
-                if self.kind in _REPLIES
-                else b"\xff\xff\xff\xff"
-            )
+            self.ports = query_ports(self.kind, identifier) or b"\xff\xff\xff\xff"
         elif protocol in PORTED:
             self.ports = packet[transport : transport + 4]
             if protocol == TCP:
@@ -238,6 +242,22 @@ def completed(packet: bytes) -> bytes:
     # 0 stands for "no checksum" in UDP and for itself, as 0xFFFF does, in TCP.
     _SUM.pack_into(buffer, at, 0xFFFF - total)
     return bytes(buffer)
+
+
+def sums_to_nothing(data: bytes) -> bool:
+    """Whether bytes with their checksum among them are right."""
+    return (int.from_bytes(data, "big") << 8 * (len(data) & 1)) % 0xFFFF == 0
+
+
+def has_right_checksum(view: PacketView) -> bool:
+    """Whether a TCP segment's checksum is right, or is the part of one that a device completes."""
+    packet, transport = view.packet, view.transport
+    pseudo = int.from_bytes(packet[12:20], "big") + TCP + len(packet) - transport
+    field = int.from_bytes(packet[transport + 16 : transport + 18], "big")
+    if field % 0xFFFF == pseudo % 0xFFFF:
+        return True
+    segment = packet[transport:]
+    return ((int.from_bytes(segment, "big") << 8 * (len(segment) & 1)) + pseudo) % 0xFFFF == 0
 
 
 class Rewriter:

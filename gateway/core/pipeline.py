@@ -12,18 +12,20 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.core import icmp
-from gateway.core.admission import Admission, Refused, takes_fragments
+from gateway.core.admission import Admission, Refused, is_to_itself, takes_fragments
 from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
 from gateway.core.established import Way, established_inbound, established_outbound
 from gateway.core.flow import ICMP, TCP, UDP, Flow
 from gateway.core.flow_log import FlowLog
+from gateway.core.icmp import Quote
 from gateway.core.nsg import Judgement
 from gateway.core.offload import BUSY, NEVER
-from gateway.core.packet import ICMP_ERRORS, PacketView, delivered, sent
+from gateway.core.packet import ICMP_ERRORS, ICMP_QUERIES, PacketView, delivered, sent
 from gateway.core.refusals import Refusals
 from gateway.core.tcp import Side, State, is_opening
 from gateway.core.translation import Translation
+from gateway.model.profile import Method
 
 _ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
 
@@ -93,10 +95,10 @@ class Pipeline:
             if not self._translation.reopens(flow, _ORIGINAL, view.kind, view.numbers[0]):
                 return self._send(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
-            return self._error_to_outside(view, keep_source=False)
+            return self._error_to_outside(view, cut=cut)
         answer = self.admission.outbound(view, cut=cut)
         if isinstance(answer, Refused):
-            return self._refused(answer, view)
+            return self._refused(answer, view, cut=cut)
         machine, judgements, _ = answer
         opened = self._translation.open(
             view.protocol, view.key, machine, judgements, now, replaced=flow
@@ -118,16 +120,18 @@ class Pipeline:
     ) -> bytes | None:
         """To a public IP: a reply, an error about a flow, or a flow that begins, or unsolicited."""
         flow = self._flows.replies(view.protocol).get(view.key)
+        if hairpin_of is not None and is_to_itself(view):
+            flow = None  # of its own first half: it would come back to who sent it
         if flow is not None:
             if cut and not takes_fragments(flow.method):
                 return self._refuse_fragments(view, flow)
             if not self._translation.reopens(flow, _REPLY, view.kind, view.numbers[0]):
                 return self._deliver(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
-            return self._error_to_inside(view)
+            return self._error_to_inside(view, hairpin=hairpin_of is not None, cut=cut)
         answer = self.admission.inbound(view, hairpin_of=hairpin_of, cut=cut)
         if isinstance(answer, Refused):
-            return self._refused(answer, view)
+            return self._refused(answer, view, cut=cut)
         machine, judgements, listener = answer
         opened = self._translation.open_inbound(
             view.protocol, view.key, machine, judgements, listener, now, replaced=flow
@@ -172,13 +176,12 @@ class Pipeline:
             answer = self.admission.lateral(view)
             if isinstance(answer, Refused):
                 return self._refused(answer, view)
-            if view.protocol == TCP and not is_opening(view.kind):
-                # Where no group judges, a connection that began elsewhere goes on.
+            reason = _not_opening(view)
+            if reason is not None:
+                # Where no group judges, what began elsewhere goes on.
                 if not answer.judgements:
                     return packet
-                return self.refusals.refuse(
-                    DropReason.TCP_WITHOUT_FLOW, packet, answer.machine.name
-                )
+                return self.refusals.refuse(reason, packet, answer.machine.name)
             opened = translation.open_lateral(
                 view.protocol,
                 view.key,
@@ -200,15 +203,17 @@ class Pipeline:
         return packet
 
     def _lateral_error(self, view: PacketView) -> bytes | None:
-        """An ICMP error between VMs passes with the flow that it quotes."""
+        """An ICMP error between the two VMs of a flow passes with it."""
         quote = icmp.quoted(view)
+        flow = None
         if quote is not None:
-            known = self._flows.originals(quote.protocol).get(quote.key)
-            if known is not None or icmp.flow_of_sent(self._flows, quote) is not None:
-                return view.packet
-            if self._flows.replies(quote.protocol).get(quote.key) is not None:
-                return view.packet
-        return self.refusals.refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
+            flow = self._flows.originals(quote.protocol).get(quote.key)
+            if flow is None:
+                flow = self._flows.replies(quote.protocol).get(quote.key)
+        reason = self._fault_of_error(view, quote, flow, from_receiver=True)
+        if reason is None and flow is not None and flow.method is not Method.VIRTUAL_NETWORK:
+            reason = DropReason.ICMP_ERROR_WITHOUT_FLOW
+        return view.packet if reason is None else self.refusals.refuse(reason, view.packet)
 
     def _probe(self, view: PacketView, now: float) -> bytes | None:
         """A health probe goes to a VM as any packet from outside does, past the groups there."""
@@ -243,27 +248,72 @@ class Pipeline:
 
     # -- ICMP errors
 
-    def _error_to_outside(self, view: PacketView, *, keep_source: bool) -> bytes | None:
+    def _fault_of_error(
+        self, view: PacketView, quote: Quote | None, flow: Flow | None, *, from_receiver: bool
+    ) -> DropReason | None:
+        """Why an error does not pass with the flow of the packet that it quotes; None: it does.
+
+        ``from_receiver``: it must come from where that packet went.
+        """
+        if quote is None:
+            return DropReason.ICMP_ERROR_WITHOUT_FLOW
+        if not icmp.is_intact(view, quote):
+            return DropReason.ICMP_ERROR_INVALID
+        if flow is None:
+            return DropReason.ICMP_ERROR_WITHOUT_FLOW
+        if not icmp.goes_back(view, quote):
+            return DropReason.ICMP_ERROR_MISADDRESSED
+        if from_receiver and not icmp.is_from_receiver(view, quote):
+            return DropReason.ICMP_ERROR_MISADDRESSED
+        return None
+
+    def _error_to_outside(
+        self, view: PacketView, *, by_gateway: bool = False, cut: bool = False
+    ) -> bytes | None:
+        """A VM, or this host, says what became of a packet from outside."""
         quote = icmp.quoted(view)
         flow = None if quote is None else icmp.flow_of_received(self._flows, quote)
-        if quote is None or flow is None:
-            return self.refusals.refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
+        if flow is not None and flow.method is Method.VIRTUAL_NETWORK:
+            flow = None
+        reason = self._fault_of_error(view, quote, flow, from_receiver=not by_gateway)
+        if reason is not None or quote is None or flow is None:
+            reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
+            return self.refusals.refuse(reason, view.packet)
+        if cut and not takes_fragments(flow.method):
+            return self._refuse_fragments(view, flow)
+        keep_source = by_gateway and view.source not in self.admission.scope.virtual_network
         return icmp.to_outside(view, quote, flow, keep_source=keep_source)
 
-    def _error_to_inside(self, view: PacketView) -> bytes | None:
+    def _error_to_inside(
+        self, view: PacketView, *, hairpin: bool = False, cut: bool = False
+    ) -> bytes | None:
+        """Somebody outside says what became of a packet that was sent from a public IP.
+
+        ``hairpin``: it was another VM.
+        """
+        if not hairpin and not self.admission.can_be_outside(view.source):
+            return self.refusals.refuse(DropReason.SOURCE_NOT_OUTSIDE, view.packet)
         quote = icmp.quoted(view)
         flow = None if quote is None else icmp.flow_of_sent(self._flows, quote)
-        if quote is None or flow is None or view.destination != flow.public:
-            return self.refusals.refuse(DropReason.ICMP_ERROR_WITHOUT_FLOW, view.packet)
+        reason = self._fault_of_error(view, quote, flow, from_receiver=hairpin)
+        if reason is not None or quote is None or flow is None or self._is_outlived(flow):
+            reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
+            return self.refusals.refuse(reason, view.packet)
+        if cut and not takes_fragments(flow.method):
+            return self._refuse_fragments(view, flow)
         return icmp.to_inside(view, quote, flow)
+
+    def _is_outlived(self, flow: Flow) -> bool:
+        """Whether a TCP flow only holds its port: an error would hit the connection after it."""
+        return flow.protocol == TCP and self._flows.tcp_original.get(flow.original) is not flow
 
     def _local_error(self, view: PacketView, now: float) -> bytes | None:
         """ICMP that this host sends outward itself: as it is, unless it quotes the inside."""
         if view.protocol != ICMP or view.kind not in ICMP_ERRORS:
             return view.packet
-        quote = icmp.quoted(view)
-        if quote is None or quote.key[4:8] in self.admission.scope.virtual_network:
-            return self._error_to_outside(view, keep_source=True)
+        inside = self.admission.scope.virtual_network
+        if any(len(address) == 4 and address in inside for address in icmp.quoted_addresses(view)):
+            return self._error_to_outside(view, by_gateway=True)
         return view.packet
 
     # -- refusals
@@ -273,9 +323,10 @@ class Pipeline:
             DropReason.FRAGMENTS_NOT_SUPPORTED, view.packet, flow.machine.name
         )
 
-    def _refused(self, answer: Refused, view: PacketView) -> bytes | None:
+    def _refused(self, answer: Refused, view: PacketView, *, cut: bool = False) -> bytes | None:
         """The verdict on a packet that may not open a flow."""
-        if view.protocol == TCP and self.admission.is_to_be_reset(view, answer.reason):
+        answered = view.protocol == TCP and not cut
+        if answered and self.admission.is_to_be_reset(view, answer.reason):
             self._translation.outbox.answer(view)
         rule = None
         if answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
@@ -292,3 +343,12 @@ class Pipeline:
         to = view.destination if answer.machine is None else answer.machine.address
         port = None if answer.listener is None else answer.listener.backend_port
         log.denied(view, to, port, judgement, self.refusals.now)
+
+
+def _not_opening(view: PacketView) -> DropReason | None:
+    """Why a packet between VMs begins no flow; None: it may."""
+    if view.protocol == TCP and not is_opening(view.kind):
+        return DropReason.TCP_WITHOUT_FLOW
+    if view.protocol == ICMP and view.kind not in ICMP_QUERIES:
+        return DropReason.ICMP_NOT_SUPPORTED
+    return None

@@ -210,6 +210,14 @@ class PortPool:
         index = max(taken, 0) if isinstance(taken, int) else taken.lowest()
         return self.port(index) if 0 <= index < self.count else 0
 
+    def is_free(self, destination: bytes, port: int) -> bool:
+        """Whether ``take_exactly`` would hold this port."""
+        index = self.index(port)
+        taken = self._taken.get(destination, 0)
+        if not isinstance(taken, int):
+            return index >= 0 and taken.is_free(index)
+        return index >= max(taken, 0) and index != -taken
+
     def free_toward(self, destination: bytes) -> int:
         """How many more flows this pool could carry toward ``destination``."""
         return self.count - _ports_held(self._taken.get(destination, 0))

@@ -42,7 +42,15 @@ class AddressScope:
         internet: Iterable[IPv4Network],
     ) -> None:
         self.virtual_network = Prefixes(virtual_network)
-        self.subnets = Prefixes(subnets)
+        networks = list(subnets)
+        self.subnets = Prefixes(networks)
+        self.nobody = frozenset(
+            address.packed
+            for network in networks
+            if network.prefixlen < 31
+            for address in (network.network_address, network.broadcast_address)
+        )
+        """Addresses in subnets that no host has: the networks' own, and broadcast."""
         self._added = Prefixes(internet)
         self._excluded = Prefixes(NOT_INTERNET)
         self.not_judged = Prefixes(NOT_JUDGED)

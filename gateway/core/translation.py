@@ -61,7 +61,7 @@ class Translation(Tracking):
         ``replaced``, here and below: the flow that makes way for it. Where none can be opened, that
         one stays as it is.
         """
-        if not self._has_room(replaced):
+        if not self.has_room(replaced):
             return DropReason.FLOW_TABLE_FULL
         method = machine.method_of(protocol)
         if method is None:
@@ -155,7 +155,7 @@ class Translation(Tracking):
         replaced: Flow | None = None,
     ) -> Flow | DropReason:
         """A flow from one VM to another: watched, not translated."""
-        if not self._has_room(replaced):
+        if not self.has_room(replaced):
             return DropReason.FLOW_TABLE_FULL
         reply = original[4:8] + original[0:4] + original[10:12] + original[8:10] + original[12:]
         return self._enter(
@@ -174,11 +174,13 @@ class Translation(Tracking):
             replaced,
         )
 
-    def _has_room(self, *replaced: Flow | None) -> bool:
-        """Whether a flow more can be; one that is replaced and holds no port leaves its place."""
-        if not self.table.is_full:
+    def has_room(self, *replaced: Flow | None, flows: int = 1) -> bool:
+        """Whether flows more can be; one that is replaced and holds no port leaves its place."""
+        room = self.table.maximum - len(self.table)
+        if room >= flows:
             return True
-        return any(flow is not None and flow.pool is None for flow in replaced)
+        left = {flow for flow in replaced if flow is not None and flow.pool is None}
+        return room + len(left) >= flows
 
     def _enter(self, flow: Flow, *replaced: Flow | None, reset: bool = False) -> Flow:
         """``reset``: both ends are to get an RST if it idles out."""
@@ -271,18 +273,17 @@ class Translation(Tracking):
         reply: bytes,
         machine: Machine,
         listener: Listener | None,
-        replaced: Flow | None = None,
+        *replaced: Flow | None,
+        flows: int = 1,
     ) -> DropReason | None:
-        """Why ``open_inbound`` would refuse; None: it would not."""
+        """Why ``open_inbound`` would refuse; None: it would not. ``flows``: to be opened."""
         other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
-        live = other is not None and other is not replaced and other.state not in ENDED
+        live = other is not None and other not in replaced and other.state not in ENDED
         if live and protocol != UDP:
             return DropReason.PRIVATE_ENDPOINT_IN_USE
-        return (
-            None
-            if self._has_room(replaced, None if live else other)
-            else DropReason.FLOW_TABLE_FULL
-        )
+        ended = None if live else other
+        room = self.has_room(*replaced, ended, flows=flows)
+        return None if room else DropReason.FLOW_TABLE_FULL
 
     # -- two UDP flows at one port of a VM, with one remote endpoint
 

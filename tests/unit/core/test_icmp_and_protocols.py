@@ -1,8 +1,11 @@
 """ICMP, other protocols, hairpin and absurd packets (docs/fidelity.md A8, A9; issue: correctness)."""
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from gateway.core.arrival import Arrival
+from gateway.core.explain import explain_outbound
 from tests.scenario import Scenario, build, wrong_checksums
 from tests.unit.core.test_outbound_methods import NETWORK
 
@@ -243,6 +246,36 @@ def test_hairpin_to_a_frontend_without_a_rule_is_dropped_by_name() -> None:
     """)
 
 
+def test_a_vm_that_connects_to_the_port_it_is_about_to_get_does_not_connect_to_itself() -> None:
+    # RFC 9293 would make one connection of it: a simultaneous open, of one socket with itself.
+    scenario = Scenario(NETWORK)
+    vm1, shared = IPv4Address("10.0.1.4"), IPv4Address("203.0.113.10")
+    for protocol, flags in (("Tcp", "syn"), ("Udp", "")):
+        said = explain_outbound(scenario.engine, vm1, protocol, shared, 1024, 40000)
+        assert (said["verdict"], said["reason"].split(":")[0]) == ("Drop", "HairpinWithoutRule")
+        for _ in range(2):  # a repetition finds the flow that the first one opened
+            scenario.play(f"""
+                vm1 sends      {protocol.lower()} 10.0.1.4:40000 > 203.0.113.10:1024 {flags}
+                dropped        HairpinWithoutRule
+            """)
+
+
+def test_nor_does_one_with_an_address_of_its_own_that_sends_from_the_same_port() -> None:
+    scenario = Scenario(NETWORK)
+    vm3, own = IPv4Address("10.0.1.6"), IPv4Address("203.0.113.30")
+    for protocol, flags in (("Tcp", "syn"), ("Udp", "")):
+        said = explain_outbound(scenario.engine, vm3, protocol, own, 7000, 7000)
+        assert (said["verdict"], said["reason"].split(":")[0]) == ("Drop", "HairpinToItself")
+        scenario.play(
+            f"""
+            vm3 sends      {protocol.lower()} 10.0.1.6:7000 > 203.0.113.30:7000 {flags}
+            dropped        HairpinToItself
+            vm3 sends      {protocol.lower()} 10.0.1.6:7001 > 203.0.113.30:7002 {flags}
+            vm3 sees       {protocol.lower()} 203.0.113.30:7001 > 10.0.1.6:7002 {flags}
+        """.replace(" \n", "\n")
+        )
+
+
 def test_hairpin_to_an_instance_level_public_ip_is_translated_twice() -> None:
     Scenario(NETWORK).play("""
         vm1 sends      tcp 10.0.1.4:40000 > 203.0.113.30:22 syn
@@ -291,7 +324,7 @@ def test_an_error_must_go_to_the_address_that_it_quotes() -> None:
         TCP_FLOW
         + """
         outside sends  icmp 3/1 192.0.2.254 > 203.0.113.20 about tcp 203.0.113.10:1024 > 198.51.100.1:443
-        dropped        IcmpErrorWithoutFlow
+        dropped        IcmpErrorMisaddressed
         """
     )
 

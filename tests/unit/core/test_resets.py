@@ -6,6 +6,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 
 from gateway.core import resets
+from gateway.core.arrival import Arrival
 from gateway.core.packet import completed
 from gateway.core.resets import ROOM_FOR_ANSWERS
 from tests.scenario import Scenario, build
@@ -126,6 +127,40 @@ def test_a_nat_gateway_resets_who_sends_to_a_flow_that_is_no_more() -> None:
     nat = "198.51.100.1:443 > 203.0.113.40:2000"
     scenario.send("outside", numbered(f"tcp {nat} ack", 5, 77))
     assert sent(scenario) == [("203.0.113.40:2000", "198.51.100.1:443", "R", 77, 0)]
+
+
+def test_what_no_host_can_have_sent_is_not_answered() -> None:
+    scenario = Scenario(ONE)
+    nat = "198.51.100.1:443 > 203.0.113.40:2000"
+    for who, text in (("vm1", f"tcp {OUT} ack len=3"), ("outside", f"tcp {nat} ack len=3")):
+        right = numbered(text, 5, 77)
+        for place in (25, 33, 36, len(right) - 1):  # sequence number, flags, checksum, content
+            wrong = bytearray(right)
+            wrong[place] ^= 0x20
+            assert scenario.send(who, bytes(wrong)) is None
+            assert sent(scenario) == []
+        assert scenario.send(who, right) is None
+        assert len(sent(scenario)) == 1
+    for address in ("10.0.1.0", "10.0.1.255"):  # a subnet's own, and broadcast
+        scenario.send("vm1", numbered(f"tcp {address}:5 > 198.51.100.1:443 ack", 5, 77))
+        assert sent(scenario) == []
+    for arrival, text in (
+        (Arrival.OUTBOUND_IN_FRAGMENTS, OUT),
+        (Arrival.INBOUND_IN_FRAGMENTS, nat),
+    ):
+        assert scenario.engine.handle(numbered(f"tcp {text} ack", 5, 77), arrival, 0.0) is None
+        assert sent(scenario) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 2000])
+def test_a_checksum_that_a_device_is_to_complete_is_not_a_wrong_one(size: int) -> None:
+    """Of a VM on veth there is the pseudo header's sum alone, not yet complemented."""
+    packet = bytearray(numbered(f"tcp {OUT} ack len={size}", 5, 77))
+    words = int.from_bytes(packet[12:20], "big") + 6 + len(packet) - 20
+    packet[36:38] = (words % 0xFFFF).to_bytes(2, "big")
+    scenario = Scenario(ONE)
+    scenario.send("vm1", bytes(packet))
+    assert sent(scenario) == [("198.51.100.1:443", "10.0.1.4:5", "R", 77, 0)]
 
 
 @pytest.mark.parametrize(
