@@ -6,12 +6,14 @@ The only module of the daemon that knows what a diversion consists of. Failures 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.core.health import probe_targets
+from gateway.datapath.arp import Announcer
 from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
@@ -82,13 +84,23 @@ class Diverted(Protocol):
     def restored(self) -> list[str]:
         """What was set again since the last time."""
 
+    def probes_fileno(self) -> int:
+        """Readable when somebody asks by ARP whether an address is free."""
+
+    def answer_probes(self) -> None:
+        """Answer that."""
+
+    def arp_document(self) -> dict[str, Any]:
+        """What was said by ARP, for a status."""
+
     def programmed(self) -> bool:
         """Whether the last ``refresh`` found all interfaces, and gave them what they need."""
 
 
 class _LinuxDiverted:
-    def __init__(self, diversion: Diversion, renewed: set[str]) -> None:
+    def __init__(self, diversion: Diversion, announcer: Announcer, renewed: set[str]) -> None:
         self._diversion = diversion
+        self._announcer = announcer
         self.renewed = renewed
 
     def with_real_names(self, configuration: Configuration) -> Configuration:
@@ -98,9 +110,12 @@ class _LinuxDiverted:
         plan = _plan(configuration, self._diversion.plan.queues)
         if plan != self._diversion.plan:
             self._diversion.update(plan)
+            self._announcer.speak_for(plan.public_ips)
 
     def refresh(self) -> list[str]:
-        return self._diversion.refresh()
+        problems = self._diversion.refresh()
+        self._announcer.look(time.monotonic())
+        return problems
 
     def rules_restored(self) -> int:
         return self._diversion.rules_restored
@@ -124,6 +139,20 @@ class _LinuxDiverted:
         upkeep = self._diversion.upkeep
         restored, upkeep.restored = upkeep.restored, []
         return restored
+
+    def probes_fileno(self) -> int:
+        return self._announcer.fileno()
+
+    def answer_probes(self) -> None:
+        self._announcer.answer()
+
+    def arp_document(self) -> dict[str, Any]:
+        announcer = self._announcer
+        return {
+            "carrier": announcer.carries,
+            "announced": announcer.announced,
+            "probesAnswered": announcer.answered,
+        }
 
     def programmed(self) -> bool:
         return self._diversion.programmed
@@ -223,9 +252,14 @@ class LinuxHost:
             renewed.add(interface)
 
         plan = _plan(configuration, queue.numbers)
-        with Diversion(plan, note, keep_filters=self._path is not None) as diversion:
+        with (
+            Diversion(plan, note, keep_filters=self._path is not None) as diversion,
+            closing(Announcer(plan.outside)) as announcer,
+        ):
+            announcer.speak_for(plan.public_ips)
+            announcer.look(time.monotonic())
             try:
-                yield _LinuxDiverted(diversion, renewed)
+                yield _LinuxDiverted(diversion, announcer, renewed)
             finally:
                 diversion.leave_filters = self._path is not None and self._path.leaving
 

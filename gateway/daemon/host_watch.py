@@ -51,11 +51,17 @@ class HostWatch:
         """Hear of changes to the host's rules and network from now on."""
         turns.watch(self._diverted().fileno(), self._rules_changed)
         turns.watch(self._diverted().network_fileno(), self._network_changed)
+        turns.watch(self._diverted().probes_fileno(), self._diverted().answer_probes)
 
     def document(self) -> dict[str, Any]:
         """The host in a status: what is wrong with it, since when, and what was put right."""
         since = iso(self._since) if self._unrestored else None
-        return {"problems": self._unrestored, "since": since, "restored": self._restored}
+        return {
+            "problems": self._unrestored,
+            "since": since,
+            "restored": self._restored,
+            **self._diverted().arp_document(),
+        }
 
     def look(self) -> None:
         """Put back what is missing: an interface that was down has lost routes and addresses."""

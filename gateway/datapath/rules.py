@@ -33,6 +33,7 @@ from gateway.datapath.errors import DatapathError
 PREFIX = "snatgw-"
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 TIMEOUT = 30  # seconds that a netfilter command may take
+_ERRORS = (3, 11, 12)  # ICMP: unreachable, time exceeded, parameter problem
 _ENDS = "raw|pre|frag|fwd|out|post|queue|ok|in"  # of our chains' names
 
 
@@ -184,7 +185,8 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                     " -j DROP"
                     for private in PRIVATE
                 ),
-                f"-o {outside} -p icmp {queue}",
+                # Errors may quote what the inside sees; this host's own pings do not need us.
+                *(f"-o {outside} -p icmp -m icmp --icmp-type {kind} {queue}" for kind in _ERRORS),
                 # A probe's first packet is judged as what comes from outside is.
                 *(f"-o {i} -s {p} {opening} {queue}" for i in inside for p in probes),
                 # A VM has one router. One about a hairpin would look for a public IP inside.

@@ -39,7 +39,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 6, 7, 15
 _NDA_DST = 1
 _NTF_PROXY = 0x08
-_UP = 1
+_UP, _NOARP, _LOWER_UP = 1, 1 << 7, 1 << 16  # linux/if.h: IFF_…
 
 
 class LinkState(NamedTuple):
@@ -48,6 +48,7 @@ class LinkState(NamedTuple):
     number: int
     hardware: bytes
     up: bool
+    carries: bool  # up, and so is what it is plugged into; and it speaks ARP
 
 
 class Route(NamedTuple):
@@ -81,7 +82,9 @@ class Tables:
             for answer in self._ask(_GETLINK, 0, request):
                 _, _, index, flags, _ = _LINK.unpack_from(answer)
                 attributes = _attributes(answer, _LINK.size)
-                return LinkState(index, attributes.get(_IFLA_ADDRESS, b""), bool(flags & _UP))
+                hardware = attributes.get(_IFLA_ADDRESS, b"")
+                carries = flags & (_UP | _NOARP | _LOWER_UP) == _UP | _LOWER_UP
+                return LinkState(index, hardware, bool(flags & _UP), carries)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise

@@ -58,6 +58,7 @@ class PretendedDiverted:
         self._refuses = refuses
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._network = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._probes = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     renewed: frozenset[str] = frozenset()
 
@@ -82,6 +83,15 @@ class PretendedDiverted:
 
     def network_fileno(self) -> int:
         return self._network.fileno()
+
+    def probes_fileno(self) -> int:
+        return self._probes.fileno()
+
+    def arp_document(self) -> dict[str, object]:
+        return {}
+
+    def answer_probes(self) -> None:
+        raise AssertionError("nobody asks here")
 
     def look_at_network(self) -> bool:
         raise AssertionError("no network changes here")
