@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.netns.datapath.conftest import (
     PUBLIC,
     READ_ONLY,
@@ -121,7 +123,7 @@ def test_an_unclean_end_on_a_host_that_forwarded_before_stays_closed(net: Namesp
     wire = Capture(net, "remote", "eth0", "net 10.0.0.0/16")
     noise = net.start(
         "vm",
-        "python3",
+        sys.executable,
         "-uc",
         "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
         f"s.sendto(b'x', ('{REMOTE}', 9)); print()\n"
