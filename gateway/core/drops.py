@@ -169,6 +169,14 @@ class DropReason(Enum):
         "HairpinWithoutRule",
         "A VM sent to a public IP of this gateway, and nothing there takes it.",
     )
+    PRIVATE_ADDRESS_OUTSIDE = (
+        "PrivateAddressOutside",
+        (
+            "A packet with an address of the virtual network at either end, or an ICMP error that "
+            "quotes one, was about to leave by the outside interface untranslated. The guard there "
+            "stops what got past the rules: somebody flushed them, or put an ACCEPT in front."
+        ),
+    )
     PUBLIC_ADDRESS_UNKNOWN = (
         "PublicAddressUnknown",
         "The destination is no public IP of the configuration in force.",

@@ -14,7 +14,7 @@ from gateway.core.admission import Admitted, Refused, is_to_itself
 from gateway.core.allotment import Machine
 from gateway.core.balancer import Listener
 from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, TCP, UDP, Flow
+from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowIndex
 from gateway.core.nsg import Judgement
 from gateway.core.packet import ECHO_REQUEST, PacketView
 from gateway.core.tcp import SYN_FLAG, Side
@@ -42,10 +42,11 @@ def explain_outbound(
 ) -> dict[str, Any]:
     """What a VM's opening packet would meet; ``source`` is the VM's private address."""
     number = PROTOCOLS[protocol]
-    port = _free_port(engine, source, number, remote, remote_port, source_port)
-    view = opening_packet(number, source, port, remote, remote_port)
     scope = engine.admission.scope
-    lateral = view.destination in scope.virtual_network and view.source in scope.subnets
+    lateral = remote.packed in scope.virtual_network and source.packed in scope.subnets
+    flows = engine.flows.lateral if lateral else engine.flows
+    port = _free_port(flows, source, number, remote, remote_port, source_port)
+    view = opening_packet(number, source, port, remote, remote_port)
     flow = None if source_port is None else _live_flow(engine, view, lateral)
     replaced = engine.flows.originals(number).get(view.key) if flow is None else None
     if flow is not None:
@@ -150,7 +151,7 @@ def opening_packet(
 
 
 def _free_port(
-    engine: Engine,
+    index: FlowIndex,
     source: IPv4Address,
     protocol: int,
     remote: IPv4Address,
@@ -160,7 +161,7 @@ def _free_port(
     """The wanted source port, or an ephemeral one without a flow toward the remote."""
     if wanted is not None:
         return wanted
-    flows = engine.flows.originals(protocol)
+    flows = index.originals(protocol)
     key = opening_packet(protocol, source, FIRST_EPHEMERAL, remote, remote_port).key
     before, after = key[:8], key[10:]  # around the source port, an echo's identifier
     for port in range(FIRST_EPHEMERAL, 65536):
@@ -171,9 +172,10 @@ def _free_port(
 
 def _live_flow(engine: Engine, view: PacketView, lateral: bool) -> Flow | None:
     """The flow that a packet from inside belongs to; an ended one that it would replace is none."""
-    flow, side = engine.flows.originals(view.protocol).get(view.key), Side.ORIGINAL
+    flows = engine.flows.lateral if lateral else engine.flows
+    flow, side = flows.originals(view.protocol).get(view.key), Side.ORIGINAL
     if flow is None and lateral:
-        flow, side = engine.flows.replies(view.protocol).get(view.key), Side.REPLY
+        flow, side = flows.replies(view.protocol).get(view.key), Side.REPLY
     if flow is None or engine.translation.reopens(flow, side, view.kind, None):
         return None
     return flow

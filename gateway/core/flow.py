@@ -173,19 +173,43 @@ class FlowRecord(NamedTuple):
     offloaded: bool
 
 
-class FlowTable:
-    """All flows, by original key, by reply key and by slot; at most ``maximum`` of them."""
+class FlowIndex:
+    """Flows by original key and by reply key."""
 
-    def __init__(self, maximum: int) -> None:
-        self.maximum = maximum
-        self.traffic = Traffic()
-        self.numbers = Numbers()
+    def __init__(self) -> None:
         self.tcp_original: dict[bytes, Flow] = {}
         self.tcp_reply: dict[bytes, Flow] = {}
         self.udp_original: dict[bytes, Flow] = {}
         self.udp_reply: dict[bytes, Flow] = {}
         self.other_original: dict[bytes, Flow] = {}
         self.other_reply: dict[bytes, Flow] = {}
+
+    def originals(self, protocol: int) -> dict[bytes, Flow]:
+        """The flows of ``protocol`` by original key."""
+        if protocol == TCP:
+            return self.tcp_original
+        return self.udp_original if protocol == UDP else self.other_original
+
+    def replies(self, protocol: int) -> dict[bytes, Flow]:
+        """The flows of ``protocol`` by reply key."""
+        if protocol == TCP:
+            return self.tcp_reply
+        return self.udp_reply if protocol == UDP else self.other_reply
+
+
+class FlowTable(FlowIndex):
+    """All flows, by original key, by reply key and by slot; at most ``maximum`` of them.
+
+    Its own index is of the flows that are translated. Those between VMs, which are not, have
+    another, ``lateral``: no packet that leaves or arrives by the outside interface finds one.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__()
+        self.lateral = FlowIndex()
+        self.maximum = maximum
+        self.traffic = Traffic()
+        self.numbers = Numbers()
         # Flows whose port was taken back, by original key and protocol: kept for the listing only.
         self.reclaimed: dict[tuple[int, bytes], Flow] = {}
         self.touched: set[int] | None = None
@@ -212,17 +236,9 @@ class FlowTable:
         """Flows ever opened."""
         return self._opened
 
-    def originals(self, protocol: int) -> dict[bytes, Flow]:
-        """The flows of ``protocol`` by original key."""
-        if protocol == TCP:
-            return self.tcp_original
-        return self.udp_original if protocol == UDP else self.other_original
-
-    def replies(self, protocol: int) -> dict[bytes, Flow]:
-        """The flows of ``protocol`` by reply key."""
-        if protocol == TCP:
-            return self.tcp_reply
-        return self.udp_reply if protocol == UDP else self.other_reply
+    def index_of(self, method: Method) -> FlowIndex:
+        """Where flows with this method are found."""
+        return self.lateral if method is Method.VIRTUAL_NETWORK else self
 
     def add(self, flow: Flow) -> None:
         """Enter a flow under both keys, the reply first: two flows never share a public 5-tuple.
@@ -230,10 +246,11 @@ class FlowTable:
         The caller has made sure of room (``is_full``) and of an original key
         that no flow has.
         """
-        holder = self.replies(flow.protocol).setdefault(flow.reply, flow)
+        index = self.index_of(flow.method)
+        holder = index.replies(flow.protocol).setdefault(flow.reply, flow)
         if holder is not flow:
             raise AssertionError(f"two flows on one public tuple: {flow.reply.hex()}")
-        self.originals(flow.protocol)[flow.original] = flow
+        index.originals(flow.protocol)[flow.original] = flow
         self._opened += 1
         flow.id = self._opened
         if self._free_slots:
@@ -256,10 +273,11 @@ class FlowTable:
 
         ``original``, ``reply``: under which keys, which no flow has, packets find it.
         """
+        index = self.index_of(flow.method)
         if original:
-            self.originals(flow.protocol)[flow.original] = flow
+            index.originals(flow.protocol)[flow.original] = flow
         if reply:
-            self.replies(flow.protocol)[flow.reply] = flow
+            index.replies(flow.protocol)[flow.reply] = flow
         if flow.awaiting_removal:
             self.reclaimed[flow.protocol, flow.original] = flow
         skipped = range(len(self._slots), slot)
@@ -276,7 +294,7 @@ class FlowTable:
 
     def detach_original(self, flow: Flow) -> None:
         """Let another flow have the original key; this one only holds its port from now on."""
-        originals = self.originals(flow.protocol)
+        originals = self.index_of(flow.method).originals(flow.protocol)
         if originals.get(flow.original) is flow:
             del originals[flow.original]
             self.touch(flow)
@@ -288,7 +306,7 @@ class FlowTable:
 
     def detach_reply(self, flow: Flow) -> None:
         """Let another flow have the public 5-tuple."""
-        replies = self.replies(flow.protocol)
+        replies = self.index_of(flow.method).replies(flow.protocol)
         if replies.get(flow.reply) is flow:
             del replies[flow.reply]
             self.touch(flow)

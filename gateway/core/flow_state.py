@@ -68,10 +68,11 @@ class SavedFlow(NamedTuple):
 def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
     """The record of a flow that is in ``table``."""
     protocol = flow.protocol
+    index = table.index_of(flow.method)
     flags = (
         (_INBOUND if flow.inbound else 0)
-        | (_ORIGINAL if table.originals(protocol).get(flow.original) is flow else 0)
-        | (_REPLY if table.replies(protocol).get(flow.reply) is flow else 0)
+        | (_ORIGINAL if index.originals(protocol).get(flow.original) is flow else 0)
+        | (_REPLY if index.replies(protocol).get(flow.reply) is flow else 0)
         | (_RECLAIMED if flow.awaiting_removal else 0)
         | (_OFFLOADED if flow.offloaded else 0)
         | (_TO_BE_RESET if flow.to_be_reset else 0)

@@ -16,7 +16,7 @@ but, for TCP, not the checksum. What is not there is not updated.
 
 from __future__ import annotations
 
-from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
+from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowIndex
 from gateway.core.packet import (
     CHECKSUM_OFFSET,
     PORTED,
@@ -102,12 +102,12 @@ def reversed_key(key: bytes) -> bytes:
     return key[4:8] + key[0:4] + key[10:12] + key[8:10] + key[12:]
 
 
-def flow_of_sent(table: FlowTable, quote: Quote) -> Flow | None:
+def flow_of_sent(table: FlowIndex, quote: Quote) -> Flow | None:
     """The flow of a packet that left for outside, as the outside saw it, and quotes it."""
     return table.replies(quote.protocol).get(reversed_key(quote.key))
 
 
-def flow_of_received(table: FlowTable, quote: Quote) -> Flow | None:
+def flow_of_received(table: FlowIndex, quote: Quote) -> Flow | None:
     """The flow of a packet that was delivered inside, as the inside saw it, and quotes it."""
     return table.originals(quote.protocol).get(reversed_key(quote.key))
 

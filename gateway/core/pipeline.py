@@ -25,7 +25,6 @@ from gateway.core.packet import ICMP_ERRORS, ICMP_QUERIES, PacketView, delivered
 from gateway.core.refusals import Refusals
 from gateway.core.tcp import Side, State, is_opening
 from gateway.core.translation import Translation
-from gateway.model.profile import Method
 
 _ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
 
@@ -162,10 +161,11 @@ class Pipeline:
     def _lateral(self, view: PacketView, now: float) -> bytes | None:
         """From one inside network to another: judged and watched, not translated."""
         translation, packet = self._translation, view.packet
-        flow = self._flows.originals(view.protocol).get(view.key)
+        flows = self._flows.lateral
+        flow = flows.originals(view.protocol).get(view.key)
         side = _ORIGINAL
         if flow is None:
-            flow = self._flows.replies(view.protocol).get(view.key)
+            flow = flows.replies(view.protocol).get(view.key)
             side = _REPLY
         if flow is None and view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._lateral_error(view)
@@ -207,12 +207,11 @@ class Pipeline:
         quote = icmp.quoted(view)
         flow = None
         if quote is not None:
-            flow = self._flows.originals(quote.protocol).get(quote.key)
+            flows = self._flows.lateral
+            flow = flows.originals(quote.protocol).get(quote.key)
             if flow is None:
-                flow = self._flows.replies(quote.protocol).get(quote.key)
+                flow = flows.replies(quote.protocol).get(quote.key)
         reason = self._fault_of_error(view, quote, flow, from_receiver=True)
-        if reason is None and flow is not None and flow.method is not Method.VIRTUAL_NETWORK:
-            reason = DropReason.ICMP_ERROR_WITHOUT_FLOW
         return view.packet if reason is None else self.refusals.refuse(reason, view.packet)
 
     def _probe(self, view: PacketView, now: float) -> bytes | None:
@@ -229,9 +228,10 @@ class Pipeline:
         if view is None or view.protocol != TCP:
             return
         key = view.key
-        flow, out = self._flows.tcp_original.get(key), True
+        flows = self._flows.lateral if arrival == Arrival.LATERAL else self._flows
+        flow, out = flows.tcp_original.get(key), True
         if flow is None or arrival == Arrival.INBOUND:
-            flow, out = self._flows.tcp_reply.get(key), False
+            flow, out = flows.tcp_reply.get(key), False
         headers = view.transport + (packet[view.transport + 12] >> 4 << 2)
         room = mtu - headers
         if flow is None or room <= 0:
@@ -273,8 +273,6 @@ class Pipeline:
         """A VM, or this host, says what became of a packet from outside."""
         quote = icmp.quoted(view)
         flow = None if quote is None else icmp.flow_of_received(self._flows, quote)
-        if flow is not None and flow.method is Method.VIRTUAL_NETWORK:
-            flow = None
         reason = self._fault_of_error(view, quote, flow, from_receiver=not by_gateway)
         if reason is not None or quote is None or flow is None:
             reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
@@ -309,11 +307,15 @@ class Pipeline:
 
     def _local_error(self, view: PacketView, now: float) -> bytes | None:
         """ICMP that this host sends outward itself: as it is, unless it quotes the inside."""
-        if view.protocol != ICMP or view.kind not in ICMP_ERRORS:
-            return view.packet
         inside = self.admission.scope.virtual_network
-        if any(len(address) == 4 and address in inside for address in icmp.quoted_addresses(view)):
-            return self._error_to_outside(view, by_gateway=True)
+        if view.destination in inside:
+            return self.refusals.refuse(DropReason.PRIVATE_ADDRESS_OUTSIDE, view.packet)
+        if view.protocol == ICMP and view.kind in ICMP_ERRORS:
+            quoted = icmp.quoted_addresses(view)
+            if any(len(address) == 4 and address in inside for address in quoted):
+                return self._error_to_outside(view, by_gateway=True)
+        if view.source in inside:
+            return self.refusals.refuse(DropReason.PRIVATE_ADDRESS_OUTSIDE, view.packet)
         return view.packet
 
     # -- refusals

@@ -57,9 +57,10 @@ def resume_flow(
     private, public = saved.original[0:4], saved.reply[4:8]
     if private not in engine.admission.scope.subnets or not _is_whole(saved):
         return None
-    if saved.has_original and saved.original in table.originals(saved.protocol):
+    index = table.index_of(saved.method)
+    if saved.has_original and saved.original in index.originals(saved.protocol):
         return None
-    if saved.has_reply and saved.reply in table.replies(saved.protocol):
+    if saved.has_reply and saved.reply in index.replies(saved.protocol):
         return None
     machine = outbound.peek(private)
     lateral = saved.method is Method.VIRTUAL_NETWORK

@@ -350,9 +350,10 @@ class Tap:
         protocol, key = view.protocol, view.key
         if arrival is Arrival.INBOUND:
             return table.replies(protocol).get(key), None
+        if arrival is Arrival.LATERAL:
+            between_vms = table.lateral.originals(protocol).get(key)
+            return between_vms or table.lateral.replies(protocol).get(key), None
         flow = table.originals(protocol).get(key)
-        if flow is None and arrival is Arrival.LATERAL:
-            flow = table.replies(protocol).get(key)
         if flow is None or arrival is not Arrival.HAIRPIN:
             return flow, None
         between = PacketView.parse(sent(view, flow))
@@ -366,7 +367,7 @@ class Tap:
         table = self._engine.flows
         if arrival is Arrival.INBOUND:
             return icmp.flow_of_sent(table, quote)
-        flow = icmp.flow_of_received(table, quote)
-        if flow is None and arrival is Arrival.LATERAL:
-            return icmp.flow_of_sent(table, quote)
-        return flow
+        if arrival is Arrival.LATERAL:
+            between_vms = icmp.flow_of_received(table.lateral, quote)
+            return between_vms or icmp.flow_of_sent(table.lateral, quote)
+        return icmp.flow_of_received(table, quote)

@@ -213,7 +213,8 @@ class Tracking:
             return
         if flow.to_be_reset:
             return  # its acknowledgements are to be seen
-        if self.table.originals(flow.protocol).get(flow.original) is not flow:
+        index = self.table.index_of(flow.method)
+        if index.originals(flow.protocol).get(flow.original) is not flow:
             return  # what the VM sends is another flow's
         if flow.original[4:8] not in self.outbound.addresses and offload.install(flow):
             flow.offloaded = True

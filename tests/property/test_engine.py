@@ -434,6 +434,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
             engine.flows.udp_reply,
             engine.flows.other_original,
             engine.flows.other_reply,
+            *vars(engine.flows.lateral).values(),
             engine.flows.reclaimed,
             engine.translation.allocator._endpoints,
             engine.translation.expiry._buckets,

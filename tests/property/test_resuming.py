@@ -131,7 +131,9 @@ def test_records_that_are_not_what_they_were_break_nothing(
             if saved is not None and resume_flow(after, slot, saved, lambda flow, seen: False, now):
                 break
     live = [flow for flow in after.flows if not flow.awaiting_removal]
-    found = [f for f in live if after.flows.replies(f.protocol).get(f.reply) is f]
+    found = [
+        f for f in live if after.flows.index_of(f.method).replies(f.protocol).get(f.reply) is f
+    ]
     assert len({(flow.protocol, flow.reply) for flow in found}) == len(found)
     held: dict[int, int] = {}
     for flow in live:

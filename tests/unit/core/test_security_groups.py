@@ -243,6 +243,31 @@ def test_between_vms_both_ends_are_asked_and_nothing_is_translated() -> None:
     scenario.play("flows vm3 none")
 
 
+def test_what_is_between_vms_does_not_leave_and_what_leaves_is_not_between_vms() -> None:
+    """The route changed, or a VM has the packet go the other way: each way has its own flows."""
+    scenario = Scenario(network())
+    engine = scenario.engine
+    between = "tcp 10.0.2.4:4000 > 10.0.1.4:80"
+    assert engine.handle(build(f"{between} syn"), Arrival.LATERAL, 0.0)
+    assert engine.handle(build("tcp 10.0.1.4:80 > 10.0.2.4:4000 syn ack"), Arrival.LATERAL, 0.0)
+    assert engine.handle(build(f"{between} ack"), Arrival.LATERAL, 0.0)
+    scenario.play(f"""
+        vm3 sends      {between} ack
+        dropped        TcpWithoutFlow
+        vm1 sends      icmp 3/3 10.0.1.4 > 10.0.2.4 about {between}
+        dropped        IcmpErrorWithoutFlow
+        gateway sends  icmp 3/1 203.0.113.1 > 198.51.100.9 about {between}
+        dropped        IcmpErrorWithoutFlow
+        gateway sends  icmp 3/1 203.0.113.1 > 10.0.1.4 about tcp 10.0.1.4:1 > 198.51.100.9:80
+        dropped        PrivateAddressOutside
+        gateway sends  echo-reply 10.0.1.1 > 198.51.100.9 id=4
+        dropped        PrivateAddressOutside
+        vm1 sends      udp 10.0.1.4:5000 > 198.51.100.1:53
+    """)
+    assert engine.handle(build("udp 10.0.1.4:5000 > 198.51.100.1:53"), Arrival.LATERAL, 0.0) is None
+    assert engine.handle(build("udp 198.51.100.1:53 > 10.0.1.4:5000"), Arrival.LATERAL, 0.0) is None
+
+
 def test_where_no_group_judges_a_connection_that_began_elsewhere_goes_on() -> None:
     yaml = network().replace(", networkSecurityGroup: subnet-nsg", "")
     scenario = Scenario(yaml)
