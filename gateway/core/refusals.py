@@ -44,6 +44,10 @@ class Refusals:
         """Packets that found no room among the kinds."""
         return self._sampler.unsampled
 
+    def count(self, reason: DropReason, packets: int) -> None:
+        """Count packets that were dropped elsewhere, which nobody saw."""
+        self._counts[reason] += packets
+
     def tell(self, told: Told | None) -> None:
         """Call ``told`` for every refusal; None: tell nobody any more."""
         drop = self._drop

@@ -28,6 +28,7 @@ def gateway_findings(facts: Facts) -> Iterator[Finding]:
     """Of the flow table, the queue, the host, the configuration in force, the logs."""
     yield from _flow_table(facts)
     yield from _queue(facts)
+    yield from _guard(facts)
     yield from _latest_events(facts)
     yield from _host(facts)
     yield from _ended_flows(facts)
@@ -83,6 +84,32 @@ def _queue(facts: Facts) -> Iterator[Finding]:
             ),
         ),
         {"lost": lost, "packetsPerSecond": round(speed)},
+    )
+
+
+def _guard(facts: Facts) -> Iterator[Finding]:
+    stopped = sum(
+        e["properties"]["count"]
+        for e in facts.gateway_events
+        if e["operationName"] == "GuardDroppedPackets"
+    )
+    if not stopped:
+        return
+    yield Finding(
+        CRITICAL,
+        None,
+        "Packets with private addresses got as far as the outside interface",
+        f"The guard there stopped {count(stopped, 'packet')} in the last "
+        f"{duration(facts.events_window)}; none left. "
+        f"{DropReason.PRIVATE_ADDRESS_OUTSIDE.sentence}",
+        (
+            (
+                "Events RulesRestored and HostChanged say when; iptables-save and nft list ruleset "
+                "show what stands in front of the gateway's rules. Have whatever loads rules on "
+                "this host leave those of the gateway alone."
+            ),
+        ),
+        {"stopped": stopped},
     )
 
 

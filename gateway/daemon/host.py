@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -47,6 +48,17 @@ class Queue(Protocol):
     def statistics(self) -> QueueStatistics: ...
 
 
+@dataclass(frozen=True)
+class GuardState:
+    """What has become of the guard on the outside interface; ``problem``: why there is none."""
+
+    problem: str = ""
+    dropped: int = 0
+    """Packets since it was first put there, by an earlier daemon even."""
+    restored: int = 0
+    """Times that somebody else had taken it away."""
+
+
 class Diverted(Protocol):
     """The host while its packets are diverted. Failures are DatapathError."""
 
@@ -71,6 +83,15 @@ class Diverted(Protocol):
 
     def look_at_rules(self) -> None:
         """Read that: the next ``refresh`` looks at them."""
+
+    def guard(self) -> GuardState:
+        """The guard as it is now."""
+
+    def guard_fileno(self) -> int:
+        """Readable when somebody may have taken it away."""
+
+    def restore_guard(self) -> None:
+        """Put it back then. Raises DatapathError."""
 
     def leave(self) -> None:
         """Expect another start soon after the end."""
@@ -125,6 +146,18 @@ class _LinuxDiverted:
 
     def look_at_rules(self) -> None:
         self._diversion.look_at_rules()
+
+    def guard(self) -> GuardState:
+        guard = self._diversion.guard
+        if guard is None:
+            return GuardState(self._diversion.no_guard)
+        return GuardState("", guard.dropped(), self._diversion.guards_restored)
+
+    def guard_fileno(self) -> int:
+        return self._diversion.guard_fileno()
+
+    def restore_guard(self) -> None:
+        self._diversion.restore_guard()
 
     def leave(self) -> None:
         self._diversion.leave_guard = True

@@ -25,6 +25,7 @@ from gateway.daemon.control import ControlChannel
 from gateway.daemon.documents import iso
 from gateway.daemon.event_log import event_document, gateway_event
 from gateway.daemon.flow_log import message
+from gateway.daemon.guard_watch import GuardWatch
 from gateway.daemon.health import HealthProbes
 from gateway.daemon.host import Diverted, Queue, losses, queue_document
 from gateway.daemon.host_watch import HostWatch
@@ -101,6 +102,7 @@ class Gateway:
         self._file = file
         self._diverted = diverted
         self._host = HostWatch(diverted, fast_path, self._own_event)
+        self._guard = GuardWatch(diverted, self.engine.refusals.count, self._own_event)
         self._start_api = start_api
         self._started_at = time.time()
         self._queue: Queue | None = None
@@ -175,6 +177,7 @@ class Gateway:
         self._own_event("Started", "Informational", {"version": __version__, "pid": os.getpid()})
         self._state_news.begin()
         self._host.watch(self.turns)
+        self._guard.watch(self.turns)
         self.turns.run(queue)
         self._keeping.finish()
 
@@ -218,6 +221,7 @@ class Gateway:
             "queue": {} if self._queue is None else queue_document(self._queue),
             "fastPath": self._fast_path_status(),
             "host": self._host.document(),
+            "guard": self._guard.status(),
             "state": self._keeping.document(),
             "tcpResets": {
                 "sent": self._resets.sent,
@@ -380,6 +384,7 @@ class Gateway:
         assert self._queue is not None
         self._look_at_queue(self._queue, real)
         self._host.look()
+        self._guard.look(real)
         self.probes.look(real)
         self.turns.in_slices(self._keeping.each_second())
         self._state_news.look()

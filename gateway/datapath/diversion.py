@@ -26,7 +26,7 @@ from gateway.datapath.interfaces import (
     write_sysctl,
 )
 from gateway.datapath.journal import Journal, identities
-from gateway.datapath.notices import Notices, of_network, of_rules
+from gateway.datapath.notices import Notices, of_filters, of_network, of_rules
 from gateway.datapath.rules import DiversionPlan
 from gateway.datapath.ruleset import Ruleset
 from gateway.datapath.taking_down import (
@@ -73,6 +73,7 @@ class Diversion:
         """Whether all interfaces are there, and have what they need."""
         self._network: Notices | None = None
         self._look_due = 0.0
+        self._filters: Notices | None = None
         self._rules: Notices | None = None
         self._ruleset = Ruleset()
         self._stale = False
@@ -151,11 +152,13 @@ class Diversion:
         self.look_at_network()
         self.look_at_rules()
         plan = self.plan
+        missing: list[str] = []  # the rest is put right, whatever is the matter with the guard
+        with Collecting(missing):
+            self.restore_guard()
         try:
-            self._restore_guard()
             self._restore_rules()
             if not self._stale and time.monotonic() < self._look_due:
-                return []
+                return missing
             self._look_due = time.monotonic() + LOOK_INTERVAL
             self._stale, self.programmed = True, False
             there = identities([*plan.inside, plan.outside])
@@ -174,11 +177,11 @@ class Diversion:
             self.programmed = all(there.values())
             problems = self.upkeep.look(plan)
         except DatapathError as error:
-            return error.problems
+            return [*missing, *error.problems]
         except OSError as error:
-            return [f"{error.filename or plan.outside}: {error.strerror or error}"]
+            return [*missing, f"{error.filename or plan.outside}: {error.strerror or error}"]
         self._stale = bool(problems)
-        return problems
+        return [*missing, *problems]
 
     def fileno(self) -> int:
         """Readable when rules of this network namespace were changed, by us or by others."""
@@ -218,10 +221,10 @@ class Diversion:
 
     def remove(self) -> None:
         """Put the host back as it was. Raises DatapathError for what could not be undone."""
-        for notices in (self._network, self._rules):
+        for notices in (self._network, self._filters, self._rules):
             if notices is not None:
                 notices.close()
-        self._network = self._rules = None
+        self._network = self._filters = self._rules = None
         journal, self._journal = self._journal, None
         self.guard = None
         if journal is not None:
@@ -248,17 +251,27 @@ class Diversion:
             self._rules.any()
         self._ruleset.load(self.plan, guard_outside=ours)
 
+    def guard_fileno(self) -> int:
+        """Readable when filters were changed on any interface: ``restore_guard`` then."""
+        assert self._filters is not None
+        return self._filters.fileno()
+
+    def restore_guard(self) -> None:
+        """Put the guard back, if somebody took it away; costs next to nothing. Raises
+        DatapathError."""
+        if self._filters is not None:
+            self._filters.any()
+        if self.guard is not None and not self.guard.stands():
+            self.guard.put()
+            self.guards_restored += 1
+
     def _put_guard(self) -> None:
+        self._filters = of_filters()
         try:
             self.guard = Guard(self.plan)
             self.guard.put()
         except DatapathError as error:
             self.guard, self.no_guard = None, "; ".join(error.problems)
-
-    def _restore_guard(self) -> None:
-        if self.guard is not None and not self.guard.stands():
-            self.guard.put()
-            self.guards_restored += 1
 
     def _add_probe_source(self) -> None:
         if self.plan.probe_source is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from gateway.datapath.interfaces import ROUTE_PROTOCOL
 
-_ROUTE = 0  # linux/netlink.h
+_ROUTE, _RTMGRP_TC = 0, 0x8  # linux/netlink.h, linux/rtnetlink.h
 _NETFILTER, _NFNLGRP_NFTABLES = 12, 7  # linux/netlink.h, linux/netfilter/nfnetlink.h
 
 
@@ -76,6 +76,11 @@ def _may_matter(message: bytes) -> bool:
     if _NEWNEIGH <= kind < _NEWNEIGH + _KINDS:
         return bool(message[_HEADER + 10] & _NTF_PROXY)
     return True
+
+
+def of_filters() -> Notices:
+    """Filters and queueing disciplines changed."""
+    return Notices(_ROUTE, _RTMGRP_TC)
 
 
 def of_rules() -> Notices:

@@ -9,9 +9,9 @@ reach it: a public address as source (in FORWARD only a hairpin, already transla
 and the private network as either end of a packet from outside.
 ``mangle`` diverts: inbound and hairpin before routing, outbound after it, the ICMP errors that this
 host itself sends outward, and the first packets of its health probes. Its last word is in
-POSTROUTING: no source of the VNet's leaves, whoever sent it; and in OUTPUT no private address of
-this host's but the outside interface's own, since a VM that forges its source can make the host
-answer from any address that it has.
+POSTROUTING: no address of the VNet's leaves at either end, whoever sent it; and in OUTPUT no
+private address of this host's but the outside interface's own, since a VM that forges its source
+can make the host answer from any address that it has.
 ``filter`` accepts what was diverted where the host's policy would not (Docker sets it to DROP);
 after the host's own rules, which stay in force.
 """
@@ -197,8 +197,13 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "mangle",
             "POSTROUTING",
             f"{name}-post",
-            tuple(
-                f"-o {outside} -s {prefix} -j DROP" for prefix in (*plan.private_prefixes, *probes)
+            (
+                *(
+                    f"-o {outside} -s {prefix} -j DROP"
+                    for prefix in (*plan.private_prefixes, *probes)
+                ),
+                # A reply that was translated, with the way inside gone.
+                *(f"-o {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
             ),
         ),
         Chain(

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gateway.daemon.host import GuardState
 from gateway.daemon.lifecycle import Start, run
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
@@ -77,6 +78,15 @@ class PretendedDiverted:
 
     def look_at_rules(self) -> None:
         raise AssertionError("no rules change here")
+
+    def guard(self) -> GuardState:
+        return GuardState("this host only pretends")
+
+    def guard_fileno(self) -> int:
+        return os.dup(self._socket.fileno())
+
+    def restore_guard(self) -> None:
+        raise AssertionError("nobody takes it away here")
 
     def leave(self) -> None:
         pass

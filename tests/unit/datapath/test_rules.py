@@ -77,8 +77,8 @@ def test_forged_public_sources_are_dropped_on_every_interface_before_tracking_is
             assert all(drop < raw.index(rule) for rule in raw if "--notrack" in rule)
 
 
-def test_the_last_word_is_that_no_private_source_leaves() -> None:
-    assert rules("post") == ("-o wan0 -s 10.0.0.0/16 -j DROP",)
+def test_the_last_word_is_that_no_private_address_leaves() -> None:
+    assert rules("post") == ("-o wan0 -s 10.0.0.0/16 -j DROP", "-o wan0 -d 10.0.0.0/16 -j DROP")
 
 
 def test_the_outside_interface_is_guarded_only_where_forwarding_is_ours() -> None:

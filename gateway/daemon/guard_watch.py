@@ -1,0 +1,77 @@
+"""Tells of the guard on the outside interface: what it stopped, and that others took it away.
+
+It stops what got past the gateway's rules, so what it has to tell is that somebody changed these.
+The packets count as drops of the engine's, with a reason of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from gateway.core.drops import DropReason
+from gateway.daemon.host import Diverted
+from gateway.daemon.loop import Turns
+from gateway.daemon.saying import say
+from gateway.datapath.errors import DatapathError
+
+INTERVAL = 10.0
+"""Seconds (real) between events about packets that it stopped; each has all since the last."""
+RESTORED = "somebody took the guard away from the outside interface: it was put back"
+
+
+class GuardWatch:
+    """Looks at one gateway's guard, about once a second."""
+
+    def __init__(
+        self,
+        diverted: Callable[[], Diverted],
+        count: Callable[[DropReason, int], None],
+        own_event: Callable[[str, str, dict[str, Any]], None],
+    ) -> None:
+        self._diverted = diverted
+        self._count = count
+        self._own_event = own_event
+        self._dropped = 0
+        self._told = 0
+        self._due = 0.0
+        self._restored = 0
+
+    def watch(self, turns: Turns) -> None:
+        """Hear of changes to filters from now on."""
+        turns.watch(self._diverted().guard_fileno(), self._filters_changed)
+
+    def _filters_changed(self) -> None:
+        # What cannot be put back at once, ``HostWatch`` tries again, and tells of.
+        with contextlib.suppress(DatapathError):
+            self._diverted().restore_guard()
+
+    def look(self, real: float) -> None:
+        """Count what it stopped, and tell of it now and then."""
+        guard = self._diverted().guard()
+        grown = guard.dropped - self._dropped
+        if grown > 0:
+            self._count(DropReason.PRIVATE_ADDRESS_OUTSIDE, grown)
+            self._dropped = guard.dropped
+        untold = self._dropped - self._told
+        if untold and real >= self._due:
+            properties = {"count": untold, "total": self._dropped}
+            self._own_event("GuardDroppedPackets", "Warning", properties)
+            say(
+                f"the guard stopped {untold} packets with a private address that were about to "
+                "leave: they had got past the gateway's netfilter rules"
+            )
+            self._told = self._dropped
+            self._due = real + INTERVAL
+        if guard.restored != self._restored:
+            self._restored = guard.restored
+            say(RESTORED)
+            self._own_event("GuardRestored", "Warning", {"times": guard.restored})
+
+    def status(self) -> dict[str, Any]:
+        """The guard in a status."""
+        guard = self._diverted().guard()
+        if guard.problem:
+            return {"active": False, "reason": guard.problem}
+        return {"active": True, "dropped": guard.dropped, "restored": guard.restored}
