@@ -141,7 +141,7 @@ def run(gateway: Gateway, *, faults: int, seed: int, forwarding: str, pause: flo
     net, chance = gateway.net, random.Random(seed)
     net.sysctl("gw", "net/ipv4/ip_forward", forwarding)
     gateway.start()
-    capture = net.capture("internet", "eth0", "net 10.0.0.0/8 or icmp")
+    capture = net.capture("internet", "eth0", "ip and (net 10.0.0.0/8 or icmp)")
     outside = received(net)
     chaos = Chaos(gateway, chance)
     for vm, ports in (("vm1", 300), ("vm3", None)):

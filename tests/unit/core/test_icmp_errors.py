@@ -255,7 +255,7 @@ def test_this_host_says_what_it_has_to_say_from_an_address_of_outside() -> None:
         gateway sends  icmp 3/1 203.0.113.1 > 198.51.100.9 about {RECEIVED}
         dropped        IcmpErrorMisaddressed
         gateway sends  icmp 11/0 203.0.113.1 > 10.0.77.7 about udp 10.0.77.7:1 > 198.51.100.1:53
-        dropped        IcmpErrorWithoutFlow
+        dropped        PrivateAddressOutside
         """
     )
 
