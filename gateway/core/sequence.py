@@ -55,6 +55,10 @@ class Numbers:
         self.opening[slot] = opening
         self.learn(slot, acknowledged)
 
+    def of(self, slot: int) -> tuple[int, int]:
+        """What the VM's side and the remote's acknowledged last, or are about to; 0: unknown."""
+        return self.acknowledged[0][slot], self.acknowledged[1][slot]
+
     def learn(self, slot: int, acknowledged: tuple[int, int]) -> None:
         """Go on with what was acknowledged elsewhere."""
         self.acknowledged[0][slot], self.acknowledged[1][slot] = acknowledged

@@ -112,8 +112,6 @@ class Tracking:
             return
         flow.state = following
         self.table.touch(flow)
-        if state is State.OPENING and following is State.ESTABLISHED:
-            self.hand_over(flow)  # if it was taken back meanwhile
         pool = flow.pool
         if isinstance(pool, NatShare):
             hold = self._nat_hold.get(following)
@@ -171,16 +169,13 @@ class Tracking:
             self._revive(flow, flow.pool, now)
         elif flow.state is not State.OPENING or (known and sequence == known):
             return
-        elif known:
-            self.take_back(flow)  # which of them is answered is to be seen
+        self.take_back(flow)
         numbers.open(flow.slot, side, sequence)
-        if not known:
-            self.hand_over(flow)  # already: the answer to a SYN need not come here
+        self.hand_over(flow)  # already: the answer to a SYN need not come here
 
     def _revive(self, flow: Flow, pool: Ports, now: float) -> None:
         """The SYN of a flow that was reset comes again: the RST was of an older connection, or it
         was lost. The flow begins anew on its port."""
-        self.take_back(flow)
         pool.cooling -= 1
         flow.state = State.OPENING
         flow.timeout = self._idle_timeout(flow, pool)
@@ -216,7 +211,9 @@ class Tracking:
         index = self.table.index_of(flow.method)
         if index.originals(flow.protocol).get(flow.original) is not flow:
             return  # what the VM sends is another flow's
-        if flow.original[4:8] not in self.outbound.addresses and offload.install(flow):
+        if flow.original[4:8] in self.outbound.addresses:
+            return
+        if offload.install(flow, self.table.numbers.of(flow.slot)):
             flow.offloaded = True
             self.table.touch(flow)
 

@@ -38,7 +38,7 @@ class Offloading:
         self._seen = mmap.mmap(-1, path.capacity * _seen.size)
         self._adopted: set[bytes] = set()  # keys, until ``settle``
 
-    def install(self, flow: Flow) -> bool:
+    def install(self, flow: Flow, acknowledged: tuple[int, int]) -> bool:
         """Take a flow over, if there is room."""
         if flow.slot >= self.path.capacity:
             self.path.refused += 1
@@ -47,7 +47,7 @@ class Offloading:
         _seen.pack_into(
             self._seen, flow.slot * _seen.size, packets_out, bytes_out, packets_in, bytes_in
         )
-        if not self.path.install(flow.id, flow.slot, *self._directions(flow)):
+        if not self.path.install(flow.id, flow.slot, *self._directions(flow), acknowledged):
             return False
         self.flows += 1
         return True
@@ -113,8 +113,8 @@ class Offloading:
             flow.last_seen = max(flow.last_seen, used)
 
     def acknowledged(self, flow: Flow) -> tuple[int, int]:
-        """The kernel does not look at them."""
-        return 0, 0
+        """What the VM's side and the remote's acknowledged last."""
+        return self.path.acknowledged(flow.slot)
 
     def report(self, to: Reported) -> int:
         """Tell the engine of the answers, FINs and RSTs that passed; how many."""

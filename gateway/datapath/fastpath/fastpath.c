@@ -29,6 +29,7 @@
 #define AF_INET 2
 #define FRAGMENT 0x3fff // more fragments, or an offset
 #define NO_OPTIONS 5
+#define WINDOW 65536 // as in sequence.py
 
 enum { FROM_INSIDE = 0, FROM_OUTSIDE = 1 };
 enum { FIN = 1, SYN = 2, RST = 4 }; // as in the TCP header, and as the engine has them
@@ -69,7 +70,7 @@ struct entry {
 	__u8 to_outside;   // it must leave by the outside interface, else by any other
 	__u32 seen;        // FIN, SYN (with ACK), RST, ANY: seen and reported, or not waited for
 	__u32 idle;        // milliseconds after which the flow is over, whoever is there to end it
-	__be32 acknowledged; // by the last segment that had an ACK; 0: none yet
+	__u32 unused;
 	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
 	union way_out way;
 };
@@ -78,7 +79,8 @@ struct counter {
 	__u64 packets;
 	__u64 bytes; // of IP, whole packets; a segmentation-offloaded one counts as its segments
 	__u64 used;  // CLOCK_MONOTONIC (coarse), nanoseconds
-	__u64 unused;
+	__u32 acknowledged; // by TCP's last segment, which is the number expected next; 0: unknown
+	__u32 unused;
 };
 
 struct report {
@@ -147,6 +149,13 @@ static __always_inline int is_over(const struct entry *entry, const struct count
 	return !back || (__s64)(now - back->used) > limit;
 }
 
+// Whether a sequence number is what is expected, or a little beyond it, as the engine has it
+// (`sequence.py`). What is unknown fits.
+static __always_inline int follows(__be32 number, __u32 expected)
+{
+	return !expected || bpf_ntohl(number) - expected <= WINDOW;
+}
+
 // The kernel's own answer to where a packet goes: its next hop in `ipv4_dst`.
 static __always_inline long find_way(struct __sk_buff *skb, struct bpf_fib_lookup *way)
 {
@@ -200,7 +209,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		return TC_ACT_OK; // cut short
 
 	__u8 flags = 0;
-	__be32 acknowledged = 0;
+	__be32 sequence = 0, acknowledged = 0;
 	__u32 headers, sum_at;
 	int is_simple = 0; // a checksum to update here, whatever the device is to do
 	if (key.protocol == IPPROTO_TCP) {
@@ -211,6 +220,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		if ((tcp->syn && !tcp->ack) || tcp->doff < 5 || headers > total)
 			return TC_ACT_OK;
 		flags = ANY | (tcp->rst ? RST : 0) | (tcp->syn ? SYN : 0) | (tcp->fin ? FIN : 0);
+		sequence = tcp->seq;
 		acknowledged = tcp->ack ? tcp->ack_seq : 0;
 		sum_at = ETH_HLEN + sizeof(*ip) + offsetof(struct tcphdr, check);
 	} else if (key.protocol == IPPROTO_UDP) {
@@ -275,7 +285,24 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		return TC_ACT_OK; // too large, no route: the kernel knows what to do
 	}
 
+	// A segment that is not what it seems changes nothing: an answer to the SYN that acknowledges
+	// something else goes up to the engine, and an RST that its receiver ignores just passes.
+	__u8 all = flags;
 	flags &= ~entry->seen;
+	if (flags & (ANY | RST)) {
+		__u32 opposite = index ^ 1;
+		struct counter *other = bpf_map_lookup_elem(&counters, &opposite);
+		if (!other)
+			return TC_ACT_OK;
+		if (flags & ANY) {
+			if (counter->acknowledged && !(acknowledged && follows(acknowledged, counter->acknowledged)))
+				return TC_ACT_OK;
+			if (all & SYN)
+				other->acknowledged = bpf_ntohl(sequence) + 1;
+		} else if (!follows(sequence, other->acknowledged)) {
+			flags &= ~RST;
+		}
+	}
 	if (flags) {
 		struct report *report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
 		if (!report)
@@ -298,8 +325,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	__sync_fetch_and_add(&counter->packets, packets);
 	__sync_fetch_and_add(&counter->bytes, size);
 	counter->used = now;
-	if (acknowledged)
-		entry->acknowledged = acknowledged;
+	if (acknowledged && !(all & (SYN | RST)))
+		counter->acknowledged = bpf_ntohl(acknowledged);
 
 	__be32 old_address = side == FROM_INSIDE ? key.source : key.destination;
 	__be16 old_port = side == FROM_INSIDE ? key.source_port : key.destination_port;

@@ -2,7 +2,8 @@
 
 A flow is installed in both directions or not at all, never over another one's key, and its counters
 are read from shared memory without a system call. Two counters belong to a flow: ``2 * slot`` and
-the next. They are never reset: who reads them keeps what he has already seen.
+the next. They are never reset: who reads them keeps what he has already seen. What TCP's two sides
+have acknowledged stands there, too; it begins with what is known when the flow is installed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from gateway.datapath.fastpath.leaving import LEASE, clear_later
 from gateway.datapath.fastpath.libbpf import BpfObject
 from gateway.datapath.fastpath.pins import Pins, remove_stale
 from gateway.datapath.fastpath.records import (
+    ACKNOWLEDGED,
+    ACKNOWLEDGED_AT,
     COUNTER,
     COUNTERS,
     ENTRY_SIZE,
@@ -83,7 +86,7 @@ class FastPath:
         self._entries = self._object.map("entries")
         size = 2 * capacity * COUNTER.size
         pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._counters = mmap.mmap(self._object.map("counters"), pages, prot=mmap.PROT_READ)
+        self._counters = mmap.mmap(self._object.map("counters"), pages)
         self._reports = ReportReader(self._object.map("reports"))
 
     def attach(self) -> None:
@@ -107,9 +110,22 @@ class FastPath:
             raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
         self.attach()
 
-    def install(self, flow: int, slot: int, original: Direction, reply: Direction) -> bool:
-        """Take a flow over. False: no room in the map, or a key that is taken; nothing changed."""
+    def install(
+        self,
+        flow: int,
+        slot: int,
+        original: Direction,
+        reply: Direction,
+        acknowledged: tuple[int, int] = (0, 0),
+    ) -> bool:
+        """Take a flow over. False: no room in the map, or a key that is taken; nothing changed.
+
+        ``acknowledged``: by either direction of TCP; 0: unknown.
+        """
         library, entries = self._object, self._entries
+        for counter, number in enumerate(acknowledged, 2 * slot):
+            at = counter * COUNTER.size + ACKNOWLEDGED_AT
+            ACKNOWLEDGED.pack_into(self._counters, at, number)
         key, now = original.key(), time.monotonic_ns()
         if library.insert(entries, key, original.entry(flow, 2 * slot, now, reverse=False)):
             self.refused += 1
@@ -147,6 +163,14 @@ class FastPath:
         """Packets, bytes and last use (CLOCK_MONOTONIC, nanoseconds; 0: never) of a flow's
         original direction, then of its reply's; all of it only ever grows."""
         return COUNTERS.unpack_from(self._counters, slot * COUNTERS.size)
+
+    def acknowledged(self, slot: int) -> tuple[int, int]:
+        """What either direction of a TCP flow acknowledged last; 0: unknown."""
+        first, second = (
+            ACKNOWLEDGED.unpack_from(self._counters, counter * COUNTER.size + ACKNOWLEDGED_AT)[0]
+            for counter in (2 * slot, 2 * slot + 1)
+        )
+        return first, second
 
     def reports(self) -> list[Report]:
         """What passed of TCP's SYN-ACKs, FINs and RSTs since the last call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-LAYOUT = 4
+LAYOUT = 5
 """Of what is in the maps, here and in ``fastpath.c``: another one, another number."""
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
 ANY = 8
@@ -18,6 +18,9 @@ COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
 COUNTERS = Struct("=QQQ8xQQQ8x")
 """A flow's two: of its original direction, then of its reply's."""
+ACKNOWLEDGED = Struct("=I")
+"""In each of them at ``ACKNOWLEDGED_AT``: the number that TCP acknowledged last; 0: unknown."""
+ACKNOWLEDGED_AT = 24
 
 
 class Direction(NamedTuple):

@@ -45,9 +45,10 @@ class Elsewhere:
         self.passed: dict[int, tuple[int, int, float]] = {}  # by flow: packets out, in, when
         self.untold: list[tuple[Flow, Side, int, float]] = []  # what reports tell, one at a time
 
-    def install(self, flow: Flow) -> bool:
+    def install(self, flow: Flow, acknowledged: tuple[int, int]) -> bool:
         if len(self.flows) >= self.room:
             return False
+        self.numbers[flow.id] = acknowledged
         self.flows.append(flow)
         return True
 
@@ -172,9 +173,10 @@ def test_the_syn_again_after_an_rst_has_the_flow_begin_anew(run: Run) -> None:
     out = run.send(SYN + " seq=1000", now=1.0)
     assert out is not None
     assert int.from_bytes(out[20:22], "big") == 1024
-    assert (run.elsewhere.flows, flow.state) == ([], State.OPENING)
+    assert (run.elsewhere.flows, flow.state) == ([flow], State.OPENING)
+    assert run.elsewhere.numbers[flow.id] == (0, 1001)
     run.send(SYN_ACK + " seq=5000 acks=1001", IN, now=1.1)
-    assert (run.elsewhere.flows, flow.state) == ([flow], State.ESTABLISHED)
+    assert flow.state is State.ESTABLISHED
     run.engine.expire(100.0)
     assert run.record(100.0).expires_in == pytest.approx(141.1)
     log = run.engine.flow_log
