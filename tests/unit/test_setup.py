@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.root import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 RUNNERS = frozenset(
     {
@@ -29,8 +31,10 @@ RUNNERS = frozenset(
         "line", "output", "run", "shell", "start", "which",
     }
 )  # fmt: skip
-NO_PROGRAMS = frozenset({"pip", "time"})
-"""Words that begin lists and may be programs, too, which nothing here means."""
+SHELLS = frozenset({"host", "line", "shell"})
+"""What takes a line of shell."""
+NO_PROGRAMS = frozenset({"pip", "time", *COMMANDS})
+"""Words that begin lists and may be programs, too, which nothing here means: ``snatgw top``."""
 PATH = ":".join(
     place
     for place in (*os.environ["PATH"].split(":"), "/usr/sbin", "/sbin")
@@ -61,27 +65,35 @@ def first_words(script: str) -> Iterator[str]:
         yield from part.split()[:1]
 
 
+def words_of(call: ast.Call) -> list[str]:
+    """A call's arguments, with those of lists in it; what is no string is nothing."""
+    parts: list[ast.expr] = []
+    for argument in call.args:
+        inner = argument.value if isinstance(argument, ast.Starred) else argument
+        parts += inner.elts if isinstance(inner, ast.List | ast.Tuple) else [inner]
+    return [text_of(part) or "" for part in parts]
+
+
 def commands(tree: ast.Module) -> Iterator[str]:
+    """What stands where a command has its program."""
+    said_to_others = set()  # lists that are not run, but given to something else
     for node in ast.walk(tree):
-        text = text_of(node)
-        if text is not None and text.lstrip().startswith(("set -", "#!/bin/")):
-            yield from first_words(text)
-        if isinstance(node, ast.List | ast.Tuple) and node.elts:
-            yield text_of(node.elts[0]) or ""
-        if not isinstance(node, ast.Call):
-            continue
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if name not in RUNNERS:
-            continue
-        words: list[str] = []
-        for argument in node.args:
-            inner = argument.value if isinstance(argument, ast.Starred) else argument
-            parts = inner.elts if isinstance(inner, ast.List | ast.Tuple) else [inner]
-            words += [text_of(part) or "" for part in parts]
-        yield next(filter(is_program, words), "")
-        for before, word in zip(["", *words], words, strict=False):
-            if " " in word and (before in ("-c", "-uc") or name in ("shell", "line", "host")):
-                yield from first_words(word)
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name not in RUNNERS:
+                said_to_others |= set(node.args)
+                continue
+            words = words_of(node)
+            yield next(filter(is_program, words), "")
+            for shell, flag, script in zip(["", "", *words], ["", *words], words, strict=False):
+                is_script = name in SHELLS or (shell in ("sh", "bash") and flag == "-c")
+                if is_script and " " in script:
+                    yield from first_words(script)
+        elif isinstance(node, ast.List | ast.Tuple):
+            if node.elts and node not in said_to_others:
+                yield text_of(node.elts[0]) or ""
+        elif (text_of(node) or "").lstrip().startswith(("set -", "#!/bin/")):
+            yield from first_words(text_of(node) or "")
 
 
 def programs(*folders: str) -> dict[str, str]:
