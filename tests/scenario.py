@@ -12,7 +12,9 @@
 
 Lines:
 
-``WHO sends PACKET``   ``WHO`` is a VM, ``outside``, or ``gateway`` (an ICMP error of this host).
+``WHO sends PACKET``   ``WHO`` is a VM, ``outside``, ``gateway`` (an ICMP error of this host), or
+                       ``host`` (this host's programs). The host itself is 203.0.113.1 outside, and
+                       has another network, 192.168.50.0/24.
 ``WHO sees PACKET``    what became of the packet just sent, exactly; all its checksums are verified
                        with scapy's own computation.
 ``dropped REASON``     the packet just sent was refused for this reason.
@@ -45,6 +47,7 @@ from gateway.core.engine import Engine
 from gateway.model.configuration import Configuration
 from gateway.model.loading import load_text
 
+HOST, OTHER_NETWORK = "203.0.113.1", "192.168.50."
 FLAGS = {"syn": "S", "ack": "A", "fin": "F", "rst": "R"}
 
 
@@ -223,7 +226,11 @@ class Scenario:
             arrival = Arrival.INBOUND
         elif who == "gateway":
             arrival = Arrival.LOCAL_ERROR
-        elif destination in self.public_ips:
+        elif who == "host":
+            arrival = Arrival.PROBE
+        elif destination.startswith(OTHER_NETWORK):
+            arrival = Arrival.LATERAL
+        elif destination in self.public_ips or destination == HOST:
             arrival = Arrival.HAIRPIN
         else:
             arrival = Arrival.OUTBOUND

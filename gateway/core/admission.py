@@ -76,6 +76,15 @@ class Admission:
         self._closed = closed_without_group
         self._to_itself = hairpin_to_itself is HairpinToItself.DELIVERED
 
+    def is_public(self, address: bytes) -> bool:
+        """Whether it is a public IP of this gateway."""
+        return address in self._outbound.addresses
+
+    def name_of(self, address: bytes) -> str | None:
+        """The VM that has a private address; None: none that is known."""
+        machine = self._outbound.machines.get(address)
+        return None if machine is None else machine.name
+
     def outbound(
         self, view: PacketView, *, count: bool = True, keep: bool = True, cut: bool = False
     ) -> Admitted | Refused:

@@ -12,15 +12,17 @@ class Arrival(IntEnum):
     OUTBOUND = 0
     """From an inside interface, on its way to the outside one."""
     INBOUND = 1
-    """From outside, to a public IP."""
+    """From outside, or from another network of this host, to a public IP."""
     HAIRPIN = 2
-    """From an inside interface, to a public IP of this gateway."""
+    """From an inside interface, to a public IP of this gateway; or to this host, which may have
+    asked a public IP."""
     LOCAL_ERROR = 3
     """ICMP that this host itself sends outward."""
     LATERAL = 4
-    """From an inside interface, on its way to an inside one."""
+    """From an inside interface, on its way to an inside one; or to another network of this host,
+    which may have asked a public IP."""
     PROBE = 5
-    """A health probe's first packet, which this host sends to a VM."""
+    """This host sends: a health probe's first packet to a VM, or anything to a public IP."""
     OUTBOUND_IN_FRAGMENTS = 6
     """As ``OUTBOUND``; told apart only where that matters (``Profile.fragments_through_snat``)."""
     INBOUND_IN_FRAGMENTS = 7

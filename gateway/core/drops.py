@@ -57,6 +57,13 @@ class DropReason(Enum):
             "network; gateway.internetAddressPrefixes can declare such a range to be internet."
         ),
     )
+    ROUTED_ELSEWHERE = (
+        "RoutedElsewhere",
+        (
+            "This host's routing leads the packet to a network that is neither inside nor outside, "
+            "and it is no answer to somebody there."
+        ),
+    )
     NO_OUTBOUND_METHOD = (
         "NoOutboundMethod",
         (

@@ -12,7 +12,13 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.core import icmp
-from gateway.core.admission import Admission, Refused, is_to_itself, takes_fragments
+from gateway.core.admission import (
+    PROBE_SOURCE,
+    Admission,
+    Refused,
+    is_to_itself,
+    takes_fragments,
+)
 from gateway.core.arrival import Arrival
 from gateway.core.drops import DropReason
 from gateway.core.established import Way, established_inbound, established_outbound
@@ -47,13 +53,13 @@ class Pipeline:
         stages: dict[Arrival, _Stage] = {
             Arrival.OUTBOUND: self._outbound,
             Arrival.INBOUND: self._inbound,
-            Arrival.HAIRPIN: self._hairpin,
+            Arrival.HAIRPIN: self._to_us,
             Arrival.LOCAL_ERROR: self._local_error,
-            Arrival.LATERAL: self._lateral,
-            Arrival.PROBE: self._probe,
+            Arrival.LATERAL: self._to_networks,
+            Arrival.PROBE: self._from_host,
             Arrival.OUTBOUND_IN_FRAGMENTS: partial(self._outbound, cut=True),
             Arrival.INBOUND_IN_FRAGMENTS: partial(self._inbound, cut=True),
-            Arrival.HAIRPIN_IN_FRAGMENTS: partial(self._hairpin, cut=True),
+            Arrival.HAIRPIN_IN_FRAGMENTS: partial(self._to_us, cut=True),
         }
         ways = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
@@ -148,6 +154,42 @@ class Pipeline:
         flow.packets_in += 1
         flow.bytes_in += len(packet)
         return delivered(view, flow)
+
+    def _to_us(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
+        """From inside, before routing: to a public IP, or to this host's own addresses."""
+        to = view.destination
+        if self.admission.is_public(to) or to == PROBE_SOURCE:
+            return self._hairpin(view, now, cut=cut)
+        return self._outbound(view, now, cut=cut) if self._answers(view) else view.packet
+
+    def _to_networks(self, view: PacketView, now: float) -> bytes | None:
+        """From inside, routed to another inside network, or to one that is not the gateway's."""
+        if view.destination in self.admission.scope.virtual_network:
+            return self._lateral(view, now)
+        if self._answers(view):
+            return self._outbound(view, now)
+        vm = self.admission.name_of(view.source)
+        return self.refusals.refuse(DropReason.ROUTED_ELSEWHERE, view.packet, vm)
+
+    def _answers(self, view: PacketView) -> bool:
+        """Whether a VM's packet is of a flow, or about one, that somebody else began by a public
+        IP: this host, or another network of it, whose answers do not leave by the outside."""
+        flow = self._flows.originals(view.protocol).get(view.key)
+        if flow is not None:
+            return flow.inbound and not self._translation.reopens(
+                flow, _ORIGINAL, view.kind, view.numbers[0]
+            )
+        if view.protocol != ICMP or view.kind not in ICMP_ERRORS:
+            return False
+        quote = icmp.quoted(view)
+        flow = None if quote is None else icmp.flow_of_received(self._flows, quote)
+        return flow is not None and flow.inbound
+
+    def _from_host(self, view: PacketView, now: float) -> bytes | None:
+        """This host itself sends to a public IP, or probes a VM."""
+        if self.admission.is_public(view.destination):
+            return self._inbound(view, now)
+        return self._probe(view, now)
 
     def _hairpin(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""

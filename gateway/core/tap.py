@@ -348,7 +348,7 @@ class Tap:
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._flow_of_error(arrival, view), None
         protocol, key = view.protocol, view.key
-        if arrival is Arrival.INBOUND:
+        if arrival is Arrival.INBOUND or arrival is Arrival.PROBE:
             return table.replies(protocol).get(key), None
         if arrival is Arrival.LATERAL:
             between_vms = table.lateral.originals(protocol).get(key)

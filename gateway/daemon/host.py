@@ -7,23 +7,25 @@ The only module of the daemon that knows what a diversion consists of. Failures 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
 from gateway.core.health import probe_targets
+from gateway.daemon.saying import say
 from gateway.datapath.arp import Announcer
 from gateway.datapath.claims import Claims
 from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.fastpath.leaving import wait_for_clearing
-from gateway.datapath.interfaces import find_link, real_name
+from gateway.datapath.interfaces import real_name
 from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
 from gateway.datapath.requirements import Finding, probe
 from gateway.datapath.rules import DiversionPlan, QueueNumbers
+from gateway.datapath.tables import Tables
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
 from gateway.model.tags import PLATFORM_ADDRESS
@@ -41,7 +43,7 @@ class Queue(Protocol):
 
     def drain(self, descriptor: int, limit: int, now: float) -> int: ...
 
-    def outside_is(self, index: int) -> None: ...
+    def interfaces_are(self, inside: Iterable[int], outside: int) -> None: ...
 
     def change_ways(self, ways: Ways, *, finished: bool = False) -> None: ...
 
@@ -106,7 +108,7 @@ class Diverted(Protocol):
         """What was set again since the last time."""
 
     def probes_fileno(self) -> int:
-        """Readable when somebody asks by ARP whether an address is free."""
+        """Readable when somebody asks by ARP whether an address is free; -1: never."""
 
     def answer_probes(self) -> None:
         """Answer that."""
@@ -249,12 +251,12 @@ class LinuxHost:
     @contextmanager
     def queue(self, configuration: Configuration, ways: Ways, uncut: Uncut) -> Iterator[Queue]:
         """An open queue that calls ``ways`` for each packet, ``uncut`` for several in one."""
-        outside = configuration.gateway.outside
-        link = find_link(outside)
-        if link is None:
-            raise DatapathError([f"gateway.outside: {outside}: there is no such interface"])
+        inside, outside = _numbers(configuration)
+        if not outside:
+            line = f"gateway.outside: {configuration.gateway.outside}: there is no such interface"
+            raise DatapathError([line])
         queue = PacketQueue(
-            ways, link.index, uncut, fragments_marked=_marks_fragments(configuration)
+            ways, inside, outside, uncut, fragments_marked=_marks_fragments(configuration)
         )
         try:
             queue.open()
@@ -279,9 +281,7 @@ class LinuxHost:
         renewed: set[str] = set()
 
         def note(interface: str) -> None:
-            link = find_link(interface)
-            if link is not None and interface == configuration.gateway.outside:
-                queue.outside_is(link.index)
+            queue.interfaces_are(*_numbers(configuration))
             renewed.add(interface)
 
         plan = _plan(configuration, queue.numbers)
@@ -289,6 +289,8 @@ class LinuxHost:
             Diversion(plan, note, keep_filters=self._path is not None) as diversion,
             closing(Announcer(plan.outside)) as announcer,
         ):
+            if announcer.silent:
+                say(announcer.silent)
             announcer.speak_for(plan.public_ips)
             announcer.look(time.monotonic())
             try:
@@ -318,6 +320,15 @@ def queue_document(queue: Queue) -> dict[str, int]:
         "handlerErrors": statistics.handler_errors,
         **losses(statistics),
     }
+
+
+def _numbers(configuration: Configuration) -> tuple[list[int], int]:
+    """The interfaces' numbers, inside and outside; 0: there is none."""
+    gateway = configuration.gateway
+    with Tables() as tables:
+        inside = [link.number for name in gateway.inside if (link := tables.link(name)) is not None]
+        outside = tables.link(gateway.outside)
+    return inside, 0 if outside is None else outside.number
 
 
 def _public_ips(configuration: Configuration) -> list[IPv4Address]:

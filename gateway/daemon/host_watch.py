@@ -51,7 +51,9 @@ class HostWatch:
         """Hear of changes to the host's rules and network from now on."""
         turns.watch(self._diverted().fileno(), self._rules_changed)
         turns.watch(self._diverted().network_fileno(), self._network_changed)
-        turns.watch(self._diverted().probes_fileno(), self._diverted().answer_probes)
+        probes = self._diverted().probes_fileno()
+        if probes >= 0:
+            turns.watch(probes, self._diverted().answer_probes)
 
     def document(self) -> dict[str, Any]:
         """The host in a status: what is wrong with it, since when, and what was put right."""

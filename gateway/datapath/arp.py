@@ -43,19 +43,25 @@ class Announcer:
     """The outside interface's voice in ARP, for the public IPs that it is told."""
 
     def __init__(self, outside: str) -> None:
-        """Raises OSError where the process may not open a packet socket."""
+        """Where the process may not open a packet socket, ``silent`` says why it never speaks."""
         self._outside = outside
         self._addresses: set[IPv4Address] = set()
         self._left: dict[IPv4Address, int] = {}
         self._due = 0.0
         self._link: LinkState | None = None
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        self._socket: socket.socket | None = None
+        self.silent = ""
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+        try:
+            self._socket = socket.socket(socket.AF_PACKET, kind, 0)
+        except OSError as error:
+            self.silent = f"public IPs are not announced by ARP: no packet socket: {error.strerror}"
         self.announced = 0
         self.answered = 0
 
     def fileno(self) -> int:
-        """The socket to poll for reading: ``answer`` then."""
-        return self._socket.fileno()
+        """The socket to poll for reading: ``answer`` then. -1: there is none."""
+        return -1 if self._socket is None else self._socket.fileno()
 
     @property
     def carries(self) -> bool:
@@ -87,10 +93,12 @@ class Announcer:
 
     def answer(self) -> None:
         """Answer the probes that came for a public IP."""
-        link = self._link
+        link, ear = self._link, self._socket
+        if ear is None:
+            return
         for _ in range(PER_LOOK):
             try:
-                frame, (_, _, kind, *_) = self._socket.recvfrom(64)
+                frame, (_, _, kind, *_) = ear.recvfrom(64)
             except BlockingIOError:
                 return
             except OSError:  # the interface went down or away
@@ -103,21 +111,23 @@ class Announcer:
                 self._send(link, asker, _REPLY, wanted, asker, bytes(4))
 
     def close(self) -> None:
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
     def _listen(self, link: LinkState) -> None:
         program = b"".join(Struct("=HBBI").pack(*instruction) for instruction in _PROBES)
         buffer = ctypes.create_string_buffer(program)
         filter_ = Struct("@HP").pack(len(_PROBES), ctypes.addressof(buffer))
-        with suppress(OSError):  # it went again: the next look finds out
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
-            self._socket.bind((self._outside, _PROTOCOL))
+        if self._socket is not None:
+            with suppress(OSError):  # it went again: the next look finds out
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+                self._socket.bind((self._outside, _PROTOCOL))
 
     def _announce(self, link: LinkState, now: float) -> None:
         most = max(self._left.values())
         turn = [address for address, left in self._left.items() if left == most][:PER_LOOK]
         for address in turn:
-            self.announced += 1
+            self.announced += self._socket is not None
             self._send(link, _EVERYBODY, _REQUEST, address, _NOBODY, address.packed)
             self._left[address] -= 1
             if not self._left[address]:
@@ -134,7 +144,7 @@ class Announcer:
         target: bytes,
         about: bytes,
     ) -> None:
-        if len(link.hardware) != len(_NOBODY):
+        if self._socket is None or len(link.hardware) != len(_NOBODY):
             return  # no Ethernet
         frame = _FRAME.pack(
             to, link.hardware, _PROTOCOL,

@@ -67,7 +67,7 @@ def table_text(plan: DiversionPlan) -> str:
     rules = [f"iifname {_set(map(_quoted, plan.inside))} {mark}"]
     if plan.public_ips:
         publics = _set(map(str, plan.public_ips))
-        rules.append(f"iifname {_quoted(plan.outside)} ip daddr {publics} {mark}")
+        rules.append(f"ip daddr {publics} {mark}")
     chain = "\n".join(
         [
             f"type filter hook prerouting priority {_BEFORE_REASSEMBLY}; policy accept;",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -75,17 +75,19 @@ class PacketQueue:
     def __init__(
         self,
         ways: Ways,
-        outside_index: int,
+        inside: Iterable[int],
+        outside: int,
         uncut: Uncut = lambda packet, arrival, mtu: None,
         *,
         fragments_marked: bool = False,
     ) -> None:
-        """``fragments_marked``: what came in fragments can be told (``fragments.py``)."""
+        """``inside``, ``outside``: interfaces' numbers. ``fragments_marked``: what came in
+        fragments can be told (``fragments.py``)."""
         self.last_error = ""  # the traceback of the handler's last exception
         self._ways = ways
         self._change_ways: Callable[[Ways], None] = lambda ways: None
-        self._move_outside: Callable[[int], None] = lambda index: None
-        self._outside = outside_index
+        self._move: Callable[[], None] = lambda: None
+        self._inside, self._outside = frozenset(inside), outside
         self._fragments_marked = fragments_marked
         self._uncut = uncut
         self._queues: tuple[KernelQueue, ...] = ()  # TCP's, the other
@@ -135,10 +137,10 @@ class PacketQueue:
         self._ways = [self._finishing(way) for way in ways] if finished else ways
         self._change_ways(self._ways)
 
-    def outside_is(self, index: int) -> None:
-        """The outside interface has another number: it was removed and made again."""
-        self._outside = index
-        self._move_outside(index)
+    def interfaces_are(self, inside: Iterable[int], outside: int) -> None:
+        """Interfaces have other numbers: they were removed and made again."""
+        self._inside, self._outside = frozenset(inside), outside
+        self._move()
 
     def _finishing(self, way: Way) -> Way:
         message = self._message
@@ -156,6 +158,7 @@ class PacketQueue:
     def _callback(self) -> Callable[[Packet], None]:
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
         outside, moment, message = self._outside, self._moment, self._message
+        inside = self._inside
         unfinished = _UNFINISHED
         outbound, inbound, hairpin, local_error, lateral, probe = _in_order(self._ways)
         in_fragments = self._in_fragments()
@@ -166,12 +169,12 @@ class PacketQueue:
             outbound, inbound, hairpin, local_error, lateral, probe = _in_order(ways)
             in_fragments = self._in_fragments()
 
-        def move(index: int) -> None:
-            nonlocal outside
-            outside = index
+        def move() -> None:
+            nonlocal outside, inside
+            outside, inside = self._outside, self._inside
 
         self._change_ways = change
-        self._move_outside = move
+        self._move = move
 
         def on_packet(packet: Packet) -> None:
             payload = packet.get_payload()
@@ -179,7 +182,7 @@ class PacketQueue:
             if hook == _FORWARD:
                 way = outbound if packet.outdev == outside else lateral
             elif hook == _PREROUTING:
-                way = inbound if packet.indev == outside else hairpin
+                way = hairpin if packet.indev in inside else inbound
             else:
                 way = local_error if packet.outdev == outside else probe
             if marked and packet.get_mark() & MARK:

@@ -90,6 +90,10 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
     """
     name = f"{PREFIX}{plan.instance}"
     queue = f"-g {name}-queue"
+    queues = (
+        f"-p tcp -j NFQUEUE --queue-num {plan.queues.tcp}",
+        f"-j NFQUEUE --queue-num {plan.queues.other}",
+    )
     outside, inside = plan.outside, plan.inside
     publics = [f"{address}/32" for address in plan.public_ips]
     probes = [] if plan.probe_source is None else [f"{plan.probe_source}/32"]
@@ -105,19 +109,27 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 *(f"-i {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
                 *(f"-i {i} -s {p} -j DROP" for i in (*inside, outside) for p in probes),
                 *(f"-i {outside} -d {p} -j DROP" for p in probes),
-                # What VMs and this host say to each other is for the host's own stateful rules.
-                *(f"-i {i} -m addrtype --dst-type LOCAL -j RETURN" for i in inside),
+                # What VMs and this host say to each other is for the host's own stateful rules. At
+                # its outside addresses it may be an answer to what it asked a public IP: translated
+                # here already, ahead of connection tracking, which knows what the host asked.
+                *(
+                    f"-i {i} -d {d} -m addrtype --dst-type LOCAL -j RETURN"
+                    for i in inside
+                    for d in (*plan.private_prefixes, *probes)
+                ),
+                *(f"-i {i} -m addrtype --dst-type LOCAL {queue}" for i in inside),
                 *(f"-i {i} -j CT --notrack" for i in inside),
-                *(f"-i {outside} -d {public} -j CT --notrack" for public in publics),
+                *(f"-d {public} -j CT --notrack" for public in publics),
             ),
         ),
+        Chain("raw", "", f"{name}-queue", queues),
         Chain(
             "mangle",
             "PREROUTING",
             f"{name}-pre",
             (
-                *(f"-i {outside} -d {public} {queue}" for public in publics),
-                *(f"-i {i} -d {public} {queue}" for i in inside for public in publics),
+                # From wherever: other networks of this host reach the public IPs, too.
+                *(f"-d {public} {queue}" for public in publics),
                 # Where probes come from, VMs find nothing else: what is no answer is refused.
                 *(
                     rule
@@ -131,15 +143,7 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 ),
             ),
         ),
-        Chain(
-            "mangle",
-            "",
-            f"{name}-queue",
-            (
-                f"-p tcp -j NFQUEUE --queue-num {plan.queues.tcp}",
-                f"-j NFQUEUE --queue-num {plan.queues.other}",
-            ),
-        ),
+        Chain("mangle", "", f"{name}-queue", queues),
         # Nothing jumps here. That a rule with a socket match exists is what makes the kernel
         # reassemble fragments before its hooks; connection tracking, which would do so too, is not
         # in use for these packets.
@@ -162,8 +166,8 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                     for o in inside
                     for public in publics
                 ),
-                *(f"-i {i} -o {o} {queue}" for i in inside for o in inside),
-                *(f"-i {i} -j DROP" for i in inside),
+                # To an inside network, or an answer to another network that asked a public IP.
+                *(f"-i {i} {queue}" for i in inside),
                 *(f"-i {outside} -o {o} -j DROP" for o in inside),
                 # Forwarding is on for the outside interface because of us, and only for us.
                 *([f"-i {outside} -j DROP"] if guard_outside else []),
@@ -187,6 +191,8 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 ),
                 # Errors may quote what the inside sees; this host's own pings do not need us.
                 *(f"-o {outside} -p icmp -m icmp --icmp-type {kind} {queue}" for kind in _ERRORS),
+                # This host reaches the public IPs as who is outside does.
+                *(f"-d {public} {queue}" for public in publics),
                 # A probe's first packet is judged as what comes from outside is.
                 *(f"-o {i} -s {p} {opening} {queue}" for i in inside for p in probes),
                 # A VM has one router. One about a hairpin would look for a public IP inside.
@@ -221,6 +227,7 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 *(f"-i {i} -o {outside} -j ACCEPT" for i in inside),
                 *(f"-i {outside} -o {o} -j ACCEPT" for o in inside),
                 *(f"-i {i} -o {o} -j ACCEPT" for i in inside for o in inside),
+                *(f"-i {i} -s {public} -j ACCEPT" for i in inside for public in publics),
             ),
             first=False,
         ),

@@ -90,18 +90,21 @@ def lines() -> Iterator[str]:
 
 
 def main() -> None:
-    outside = find_link(json.loads(sys.argv[1])["outside"])
-    assert outside is not None
+    document = json.loads(sys.argv[1])
+
+    def numbers() -> tuple[list[int], int]:
+        links = [find_link(name) for name in (*document["inside"], document["outside"])]
+        *inside, outside = (0 if link is None else link.index for link in links)
+        return inside, outside
+
     nat = OneToOne({})
-    claims = Claims([*json.loads(sys.argv[1])["inside"], outside.name])
-    queue = PacketQueue([partial(nat.handle, arrival) for arrival in Arrival], outside.index)
+    claims = Claims([*document["inside"], document["outside"]])
+    queue = PacketQueue([partial(nat.handle, arrival) for arrival in Arrival], *numbers())
     queue.open()
     plan, nat.pairs = plan_from(sys.argv[1], queue.numbers)
 
     def renewed(interface: str) -> None:
-        link = find_link(interface)
-        if link is not None and interface == plan.outside:
-            queue.outside_is(link.index)
+        queue.interfaces_are(*numbers())
 
     diversion = Diversion(plan, renewed)
     try:

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class PretendedQueue:
     def descriptors(self) -> tuple[int, ...]:
         return (self._socket.fileno(),)
 
-    def outside_is(self, index: int) -> None:
+    def interfaces_are(self, inside: Iterable[int], outside: int) -> None:
         raise AssertionError("no interface is made again here")
 
     def drain(self, descriptor: int, limit: int, now: float) -> int:

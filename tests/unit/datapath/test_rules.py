@@ -28,9 +28,14 @@ PLAN = DiversionPlan(
 ALL_RULES = [rule for chain in ipv4_chains(PLAN) for rule in chain.rules]
 
 
+TO_PUBLIC_IPS = tuple(f"-d {address}/32" for address in PLAN.public_ips)
+"""From wherever they come: this host and its other networks reach public IPs, too."""
+
+
 def rules(end: str, plan: DiversionPlan = PLAN, **options: bool) -> tuple[str, ...]:
-    (found,) = [c.rules for c in ipv4_chains(plan, **options) if c.name == f"snatgw-wan0-{end}"]
-    return found
+    found = {c.rules for c in ipv4_chains(plan, **options) if c.name == f"snatgw-wan0-{end}"}
+    (same,) = found  # where two tables have a chain by the same name
+    return same
 
 
 def test_nothing_fails_open_and_nothing_is_marked() -> None:
@@ -41,23 +46,24 @@ def test_nothing_fails_open_and_nothing_is_marked() -> None:
 
 
 def test_every_rule_names_an_interface_of_ours() -> None:
-    ours = {"-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0"}
+    ours = {"-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0", *TO_PUBLIC_IPS}
     for rule in set(ALL_RULES) - set(rules("queue")):
         assert any(rule.startswith(name) for name in ours) or "-m socket" in rule
 
 
 def test_tcp_has_a_queue_of_its_own_and_nothing_is_in_neither() -> None:
     assert rules("queue") == ("-p tcp -j NFQUEUE --queue-num 2017", "-j NFQUEUE --queue-num 2018")
-    (chain,) = [chain for chain in ipv4_chains(PLAN) if chain.name == "snatgw-wan0-queue"]
-    assert not chain.hook  # only rules of ours, with an interface, lead there
-    assert not [rule for rule in set(ALL_RULES) - set(chain.rules) if "NFQUEUE" in rule]
+    chains = [chain for chain in ipv4_chains(PLAN) if chain.name == "snatgw-wan0-queue"]
+    assert {chain.table for chain in chains} == {"raw", "mangle"}
+    assert not any(chain.hook for chain in chains)  # only rules of ours lead there
+    assert not [rule for rule in set(ALL_RULES) - set(rules("queue")) if "NFQUEUE" in rule]
 
 
 def test_every_way_from_inside_ends_in_the_queue_or_a_drop() -> None:
     forward = rules("fwd")
     for name in PLAN.inside:
         last = [rule for rule in forward if rule.startswith(f"-i {name} ")][-1]
-        assert last == f"-i {name} -j DROP"
+        assert last == f"-i {name} -g snatgw-wan0-queue"
     assert not [rule for rule in forward if rule.endswith("-j ACCEPT")]
 
 
@@ -75,6 +81,16 @@ def test_forged_public_sources_are_dropped_on_every_interface_before_tracking_is
         for address in PLAN.public_ips:
             drop = raw.index(f"-i {name} -s {address}/32 -j DROP")
             assert all(drop < raw.index(rule) for rule in raw if "--notrack" in rule)
+
+
+def test_what_vms_send_to_the_hosts_outside_addresses_is_looked_at_before_tracking() -> None:
+    raw = rules("raw")
+    for name in PLAN.inside:
+        local = [rule for rule in raw if rule.startswith(f"-i {name} ") and "LOCAL" in rule]
+        assert local == [
+            f"-i {name} -d 10.0.0.0/16 -m addrtype --dst-type LOCAL -j RETURN",
+            f"-i {name} -m addrtype --dst-type LOCAL -g snatgw-wan0-queue",
+        ]
 
 
 def test_the_last_word_is_that_no_private_address_leaves() -> None:
@@ -182,7 +198,7 @@ def test_vms_reach_nothing_at_the_probes_source_but_what_they_answer() -> None:
 
 
 def test_every_rule_for_probes_names_an_interface_too() -> None:
-    ours = ("-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0")
+    ours = ("-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0", *TO_PUBLIC_IPS)
     for chain in ipv4_chains(PROBED):
         for rule in set(chain.rules) - set(rules("queue")):
             assert rule.startswith(ours) or "-m socket" in rule
