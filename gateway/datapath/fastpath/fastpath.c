@@ -34,6 +34,7 @@
 enum { FROM_INSIDE = 0, FROM_OUTSIDE = 1 };
 enum { FIN = 1, SYN = 2, RST = 4 }; // as in the TCP header, and as the engine has them
 enum { ANY = 8 };                   // any segment, where the engine waits for one
+enum { SUM = 16 };                  // UDP: a checksum that is finished (in `seen`, not reported)
 
 // Flags of bpf_fib_lookup that older headers (and kernels) do not know.
 #define SKIP_NEIGHBOUR (1U << 2) // Linux 6.3
@@ -68,7 +69,7 @@ struct entry {
 	__be16 port;
 	__u8 reverse;      // the second of the flow's two directions
 	__u8 to_outside;   // it must leave by the outside interface, else by any other
-	__u32 seen;        // FIN, SYN (with ACK), RST, ANY: seen and reported, or not waited for
+	__u32 seen;        // FIN, SYN (with ACK), RST, ANY: seen and reported, or not waited for; SUM
 	__u32 idle;        // milliseconds after which the flow is over, whoever is there to end it
 	__u32 unused;
 	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
@@ -250,6 +251,14 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		return TC_ACT_OK;
 	__be32 address = entry->address;
 	__be16 port = entry->port;
+
+	// A tunnel's checksum that is finished (what is inside is not) may be just what an unfinished one
+	// would be, and is that for every packet of one length then. The flow's others tell, and the kernel
+	// knows which it is. Of several segments the outer one is never finished.
+	if (is_simple && !(entry->seen & SUM))
+		entry->seen |= SUM;
+	else if (key.protocol == IPPROTO_UDP && !is_simple && entry->seen & SUM && !skb->gso_size)
+		return TC_ACT_OK;
 
 	// The way out, as the kernel's own forwarding would find it. It routes before the source is
 	// translated, and after the destination is.
