@@ -18,7 +18,7 @@ from tests.web.crowded import crowd
 
 Begin = Callable[..., Visit]
 
-WIDTHS = [320, 360, 480, 600, 768, 1000, 1180, 1200, 1240, 1265, 1400, 1600, 1900]
+WIDTHS = [320, 340, 360, 480, 600, 768, 1000, 1180, 1200, 1240, 1265, 1400, 1600, 1900]
 WIDEST = "DejaVu Sans"
 
 # What holds more than there is room for. A text that ends in an ellipsis has all of it as its title.
