@@ -80,6 +80,9 @@ class Diverted(Protocol):
     def rules_restored(self) -> int:
         """How often rules had to be restored."""
 
+    def rules_moved(self) -> int:
+        """How often jumps to them had to be moved ahead of others' rules, or behind them."""
+
     def fileno(self) -> int:
         """Readable when rules on this host have changed."""
 
@@ -142,6 +145,9 @@ class _LinuxDiverted:
 
     def rules_restored(self) -> int:
         return self._diversion.rules_restored
+
+    def rules_moved(self) -> int:
+        return self._diversion.rules_moved
 
     def fileno(self) -> int:
         return self._diversion.fileno()

@@ -25,6 +25,7 @@ RULES_INTERVAL = 1.0
 some milliseconds, in which no packet passes."""
 NETWORK_INTERVAL = 1.0
 """Seconds (real) between looks at the network while it changes again and again."""
+RULES_MOVED = "somebody put netfilter rules where this gateway's must stand: its own were moved"
 RULES_RESTORED = "somebody removed or changed this gateway's netfilter rules: they were set again"
 
 
@@ -45,6 +46,7 @@ class HostWatch:
         self._restored = 0
         self._network_due = 0.0
         self._rules_restored = 0
+        self._rules_moved = 0
         self._rules_due = 0.0
 
     def watch(self, turns: Turns) -> None:
@@ -93,6 +95,10 @@ class HostWatch:
             self._rules_restored = diverted.rules_restored()
             say(RULES_RESTORED)
             self._own_event("RulesRestored", "Warning", {"times": self._rules_restored})
+        if diverted.rules_moved() != self._rules_moved:
+            self._rules_moved = diverted.rules_moved()
+            say(RULES_MOVED)
+            self._own_event("RulesMoved", "Warning", {"times": self._rules_moved})
         if diverted.renewed and diverted.programmed():
             self._renew(sorted(diverted.renewed))
             diverted.renewed.clear()

@@ -14,9 +14,12 @@ import os
 import socket
 import struct
 
-from gateway.datapath.netlink import NESTED, ask, attribute
+from gateway.datapath.netlink import NESTED, ask, attribute, attributes, dump
 
-_RTM_SETLINK, _RTM_SETNEIGHTBL = 19, 67  # linux/rtnetlink.h
+_RTM_SETLINK, _RTM_SETNEIGHTBL, _RTM_GETNETCONF = 19, 67, 82  # linux/rtnetlink.h
+_NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 1, 2  # linux/netconf.h
+ALL = -1
+"""Stands for the host's own switch, ``net.ipv4.ip_forward``."""
 _NLM_F_REPLACE = 0x100  # linux/netlink.h
 _IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1  # linux/if_link.h
 _CONF = {"forwarding": 1, "rp_filter": 8}  # IPV4_DEVCONF_… of linux/ip.h
@@ -45,3 +48,14 @@ def write(interface: str, name: str, value: int) -> None:
     family = attribute(socket.AF_INET | NESTED, attribute(_IFLA_INET_CONF | NESTED, setting))
     header = struct.pack("=BBHiII", socket.AF_UNSPEC, 0, 0, index, 0, 0)
     ask(_RTM_SETLINK, 0, header + attribute(_IFLA_AF_SPEC | NESTED, family))
+
+
+def forwarding() -> set[int]:
+    """Indices of the interfaces that forward IPv4, and ``ALL``. Raises OSError."""
+    found = set()
+    header = struct.pack("=Bxxx", socket.AF_INET)
+    for body in dump(_RTM_GETNETCONF, header):
+        values = attributes(body[len(header) :])
+        if any(values.get(_NETCONFA_FORWARDING, b"")):
+            found.add(struct.unpack("=i", values[_NETCONFA_IFINDEX])[0])
+    return found

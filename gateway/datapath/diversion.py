@@ -16,6 +16,7 @@ from types import TracebackType
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
+from gateway.datapath.forwarding import note_forwarders, others_forward
 from gateway.datapath.guard import Guard
 from gateway.datapath.interfaces import (
     ProbeSource,
@@ -26,8 +27,8 @@ from gateway.datapath.interfaces import (
     write_sysctl,
 )
 from gateway.datapath.journal import Journal, identities
-from gateway.datapath.notices import Notices, of_filters, of_network, of_rules
-from gateway.datapath.rules import DiversionPlan
+from gateway.datapath.notices import Notices, of_filters, of_forwarding, of_network, of_rules
+from gateway.datapath.rules import DiversionPlan, bridges_are_seen
 from gateway.datapath.ruleset import Ruleset
 from gateway.datapath.taking_down import (
     Collecting,
@@ -68,6 +69,7 @@ class Diversion:
         self._renewed = renewed
         self._journal: Journal | None = None
         self.rules_restored = 0  # times that somebody else had removed or changed them
+        self.rules_moved = 0  # times that somebody else's stood where ours must
         self.upkeep = Upkeep()
         self.programmed = True
         """Whether all interfaces are there, and have what they need."""
@@ -75,6 +77,10 @@ class Diversion:
         self._look_due = 0.0
         self._filters: Notices | None = None
         self._rules: Notices | None = None
+        self._forwarding: Notices | None = None
+        self._guards_outside = False
+        self._guard_due = False
+        self._bridged = False
         self._ruleset = Ruleset()
         self._stale = False
         self._suspect = False
@@ -105,6 +111,7 @@ class Diversion:
             for other in dead:  # now that our own rules stand where its did
                 take_down(other)
             self._network = of_network()  # before what it is to watch over
+            self._forwarding = of_forwarding()
             PublicAddresses(plan.outside, plan.inside).add(plan.public_ips)
             self._add_probe_source()
             self._set_sysctls()
@@ -157,6 +164,7 @@ class Diversion:
             self.restore_guard()
         try:
             self._restore_rules()
+            self._follow_others()
             if not self._stale and time.monotonic() < self._look_due:
                 return missing
             self._look_due = time.monotonic() + LOOK_INTERVAL
@@ -210,21 +218,24 @@ class Diversion:
         if not self._suspect:
             return
         if not self._ruleset.stand():
-            # Closed as long as they are missing.
-            for interface in (*self.plan.inside, self.plan.outside):
+            # Closed as long as they are missing; the outside one, by which others may send, only
+            # if there is no guard.
+            outside = (self.plan.outside,) if self.guard is None else ()
+            for interface in (*self.plan.inside, *outside):
                 if find_link(interface) is not None:
                     write_sysctl(interface, "forwarding", "0")
             self._load_rules()
             self.rules_restored += 1
             self._set_sysctls()
+        self.rules_moved = self._ruleset.moved
         self._suspect = False
 
     def remove(self) -> None:
         """Put the host back as it was. Raises DatapathError for what could not be undone."""
-        for notices in (self._network, self._filters, self._rules):
+        for notices in (self._network, self._filters, self._rules, self._forwarding):
             if notices is not None:
                 notices.close()
-        self._network = self._filters = self._rules = None
+        self._network = self._filters = self._rules = self._forwarding = None
         journal, self._journal = self._journal, None
         self.guard = None
         if journal is not None:
@@ -244,12 +255,33 @@ class Diversion:
 
     def _load_rules(self) -> None:
         assert self._journal is not None
-        changed = {(interface, name) for interface, name, _ in self._journal.sysctls}
-        ours = (self.plan.outside, "forwarding") in changed
+        self._guards_outside = self._forwards_for_us_alone()
+        self._bridged = bridges_are_seen()
         # Whatever is changed from here on leads to another look: also what we do ourselves.
         if self._rules is not None:
             self._rules.any()
-        self._ruleset.load(self.plan, guard_outside=ours)
+        self._ruleset.load(self.plan, guard_outside=self._guards_outside, bridged=self._bridged)
+
+    def _forwards_for_us_alone(self) -> bool:
+        """Whether the outside interface forwards because of this gateway, and of nobody else."""
+        assert self._journal is not None
+        changed = {(interface, name) for interface, name, _ in self._journal.sysctls}
+        return (self.plan.outside, "forwarding") in changed and not others_forward(self._journal)
+
+    def _follow_others(self) -> None:
+        """Docker, libvirt or LXD make a router of the host, or have netfilter see bridges."""
+        assert self._journal is not None
+        assert self._forwarding is not None
+        self._guard_due = self._forwarding.any() or self._guard_due
+        if self._guard_due:
+            before = self._journal.forwarders
+            note_forwarders(self._journal)
+            if self._journal.forwarders != before:
+                self._journal.write()
+        changed = self._guard_due and self._forwards_for_us_alone() != self._guards_outside
+        if changed or bridges_are_seen() != self._bridged:
+            self._load_rules()
+        self._guard_due = False
 
     def guard_fileno(self) -> int:
         """Readable when filters were changed on any interface: ``restore_guard`` then."""
@@ -281,6 +313,7 @@ class Diversion:
         """Write down what will change, before anything does."""
         assert self._journal is not None
         known = {(interface, name) for interface, name, _ in self._journal.sysctls}
+        note_forwarders(self._journal)
         for interface, name, _ in wanted_sysctls(self.plan.inside, self.plan.outside):
             if (interface, name) not in known:
                 self._journal.sysctls.append((interface, name, read_sysctl(interface, name)))

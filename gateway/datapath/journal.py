@@ -27,6 +27,7 @@ class Journal:
     public_ips: list[str] = field(default_factory=list)
     sysctls: list[tuple[str, str, str]] = field(default_factory=list)  # interface, name, old value
     probe_source: str = ""  # the address that probes are sent from, if there are any
+    forwarders: list[str] | None = None  # see ``forwarding.py``
 
     @classmethod
     def path(cls, outside: str) -> Path:

@@ -83,6 +83,11 @@ def of_filters() -> Notices:
     return Notices(_ROUTE, _RTMGRP_TC)
 
 
+def of_forwarding() -> Notices:
+    """Forwarding was turned on or off, for an interface or for the host."""
+    return Notices(_ROUTE, 1 << _NETWORK_GROUPS[-1] - 1)
+
+
 def of_rules() -> Notices:
     """Rules of nf_tables changed, by ``nft`` or by the ``iptables`` that is built on it."""
     return Notices(_NETFILTER, 1 << _NFNLGRP_NFTABLES - 1)

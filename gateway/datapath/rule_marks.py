@@ -22,7 +22,9 @@ from gateway.datapath import netlink
 from gateway.datapath.netlink import attribute, attributes, each_attribute
 
 Place = tuple[int, str, str]
-"""A chain: address family, table, name."""
+"""A chain: address family, table, name; or the name is ``WHOLE_TABLE``."""
+WHOLE_TABLE = ""
+"""Every rule of the table, whoever made it."""
 
 _NETFILTER = 12  # linux/netlink.h
 _NFTABLES_GETRULE = 10 << 8 | 7  # linux/netfilter: NFNL_SUBSYS_NFTABLES, NFT_MSG_GETRULE
@@ -54,7 +56,8 @@ _libc = ctypes.CDLL(None)
 
 def mark(places: Iterable[Place], prefix: str) -> bytes:
     """A digest of the rules in these chains, as far as they stand in a chain or table whose name
-    begins with ``prefix``, or jump to one; and of every legacy table. Never raises."""
+    begins with ``prefix``, or jump to one, or in a whole table; and of every legacy table. Never
+    raises."""
     digest = hashlib.sha256()
     for place in places:
         for rule in _rules(place, prefix):
@@ -81,16 +84,18 @@ def legacy_mark() -> bytes:
 def _rules(place: Place, prefix: str) -> Iterator[bytes]:
     family, table, chain = place
     body = _nfgenmsg.pack(family, 0, 0)
-    body += attribute(_TABLE, table.encode() + b"\0") + attribute(_CHAIN, chain.encode() + b"\0")
+    body += attribute(_TABLE, table.encode() + b"\0")
+    if chain != WHOLE_TABLE:
+        body += attribute(_CHAIN, chain.encode() + b"\0")
     try:
         for message in netlink.dump(_NFTABLES_GETRULE, body, _NETFILTER):
             found = attributes(message[_nfgenmsg.size :])
             if found.get(_TABLE) != table.encode() + b"\0":
                 continue
-            if found.get(_CHAIN) != chain.encode() + b"\0":
+            if chain not in (WHOLE_TABLE, found.get(_CHAIN, b"\0")[:-1].decode()):
                 continue
             rule = b"".join(_expressions(found.get(_EXPRESSIONS, b"")))
-            ours = chain.startswith(prefix) or f"{table}-" == prefix
+            ours = chain == WHOLE_TABLE or chain.startswith(prefix) or f"{table}-" == prefix
             if ours or prefix.encode() in rule:
                 yield found[_CHAIN] + found.get(_HANDLE, b"") + rule
     except OSError:

@@ -2,16 +2,16 @@
 
 All rules stand in chains of our own, named after the gateway's instance; a chain is replaced whole
 in one transaction, so that taking over what a crash left opens no gap. Into the built-in chains
-goes one jump each, in front. Nobody on the queue means: nothing passes. There is no bypass.
+goes one jump each (``placing.py``: where). Nobody on the queue means: nothing passes. There is no
+bypass.
 
-``raw`` keeps connection tracking away from what the engine translates, and refuses what must not
-reach it: a public address as source (in FORWARD only a hairpin, already translated, may have one)
-and the private network as either end of a packet from outside.
+``raw`` keeps connection tracking away from what the engine translates, and drops what must not
+reach it: a public address as source (in FORWARD only a hairpin, already translated, may have one),
+the private network as either end of a packet from outside, and what a VM sends to this host with a
+source whose answer would go elsewhere than back to it.
 ``mangle`` diverts: inbound and hairpin before routing, outbound after it, the ICMP errors that this
 host itself sends outward, and the first packets of its health probes. Its last word is in
-POSTROUTING: no address of the VNet's leaves at either end, whoever sent it; and in OUTPUT no
-private address of this host's but the outside interface's own, since a VM that forges its source
-can make the host answer from any address that it has.
+POSTROUTING: no address of the VNet's leaves at either end, whoever sent it.
 ``filter`` accepts what was diverted where the host's policy would not (Docker sets it to DROP);
 after the host's own rules, which stay in force.
 """
@@ -29,6 +29,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.firewall.walking import Packet
+from gateway.datapath.placing import Jump, Place, moves
 
 PREFIX = "snatgw-"
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
@@ -79,14 +81,23 @@ class Chain:
     hook: str
     name: str
     rules: tuple[str, ...]
-    first: bool = True  # in front of the host's own rules, or behind them
+    place: Place = Place.FIRST  # among the host's own rules
+    meets: tuple[Packet, ...] = ()  # see ``placing.py``
 
 
-def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chain]:
+def ipv4_chains(
+    plan: DiversionPlan,
+    *,
+    guard_outside: bool = True,
+    reverse_path: bool = True,
+    bridged: bool = False,
+) -> list[Chain]:
     """The IPv4 rules, chain by chain.
 
     ``guard_outside``: from outside nothing is forwarded that was not translated. To be left off
-    where the host forwarded from there before, for reasons of its own.
+    where the host forwards from there for reasons of its own. ``reverse_path``: netfilter can ask
+    by which interface an answer would go; without it this host's own packets from private addresses
+    that other interfaces have do not leave. ``bridged``: netfilter sees what bridges carry, too.
     """
     name = f"{PREFIX}{plan.instance}"
     queue = f"-g {name}-queue"
@@ -109,6 +120,13 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 *(f"-i {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
                 *(f"-i {i} -s {p} -j DROP" for i in (*inside, outside) for p in probes),
                 *(f"-i {outside} -d {p} -j DROP" for p in probes),
+                # A VM that forges its source makes this host answer it, from any of its addresses
+                # and to the outside.
+                *(
+                    f"-i {i} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"
+                    for i in inside
+                    if reverse_path
+                ),
                 # What VMs and this host say to each other is for the host's own stateful rules. At
                 # its outside addresses it may be an answer to what it asked a public IP: translated
                 # here already, ahead of connection tracking, which knows what the host asked.
@@ -118,6 +136,12 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                     for d in (*plan.private_prefixes, *probes)
                 ),
                 *(f"-i {i} -m addrtype --dst-type LOCAL {queue}" for i in inside),
+                # Nor is what is for all of a network, this host among them, ours to keep untracked.
+                *(
+                    f"-i {i} -m addrtype --dst-type {kind} -j RETURN"
+                    for i in inside
+                    for kind in ("BROADCAST", "MULTICAST")
+                ),
                 *(f"-i {i} -j CT --notrack" for i in inside),
                 *(f"-d {public} -j CT --notrack" for public in publics),
             ),
@@ -141,6 +165,11 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                         f"-i {i} -d {p} {queue}",
                     )
                 ),
+            ),
+            Place.LATE,
+            (
+                *(Packet(destination=address, tracked=False) for address in plan.public_ips),
+                *(Packet(iif=i, destination=plan.probe_source) for i in inside if probes),
             ),
         ),
         Chain("mangle", "", f"{name}-queue", queues),
@@ -166,11 +195,22 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                     for o in inside
                     for public in publics
                 ),
+                # What a bridge carries between its ports is not routed, and none of our business.
+                *(
+                    f"-i {i} -o {i} -m physdev --physdev-is-bridged -j RETURN"
+                    for i in inside
+                    if bridged
+                ),
                 # To an inside network, or an answer to another network that asked a public IP.
                 *(f"-i {i} {queue}" for i in inside),
                 *(f"-i {outside} -o {o} -j DROP" for o in inside),
                 # Forwarding is on for the outside interface because of us, and only for us.
                 *([f"-i {outside} -j DROP"] if guard_outside else []),
+            ),
+            Place.LATE,
+            (
+                *(Packet(iif=i, tracked=False) for i in inside),
+                *(Packet(iif=outside, oif=o, tracked=False) for o in inside),
             ),
         ),
         Chain(
@@ -183,11 +223,11 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                     f"-o {outside} -s {public} -p tcp -m tcp --tcp-flags RST RST -j RETURN"
                     for public in publics
                 ),
-                # A VM that forges its source makes this host answer it from any of its addresses.
                 *(
                     f"-o {outside} -s {private} -m addrtype ! --src-type LOCAL --limit-iface-out"
                     " -j DROP"
                     for private in PRIVATE
+                    if not reverse_path
                 ),
                 # Errors may quote what the inside sees; this host's own pings do not need us.
                 *(f"-o {outside} -p icmp -m icmp --icmp-type {kind} {queue}" for kind in _ERRORS),
@@ -217,7 +257,7 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
             "INPUT",
             f"{name}-in",
             tuple(f"-i {i} -d {p} -p tcp -j ACCEPT" for i in inside for p in probes),
-            first=False,
+            place=Place.LAST,
         ),
         Chain(
             "filter",
@@ -229,7 +269,7 @@ def ipv4_chains(plan: DiversionPlan, *, guard_outside: bool = True) -> list[Chai
                 *(f"-i {i} -o {o} -j ACCEPT" for i in inside for o in inside),
                 *(f"-i {i} -s {public} -j ACCEPT" for i in inside for public in publics),
             ),
-            first=False,
+            place=Place.LAST,
         ),
     ]
 
@@ -267,17 +307,17 @@ class Netfilter:
         self.command = command  # "iptables" or "ip6tables"
 
     def load(self, chains: list[Chain]) -> None:
-        """Set the chains and make sure of the jumps to them, each once."""
+        """Set the chains and make sure of the jumps to them, each once and in its place."""
         self._run([f"{self.command}-restore", "--noflush"], restore_text(chains))
-        for chain in chains:
-            if not chain.hook:
-                continue
-            jump = [chain.hook, "-j", chain.name]  # a comment would be a match to evaluate
-            table = [self.command, "-t", chain.table]
-            if self._ask([*table, "-C", *jump]):
-                continue
-            place = ["-I", chain.hook, "1"] if chain.first else ["-A", chain.hook]
-            self._run([*table, *place, *jump[1:]])
+        self.place(chains)
+
+    def place(self, chains: list[Chain]) -> list[str]:
+        """Put the jumps to where they belong; the chains whose jumps stood elsewhere."""
+        jumps = [Jump(c.table, c.hook, c.name, c.place, c.meets) for c in chains if c.hook]
+        text, moved = moves(self._saved(), jumps, PREFIX)
+        if text:
+            self._run([f"{self.command}-restore", "--noflush"], text)
+        return moved
 
     def check(self) -> None:
         """Raises DatapathError if the commands are missing or may not change anything."""
@@ -393,6 +433,12 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def bridges_are_seen() -> bool:
+    """Whether ``br_netfilter`` is there. A rule with a physdev match would load it otherwise, and
+    change what all of this host's bridges do."""
+    return Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
 
 
 def ipv6_is_forwarded() -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from gateway.datapath import fragments
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.rule_marks import Place, legacy_mark, mark
+from gateway.datapath.placing import Place as Where
+from gateway.datapath.rule_marks import WHOLE_TABLE, Place, legacy_mark, mark
 from gateway.datapath.rules import (
     IPV4,
     IPV6,
@@ -38,12 +39,27 @@ class Ruleset:
         self._places: list[Place] = []
         self._standing: _Standing = [], [], []
         self._mark = b""
+        self._chains: list[Chain] = []
+        self._reverse_path = True
+        self.moved = 0  # times that rules of others stood where ours must
         self._legacy = b""
 
-    def load(self, plan: DiversionPlan, *, guard_outside: bool) -> None:
+    def load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool = False) -> None:
         """Load a plan's rules, and see that they stand."""
+        try:
+            self._load(plan, guard_outside=guard_outside, bridged=bridged)
+        except DatapathError:
+            if self._mark or not self._reverse_path:
+                raise
+            self._reverse_path = False  # this kernel may have no xt_rpfilter
+            self._load(plan, guard_outside=guard_outside, bridged=bridged)
+
+    def _load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool) -> None:
         self._instance = plan.instance
-        ipv4 = ipv4_chains(plan, guard_outside=guard_outside)
+        ipv4 = ipv4_chains(
+            plan, guard_outside=guard_outside, reverse_path=self._reverse_path, bridged=bridged
+        )
+        self._chains = ipv4
         ipv6 = ipv6_chains(plan) if IPV6.available() or ipv6_is_forwarded() else []
         self._places = [*_places(socket.AF_INET, ipv4), *_places(socket.AF_INET6, ipv6)]
         if plan.mark_fragments:
@@ -61,6 +77,7 @@ class Ruleset:
                 is_whole(ipv4, standing[0], exactly=exactly)
                 and is_whole(ipv6, standing[1], exactly=exactly)
                 and fragments.is_whole(plan, standing[2])
+                and not IPV4.place(ipv4)
             ):
                 self._standing, self._mark = standing, marked
                 return
@@ -81,7 +98,10 @@ class Ruleset:
             return True
         if self._read() != self._standing:
             return False
-        self._mark = marked
+        if IPV4.place(self._chains):
+            self.moved += 1  # and what we have changed leads to another look
+        else:
+            self._mark = marked
         return True
 
     def _look(self) -> bytes:
@@ -121,4 +141,7 @@ def _places(family: int, chains: Iterable[Chain]) -> list[Place]:
     places = []
     for chain in chains:
         places += [(family, chain.table, name) for name in (chain.name, chain.hook) if name]
-    return places
+        if family == socket.AF_INET and chain.place is not Where.LAST:
+            # What others have there decides where ours must stand.
+            places.append((family, chain.table, WHOLE_TABLE))
+    return list(dict.fromkeys(places))

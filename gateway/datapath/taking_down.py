@@ -15,13 +15,8 @@ from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
-from gateway.datapath.interfaces import (
-    ProbeSource,
-    PublicAddresses,
-    find_link,
-    read_sysctl,
-    write_sysctl,
-)
+from gateway.datapath.forwarding import restore_sysctls
+from gateway.datapath.interfaces import ProbeSource, PublicAddresses, find_link, read_sysctl
 from gateway.datapath.journal import JOURNALS, Journal
 from gateway.datapath.rules import IPV4, IPV6, DiversionPlan, instance_name
 
@@ -50,6 +45,8 @@ def inherit_sysctls(dead: Journal, journal: Journal) -> None:
     shared = [entry for entry in dead.sysctls if entry[0] in ours]
     journal.sysctls += [entry for entry in shared if entry[:2] not in known]
     dead.sysctls = [entry for entry in dead.sysctls if entry not in shared]
+    if journal.forwarders is None:
+        journal.forwarders = dead.forwarders
 
 
 def take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_filters: bool) -> None:
@@ -60,11 +57,9 @@ def take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_filt
     interfaces = {*plan.inside, plan.outside}
     kept = interfaces if keep_filters else set()
     detach({*left.inside, left.outside} - kept)
-    for interface, name, old in left.sysctls:
-        if interface in interfaces:
-            journal.sysctls.append((interface, name, old))
-        else:
-            write_sysctl(interface, name, old)
+    journal.forwarders = left.forwarders
+    journal.sysctls += [entry for entry in left.sysctls if entry[0] in interfaces]
+    restore_sysctls(left, [entry for entry in left.sysctls if entry[0] not in interfaces])
     stale = {IPv4Address(address) for address in left.public_ips} - set(plan.public_ips)
     PublicAddresses(left.outside, left.inside).remove(stale)
     remove_probe_source(left)
@@ -83,10 +78,8 @@ def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: boo
     if not leave_filters:
         detach([*journal.inside, journal.outside])
         Pins(journal.outside).remove()
-    for interface, name, old in sorted(journal.sysctls, key=lambda item: item[1] != "forwarding"):
-        if find_link(interface) is not None:
-            with Collecting(problems):
-                write_sysctl(interface, name, old)
+    with Collecting(problems):
+        restore_sysctls(journal, journal.sysctls)
     with Collecting(problems):
         PublicAddresses(journal.outside, journal.inside).remove(
             IPv4Address(address) for address in journal.public_ips

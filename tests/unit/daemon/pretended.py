@@ -76,6 +76,9 @@ class PretendedDiverted:
     def rules_restored(self) -> int:
         return 0
 
+    def rules_moved(self) -> int:
+        return 0
+
     def look_at_rules(self) -> None:
         raise AssertionError("no rules change here")
 

@@ -203,3 +203,21 @@ def test_every_rule_for_probes_names_an_interface_too() -> None:
         for rule in set(chain.rules) - set(rules("queue")):
             assert rule.startswith(ours) or "-m socket" in rule
             assert "bypass" not in rule
+
+
+def test_a_forged_source_gets_no_answer_by_another_way_than_it_came() -> None:
+    raw = rules("raw")
+    for name in PLAN.inside:
+        drop = f"-i {name} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"
+        assert raw.index(drop) < raw.index(f"-i {name} -m addrtype --dst-type LOCAL -j RETURN")
+    assert not [rule for rule in rules("out") if "addrtype" in rule]
+    without = rules("out", reverse_path=False)
+    assert [r for r in without if "172.16.0.0/12" in r and r.endswith("--limit-iface-out -j DROP")]
+
+
+def test_broadcasts_and_multicasts_of_vms_are_tracked_as_the_host_wants_it() -> None:
+    raw = rules("raw")
+    for name in PLAN.inside:
+        for kind in ("BROADCAST", "MULTICAST"):
+            returning = raw.index(f"-i {name} -m addrtype --dst-type {kind} -j RETURN")
+            assert returning < raw.index(f"-i {name} -j CT --notrack")
