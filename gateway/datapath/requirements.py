@@ -20,6 +20,8 @@ from struct import pack
 from gateway.datapath import fragments
 from gateway.datapath.claims import Claims, is_claimed
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.firewall.finding import Crossing, obstacles
+from gateway.datapath.firewall.reading import read_host
 from gateway.datapath.interfaces import (
     OPTIONAL_SYSCTLS,
     Link,
@@ -31,6 +33,8 @@ from gateway.datapath.interfaces import (
 )
 from gateway.datapath.rules import IPV4, IPV6, PREFIX, Chain, Netfilter, ipv6_is_forwarded
 
+FIREWALL = "firewall"
+"""A finding's name."""
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
 _NETLINK_NETFILTER = 12  # linux/netlink.h
 # struct nlmsghdr: NFNL_SUBSYS_QUEUE and NFQNL_MSG_CONFIG, NLM_F_REQUEST; struct nfgenmsg
@@ -79,6 +83,7 @@ def probe(
         findings += _netfilter()
         if mark_fragments:
             findings.append(_fragments())
+        findings += _firewall(Crossing(inside, outside, publics, prefixes))
     links = {name: find_link(name) for name in (*inside, outside)}
     for name, link in links.items():
         findings += _interface(name, link, prefixes if name in inside else None)
@@ -149,6 +154,16 @@ def _fragments() -> Finding:
         sentence = f"azure-current's SNAT drops fragments, and nft has to mark them: {error}"
         return Finding("nft", False, sentence)
     return Finding("nft", True, "nft can mark fragments")
+
+
+def _firewall(crossing: Crossing) -> Iterator[Finding]:
+    """What the host's own rules drop of what a gateway passes: it starts, and nothing arrives."""
+    found = obstacles(read_host(), crossing)
+    for obstacle in found:
+        certain = False if obstacle.certain else None
+        yield Finding(FIREWALL, certain, obstacle.sentence, False)
+    if not found:
+        yield Finding(FIREWALL, True, "the host's own firewall lets the gateway's packets pass")
 
 
 def _queue_and_ipv6() -> Iterator[Finding]:
