@@ -25,7 +25,9 @@ BETWEEN_LOOKS = 2.0
 """Seconds (real)."""
 EVENTS_WINDOW = 300.0
 """Seconds (real) back to which events count."""
-_LASTING = frozenset({"Reloaded", "ReloadRefused", "Started", "HostChanged", "HostRestored"})
+_LASTING = frozenset(
+    {"Reloaded", "ReloadRefused", "Started", "HostChanged", "HostRestored", "HostFirewall"}
+)
 """Events that say what holds until the next of them."""
 
 Event = Mapping[str, Any]

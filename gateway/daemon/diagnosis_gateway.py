@@ -126,6 +126,17 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
             ("snatgw check -c FILE lists all problems; snatgw reload applies the mended file.",),
             {"problems": problems},
         )
+    firewall = _latest(facts, "HostFirewall", "Started")
+    if firewall is not None and firewall["properties"].get("problems"):
+        problems = firewall["properties"]["problems"]
+        yield Finding(
+            WARNING if all(" may drop " in problem for problem in problems) else CRITICAL,
+            None,
+            "The host's own firewall drops what the gateway passes",
+            f"Since {firewall['time']}: {'; '.join(problems)}.",
+            ("snatgw check -c FILE --host says whether it still does.",),
+            {"problems": problems},
+        )
     error = _latest(facts, "HandlerError")
     if error is not None:
         number = error["properties"]["count"]

@@ -21,9 +21,11 @@ from gateway.datapath.diversion import Diversion
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.fastpath.leaving import wait_for_clearing
+from gateway.datapath.firewall.asking import FirewallLook
+from gateway.datapath.firewall.finding import Crossing
 from gateway.datapath.interfaces import real_name
 from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
-from gateway.datapath.requirements import Finding, probe
+from gateway.datapath.requirements import FIREWALL, Finding, probe
 from gateway.datapath.rules import DiversionPlan, QueueNumbers
 from gateway.datapath.tables import Tables
 from gateway.model.configuration import Configuration
@@ -98,6 +100,12 @@ class Diverted(Protocol):
     def restore_guard(self) -> None:
         """Put it back then. Raises DatapathError."""
 
+    firewall_said: list[str]
+    """What was said of the host's firewall before the start."""
+
+    def firewall(self) -> list[str] | None:
+        """What the host's own firewall drops, after each look at it; None: nothing new."""
+
     def leave(self) -> None:
         """Expect another start soon after the end."""
 
@@ -124,10 +132,20 @@ class Diverted(Protocol):
 
 
 class _LinuxDiverted:
-    def __init__(self, diversion: Diversion, announcer: Announcer, renewed: set[str]) -> None:
+    def __init__(
+        self,
+        diversion: Diversion,
+        announcer: Announcer,
+        renewed: set[str],
+        firewall: FirewallLook,
+        said: list[str],
+    ) -> None:
         self._diversion = diversion
         self._announcer = announcer
         self.renewed = renewed
+        self._firewall = firewall
+        self.firewall_said = said
+        self._rules_seen = diversion.rules_seen
 
     def with_real_names(self, configuration: Configuration) -> Configuration:
         return with_real_names(configuration)
@@ -137,11 +155,19 @@ class _LinuxDiverted:
         if plan != self._diversion.plan:
             self._diversion.update(plan)
             self._announcer.speak_for(plan.public_ips)
+            self._firewall.crossing = _crossing(configuration)
+            self._firewall.again()
 
     def refresh(self) -> list[str]:
         problems = self._diversion.refresh()
+        if self._diversion.rules_seen != self._rules_seen:
+            self._rules_seen = self._diversion.rules_seen
+            self._firewall.again()
         self._announcer.look(time.monotonic())
         return problems
+
+    def firewall(self) -> list[str] | None:
+        return self._firewall.news()
 
     def rules_restored(self) -> int:
         return self._diversion.rules_restored
@@ -231,6 +257,7 @@ class LinuxHost:
 
     def __init__(self) -> None:
         self._path: FastPath | None = None
+        self._firewall_said: list[str] = []
 
     def with_real_names(self, configuration: Configuration) -> Configuration:
         """The same with each interface by its own name; raises DatapathError."""
@@ -239,7 +266,7 @@ class LinuxHost:
     def findings(self, configuration: Configuration) -> list[Finding]:
         """What this host offers and lacks for the configuration; changes nothing."""
         gateway = configuration.gateway
-        return probe(
+        found = probe(
             gateway.inside,
             gateway.outside,
             _public_ips(configuration),
@@ -247,6 +274,10 @@ class LinuxHost:
             _probe_source(configuration),
             mark_fragments=_marks_fragments(configuration),
         )
+        self._firewall_said = [
+            finding.sentence for finding in found if finding.name == FIREWALL and not finding.ok
+        ]
+        return found
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]:
         """Hold the interfaces against a second gateway."""
@@ -294,15 +325,28 @@ class LinuxHost:
         with (
             Diversion(plan, note, keep_filters=self._path is not None) as diversion,
             closing(Announcer(plan.outside)) as announcer,
+            closing(FirewallLook(_crossing(configuration))) as firewall,
         ):
             if announcer.silent:
                 say(announcer.silent)
             announcer.speak_for(plan.public_ips)
             announcer.look(time.monotonic())
             try:
-                yield _LinuxDiverted(diversion, announcer, renewed)
+                yield _LinuxDiverted(
+                    diversion, announcer, renewed, firewall, self._firewall_said
+                )
             finally:
                 diversion.leave_filters = self._path is not None and self._path.leaving
+
+
+def _crossing(configuration: Configuration) -> Crossing:
+    gateway = configuration.gateway
+    return Crossing(
+        gateway.inside,
+        gateway.outside,
+        tuple(sorted(_public_ips(configuration))),
+        configuration.virtual_network.address_prefixes,
+    )
 
 
 def losses(statistics: QueueStatistics) -> dict[str, int]:

@@ -47,6 +47,7 @@ class HostWatch:
         self._network_due = 0.0
         self._rules_restored = 0
         self._rules_moved = 0
+        self._firewall: list[str] = []
         self._rules_due = 0.0
 
     def watch(self, turns: Turns) -> None:
@@ -99,9 +100,23 @@ class HostWatch:
             self._rules_moved = diverted.rules_moved()
             say(RULES_MOVED)
             self._own_event("RulesMoved", "Warning", {"times": self._rules_moved})
+        self._look_at_firewall(diverted)
         if diverted.renewed and diverted.programmed():
             self._renew(sorted(diverted.renewed))
             diverted.renewed.clear()
+
+    def _look_at_firewall(self, diverted: Diverted) -> None:
+        """The host's own rules may drop what the gateway has passed."""
+        problems = diverted.firewall()
+        if problems is None or problems == self._firewall:
+            return
+        for problem in problems:
+            if problem not in (*self._firewall, *diverted.firewall_said):
+                say(problem)
+        diverted.firewall_said.clear()
+        level = "Warning" if problems else "Informational"
+        self._own_event("HostFirewall", level, {"problems": problems})
+        self._firewall = problems
 
     def _rules_changed(self) -> None:
         """Look at ours at once, but not again and again."""

@@ -39,7 +39,7 @@ from gateway.daemon.warden import Warden
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.queue import Uncut, Ways
-from gateway.datapath.requirements import Finding
+from gateway.datapath.requirements import FIREWALL, Finding
 from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
 from gateway.model.loading import THE_FILES, Interfaces, Loaded
@@ -196,7 +196,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         say(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:
-        if finding.name == "IPv6":
+        if finding.name == "IPv6" or (finding.name == FIREWALL and not finding.ok):
             say(finding.sentence)
     gc.collect()
     gc.freeze()

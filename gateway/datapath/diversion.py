@@ -70,6 +70,7 @@ class Diversion:
         self._journal: Journal | None = None
         self.rules_restored = 0  # times that somebody else had removed or changed them
         self.rules_moved = 0  # times that somebody else's stood where ours must
+        self.rules_seen = 0  # times that any rules of the host had changed
         self.upkeep = Upkeep()
         self.programmed = True
         """Whether all interfaces are there, and have what they need."""
@@ -217,6 +218,7 @@ class Diversion:
         self._suspect = self._suspect or self._ruleset.others_changed()
         if not self._suspect:
             return
+        self.rules_seen += 1
         if not self._ruleset.stand():
             # Closed as long as they are missing; the outside one, by which others may send, only
             # if there is no guard.

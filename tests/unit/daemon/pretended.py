@@ -76,6 +76,11 @@ class PretendedDiverted:
     def rules_restored(self) -> int:
         return 0
 
+    firewall_said: tuple[str, ...] = ()
+
+    def firewall(self) -> None:
+        return None
+
     def rules_moved(self) -> int:
         return 0
 
