@@ -332,9 +332,7 @@ class LinuxHost:
             announcer.speak_for(plan.public_ips)
             announcer.look(time.monotonic())
             try:
-                yield _LinuxDiverted(
-                    diversion, announcer, renewed, firewall, self._firewall_said
-                )
+                yield _LinuxDiverted(diversion, announcer, renewed, firewall, self._firewall_said)
             finally:
                 diversion.leave_filters = self._path is not None and self._path.leaving
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from functools import partial
 
 from gateway.datapath import fragments
 from gateway.datapath.errors import DatapathError
@@ -46,27 +47,23 @@ class Ruleset:
 
     def load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool = False) -> None:
         """Load a plan's rules, and see that they stand."""
-        try:
-            self._load(plan, guard_outside=guard_outside, bridged=bridged)
-        except DatapathError:
-            if self._mark or not self._reverse_path:
-                raise
-            self._reverse_path = False  # this kernel may have no xt_rpfilter
-            self._load(plan, guard_outside=guard_outside, bridged=bridged)
-
-    def _load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool) -> None:
         self._instance = plan.instance
-        ipv4 = ipv4_chains(
-            plan, guard_outside=guard_outside, reverse_path=self._reverse_path, bridged=bridged
-        )
-        self._chains = ipv4
+        chains = partial(ipv4_chains, plan, guard_outside=guard_outside, bridged=bridged)
+        ipv4 = self._chains = chains(reverse_path=self._reverse_path)
         ipv6 = ipv6_chains(plan) if IPV6.available() or ipv6_is_forwarded() else []
         self._places = [*_places(socket.AF_INET, ipv4), *_places(socket.AF_INET6, ipv6)]
         if plan.mark_fragments:
             self._places.append((socket.AF_INET, PREFIX + plan.instance, fragments.CHAIN))
         before: _Standing | None = None
         for _ in range(ATTEMPTS):
-            IPV4.load(ipv4)
+            try:
+                IPV4.load(ipv4)
+            except DatapathError:
+                if self._mark or not self._reverse_path:
+                    raise
+                self._reverse_path = False  # this kernel may have no xt_rpfilter
+                ipv4 = self._chains = chains(reverse_path=False)
+                IPV4.load(ipv4)
             if ipv6:
                 IPV6.load(ipv6)
             fragments.load(plan)

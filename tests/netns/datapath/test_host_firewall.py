@@ -178,7 +178,7 @@ DROPPED = {
         "iptables-legacy's table filter, chain FORWARD, by its policy",
     ),
     "iptables-legacy, mangle": (
-        iptables("-t mangle -A POSTROUTING -s 203.0.113.0/24 -j DROP", command="iptables-legacy"),
+        iptables("-t mangle -A POSTROUTING -s 203.0.113.10 -j DROP", command="iptables-legacy"),
         "drops what VMs send: iptables-legacy's table mangle, chain POSTROUTING",
     ),
     "the network's own address, which is translated by then": (

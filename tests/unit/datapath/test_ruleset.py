@@ -81,6 +81,9 @@ class Kernel:
             self.flushes -= 1
             self.lines = []
 
+    def place(self, chains: list[Chain]) -> list[str]:
+        return []
+
     def standing(self, instance: str) -> list[str]:
         return self.lines
 

@@ -1,0 +1,100 @@
+"""The daemon among other programs of its host: what it notices of them, and what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.netns.gateway import Gateway
+from tests.netns.topology import SERVER, SERVER2, Topology, eventually
+
+STRICT = (
+    "table inet filter { chain forward { type filter hook forward priority 0; policy drop; }; }"
+)
+
+
+def firewall_findings(gateway: Gateway) -> list[str]:
+    titles = gateway.cli("diagnose").stdout
+    return [line for line in titles.splitlines() if "own firewall drops" in line]
+
+
+def test_a_firewall_that_drops_is_named_at_the_start_and_by_diagnose_until_it_is_opened(
+    fresh: Topology,
+) -> None:
+    fresh.run("gw", "nft", STRICT)
+    gateway = Gateway(fresh)
+    gateway.write()
+    checked = fresh.run("gw", *command(gateway), check=False)
+    assert "nftables' table inet filter, chain forward, by its policy" in checked
+    gateway.start()
+    (said,) = [line for line in gateway.errors.read_text().splitlines() if "own firewall" in line]
+    assert "drops what VMs send and what is answered" in said
+    event = gateway.event(operationName="HostFirewall")
+    assert event["properties"]["problems"] == [said]
+    assert firewall_findings(gateway)
+    assert fresh.client("vm1").echo(SERVER, patience=0.5) == "TimeoutError"
+    fresh.run("gw", "sh", "-c", said.partition("This lets them pass: ")[2])
+    assert fresh.client("vm1").echo(SERVER) == "whole"
+    eventually(lambda: [e for e in gateway.events() if e["operationName"] == "HostFirewall"][1:])
+    assert firewall_findings(gateway) == []
+    assert gateway.stop() == 0
+
+
+def command(gateway: Gateway) -> tuple[str, ...]:
+    return (gateway.python, "-m", "gateway", "check", "--host", "-c", str(gateway.file))
+
+
+def test_a_firewall_that_comes_later_is_named_then(fresh: Topology) -> None:
+    gateway = Gateway(fresh)
+    gateway.start()
+    assert "firewall" not in gateway.errors.read_text()
+    fresh.run("gw", "nft", STRICT)
+    event = gateway.event(operationName="HostFirewall")
+    assert "chain forward, by its policy" in event["properties"]["problems"][0]
+    assert "chain forward, by its policy" in gateway.errors.read_text()
+    assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "place", ["mangle/FORWARD", "mangle/PREROUTING", "mangle/POSTROUTING", "raw/PREROUTING"]
+)
+def test_a_rule_that_is_put_ahead_of_ours_is_noticed_and_lets_nothing_out(
+    fresh: Topology, place: str
+) -> None:
+    table, chain = place.split("/")
+    gateway = Gateway(fresh)
+    gateway.start()
+    vm1 = fresh.client("vm1")
+    assert vm1.echo(SERVER) == "whole"
+    outside = fresh.capture("internet", "eth0", "net 10.0.0.0/8")
+    fresh.run("gw", "iptables", "-t", table, "-I", chain, "-j", "ACCEPT")
+    gateway.event(operationName="RulesMoved")
+    listed = fresh.run("gw", "iptables", "-t", table, "-S", chain).splitlines()
+    assert listed.index(f"-A {chain} -j ACCEPT") > max(
+        at for at, line in enumerate(listed) if "snatgw-" in line
+    )
+    assert vm1.echo(SERVER2) == "whole"
+    assert vm1.peer("Tcp", SERVER2).startswith("203.0.113.40:")
+    assert "its own were moved" in gateway.errors.read_text()
+    assert outside.lines() == []
+    assert gateway.stop() == 0
+
+
+def test_containers_that_start_after_the_gateway_reach_the_internet(fresh: Topology) -> None:
+    gateway = Gateway(fresh)
+    gateway.start()
+    fresh.add("container")
+    fresh.ip("gw", "link add docker0 type bridge")
+    fresh.ip("gw", "addr add 172.17.0.1/16 dev docker0")
+    fresh.ip("gw", "link set docker0 up")
+    fresh.wire("gw/veth1", "container/eth0 172.17.0.2/16")
+    fresh.ip("gw", "link set veth1 master docker0")
+    fresh.ip("container", "route add default via 172.17.0.1")
+    fresh.sysctl("gw", "net/ipv4/ip_forward", "1")
+    masquerade = "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"
+    fresh.run("gw", "iptables", *masquerade.split())
+    container = fresh.client("container")
+    eventually(lambda: container.echo(SERVER, patience=1), lambda seen: seen == "whole")
+    assert fresh.client("vm1").echo(SERVER) == "whole"
+    assert gateway.stop() == 0
+    assert container.echo(SERVER) == "whole"
+    assert fresh.run("gw", "cat", "/proc/sys/net/ipv4/conf/wan0/forwarding") == "1\n"
