@@ -40,10 +40,14 @@ class CannotRunError(Exception):
 
 
 class PrivateDocker:
-    """``with PrivateDocker(directory) as docker:``; the directory is removed with it."""
+    """``with PrivateDocker(directory) as docker:``; the directory is removed with it.
 
-    def __init__(self, directory: Path) -> None:
+    ``network``: the file of a network namespace to run in, instead of one of its own with a way out.
+    """
+
+    def __init__(self, directory: Path, network: Path | None = None) -> None:
         self.directory = directory
+        self._network = network
         self._cgroup = f"snatgw-test-{os.getpid()}"
         self._log = directory / "dockerd.log"
         self._unshare: subprocess.Popen[bytes] | None = None
@@ -129,10 +133,13 @@ class PrivateDocker:
         if missing:
             raise CannotRunError(f"not installed: {', '.join(missing)}")
         with self._log.open("wb") as log:
+            there = ("--net",) if self._network is None else ()
+            enter = ("nsenter", f"--net={self._network}") if self._network is not None else ()
             self._unshare = subprocess.Popen(
                 [
                     *_UNTIL_WE_END,
-                    *("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc"),
+                    *enter,
+                    *("unshare", *there, "--mount", "--pid", "--fork", "--mount-proc"),
                     *("--kill-child", "sh", "-c", _SETUP, "sh"),
                     *(str(self.directory), self._cgroup),
                 ],
@@ -142,6 +149,8 @@ class PrivateDocker:
                 start_new_session=True,
             )
             self._wait_for_dockerd(self._unshare)
+            if self._network is not None:
+                return
             self._slirp = subprocess.Popen(
                 [
                     *_UNTIL_WE_END,

@@ -28,6 +28,10 @@ class Namespaces:
             self._names.append(name)
             self.ip(name, "link set lo up")
 
+    def file(self, namespace: str) -> Path:
+        """By which others may enter it."""
+        return Path("/run/netns") / (self._prefix + namespace)
+
     def wire(self, near: str, far: str) -> None:
         """``wire("gw/lan0 10.0.1.1/24", "vm/eth0 10.0.1.4/24")``: a veth pair, both ends up."""
         ends = []
