@@ -273,6 +273,7 @@ class LinuxHost:
             configuration.virtual_network.address_prefixes,
             _probe_source(configuration),
             mark_fragments=_marks_fragments(configuration),
+            fast_path=gateway.fast_path != "off",
         )
         self._firewall_said = [
             finding.sentence for finding in found if finding.name == FIREWALL and not finding.ok

@@ -20,7 +20,7 @@ from struct import pack
 from gateway.datapath import fragments
 from gateway.datapath.claims import Claims, is_claimed
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.firewall.finding import Crossing, obstacles
+from gateway.datapath.firewall.finding import Crossing, obstacles, skipped
 from gateway.datapath.firewall.reading import read_host
 from gateway.datapath.interfaces import (
     OPTIONAL_SYSCTLS,
@@ -70,11 +70,12 @@ def probe(
     probe_source: IPv4Address | None = None,
     *,
     mark_fragments: bool = False,
+    fast_path: bool = True,
 ) -> list[Finding]:
     """Everything that a gateway on these interfaces needs. Changes nothing that stays.
 
     ``probe_source``: where health probes are sent from, if there are any. ``mark_fragments``: it
-    matters what came in fragments.
+    matters what came in fragments. ``fast_path``: there may be one.
     """
     inside, publics, prefixes = tuple(inside), tuple(public_ips), tuple(private_prefixes)
     findings = list(_capabilities())
@@ -83,7 +84,7 @@ def probe(
         findings += _netfilter()
         if mark_fragments:
             findings.append(_fragments())
-        findings += _firewall(Crossing(inside, outside, publics, prefixes))
+        findings += _firewall(Crossing(inside, outside, publics, prefixes), fast_path=fast_path)
     links = {name: find_link(name) for name in (*inside, outside)}
     for name, link in links.items():
         findings += _interface(name, link, prefixes if name in inside else None)
@@ -156,14 +157,23 @@ def _fragments() -> Finding:
     return Finding("nft", True, "nft can mark fragments")
 
 
-def _firewall(crossing: Crossing) -> Iterator[Finding]:
-    """What the host's own rules drop of what a gateway passes: it starts, and nothing arrives."""
-    found = obstacles(read_host(), crossing)
+def _firewall(crossing: Crossing, *, fast_path: bool) -> Iterator[Finding]:
+    """What the host's own rules do to what a gateway passes: it starts, and nothing arrives."""
+    rulesets = read_host()
+    found = obstacles(rulesets, crossing)
     for obstacle in found:
         certain = False if obstacle.certain else None
         yield Finding(FIREWALL, certain, obstacle.sentence, False)
     if not found:
         yield Finding(FIREWALL, True, "the host's own firewall lets the gateway's packets pass")
+    changing = skipped(rulesets, crossing) if fast_path else []
+    if changing:
+        more = f" and {len(changing) - 1} more" if len(changing) > 1 else ""
+        sentence = (
+            "what the fast path carries is not changed by rules of the host "
+            f"({changing[0]}{more}): gateway.fastPath = off has them see every packet"
+        )
+        yield Finding("host rules", None, sentence, False)
 
 
 def _queue_and_ipv6() -> Iterator[Finding]:

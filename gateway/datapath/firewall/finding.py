@@ -22,6 +22,7 @@ from gateway.datapath.firewall.walking import (
     UNKNOWN,
     Packet,
     Rule,
+    reached,
     walk,
 )
 
@@ -155,6 +156,23 @@ def obstacles(rulesets: Rulesets, crossing: Crossing) -> list[Obstacle]:
             )
         )
     return found
+
+
+def skipped(rulesets: Rulesets, crossing: Crossing) -> list[str]:
+    """Rules that change packets of the gateway's, as far as they come to netfilter: a fast path
+    has them skip it."""
+    found = []
+    for chain in _hooked(rulesets):
+        for way in _ways(crossing):
+            packet = way.packet(chain)
+            if packet is None:
+                continue
+            found += [
+                f"{chain.place}: {rule.text}"
+                for rule in reached(chain.chains, chain.chain, packet)
+                if rule.changes
+            ]
+    return list(dict.fromkeys(found))
 
 
 def _ways(crossing: Crossing) -> Iterator[_Way]:

@@ -34,6 +34,9 @@ _GOES_ON = frozenset(
         *("SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL", "ULOG"),
     )
 )
+_CHANGES = frozenset(
+    ("CLASSIFY", "CONNMARK", "DSCP", "ECN", "MARK", "TCPMSS", "TCPOPTSTRIP", "TOS", "TTL")
+)
 _INDIFFERENT = frozenset({"--comment"})
 _NUMBERS = {"1": "icmp", "6": "tcp", "17": "udp", "58": "ipv6-icmp"}
 
@@ -86,7 +89,8 @@ def read_rule(line: str, chains: Iterable[str]) -> Rule:
         if word != "-m" and word not in _INDIFFERENT:
             matches.append(_inverting(_match(word, values), inverted))
         inverted = False
-    return Rule(tuple(matches), verdict, target if verdict in (JUMP, GOTO) else "", line)
+    changes = target in _CHANGES
+    return Rule(tuple(matches), verdict, target if verdict in (JUMP, GOTO) else "", line, changes)
 
 
 def _verdict(target: str, chains: Iterable[str], *, goto: bool) -> str:

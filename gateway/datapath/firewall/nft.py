@@ -33,7 +33,7 @@ _VERDICTS = {
     "continue": CONTINUE,
 }
 _GO_ON = frozenset(
-    {"counter", "log", "notrack", "mangle", "flow", "comment", "set", "map", "ct helper", "meta"}
+    {"counter", "log", "notrack", "flow", "comment", "set", "map", "ct helper", "meta"}
 )
 _PERHAPS: Match = lambda packet: None  # noqa: E731
 
@@ -134,6 +134,9 @@ def _rules(statements: list[Any], sets: Mapping[str, Any], handle: int) -> Itera
             elif kind == "vmap":
                 yield from _verdict_map(body, matches, sets, handle)
                 return
+            elif kind == "mangle":
+                text = f"handle {handle}, which changes packets"
+                yield Rule(tuple(matches), CONTINUE, text=text, changes=True)
             elif kind not in _GO_ON:
                 matches.append(_PERHAPS)  # a limit, a count; or something that ends the walk
 

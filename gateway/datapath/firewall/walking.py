@@ -7,7 +7,7 @@ before it that are possible. Knows neither ``iptables`` nor ``nft``: both are re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -54,6 +54,8 @@ class Rule:
     verdict: str
     target: str = ""
     text: str = ""
+    changes: bool = False
+    """Whether it changes a packet, or what goes with it (a mark), and lets it go on."""
 
     def matching(self, packet: Packet) -> bool | None:
         """Whether all of its matches do."""
@@ -128,3 +130,16 @@ def walk(
         possible.append(ending)
     known[name] = Walk(final, tuple(possible))
     return known[name]
+
+
+def reached(chains: Mapping[str, Iterable[Rule]], name: str, packet: Packet) -> Iterator[Rule]:
+    """The rules of a chain, and of those that it jumps to, that may match a packet."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        for rule in chains.get(waiting.pop(), ()):
+            if rule.matching(packet) is False:
+                continue
+            yield rule
+            if rule.verdict in (JUMP, GOTO) and rule.target not in seen:
+                seen.add(rule.target)
+                waiting.append(rule.target)

@@ -113,3 +113,21 @@ def test_what_a_killed_probe_left_is_removed_and_nobody_elses(net: Namespaces) -
     left = net.run("gw", "iptables", "-t", "mangle", "-S")
     assert {chain: chain in left for chain in chains} == chains
     assert left.count("snatgw-probe") == 2
+
+
+def test_rules_that_the_fast_path_skips_are_told(net: Namespaces) -> None:
+    others = "iptables -t mangle -A FORWARD -i eth9 -j MARK --set-mark 5"
+    net.run("gw", *others.split())
+    assert not [line for line in probe(net)["told"] if "fast path" in line]
+    clamp = (
+        "iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
+    )
+    net.run("gw", *clamp.split())
+    net.run(
+        "gw",
+        "nft",
+        "table ip t { chain c { type filter hook forward priority 0; meta mark set 7; }; }",
+    )
+    (told,) = [line for line in probe(net)["told"] if "fast path" in line]
+    assert "iptables's table mangle, chain FORWARD: -A FORWARD -p tcp" in told
+    assert "and 1 more): gateway.fastPath = off" in told
