@@ -63,10 +63,10 @@ class Notices:
 def of_network() -> Notices:
     """Interfaces, addresses, routes, proxy neighbours or per-interface settings changed."""
     groups = sum(1 << group - 1 for group in _NETWORK_GROUPS)
-    return Notices(_ROUTE, groups, _may_matter)
+    return Notices(_ROUTE, groups, may_matter)
 
 
-def _may_matter(message: bytes) -> bool:
+def may_matter(message: bytes) -> bool:
     """Routes come by the thousand where a routing daemon runs, neighbours wherever packets go: of
     a daemon's routes only default ones and those of single addresses; of neighbours proxies."""
     kind = int.from_bytes(message[4:6], sys.byteorder)

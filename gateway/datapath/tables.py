@@ -18,6 +18,8 @@ from struct import Struct
 from types import TracebackType
 from typing import NamedTuple
 
+from gateway.datapath.netlink import attribute, attributes
+
 _GETLINK, _GETADDR, _GETROUTE, _GETNEIGH = 18, 22, 26, 30  # linux/rtnetlink.h
 _REQUEST, _DUMP = 0x1, 0x300
 _DUMP_INTERRUPTED = 0x10
@@ -27,7 +29,6 @@ _TRIES = 3
 """Dumps of a table that changed meanwhile are begun again."""
 
 _HEADER = Struct("=IHHII")
-_ATTRIBUTE = Struct("=HH")
 _LINK = Struct("=BxHiII")  # ifinfomsg
 _ADDRESS = Struct("=BBBBi")  # ifaddrmsg
 _ROUTE = Struct("=BBBBBBBBI")  # rtmsg
@@ -77,12 +78,11 @@ class Tables:
     def link(self, name: str) -> LinkState | None:
         """An interface by its own name; None: there is none."""
         request = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        request += _packed(_IFLA_IFNAME, name.encode() + b"\0")
+        request += attribute(_IFLA_IFNAME, name.encode() + b"\0")
         try:
             for answer in self._ask(_GETLINK, 0, request):
                 _, _, index, flags, _ = _LINK.unpack_from(answer)
-                attributes = _attributes(answer, _LINK.size)
-                hardware = attributes.get(_IFLA_ADDRESS, b"")
+                hardware = attributes(answer[_LINK.size :]).get(_IFLA_ADDRESS, b"")
                 carries = flags & (_UP | _NOARP | _LOWER_UP) == _UP | _LOWER_UP
                 return LinkState(index, hardware, bool(flags & _UP), carries)
         except OSError as error:
@@ -95,8 +95,8 @@ class Tables:
         found: dict[int, list[IPv4Interface]] = {}
         for answer in self._ask(_GETADDR, _DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
             _, length, _, _, index = _ADDRESS.unpack_from(answer)
-            attributes = _attributes(answer, _ADDRESS.size)
-            local = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+            said = attributes(answer[_ADDRESS.size :])
+            local = said.get(_IFA_LOCAL) or said.get(_IFA_ADDRESS)
             if local is not None:
                 found.setdefault(index, []).append(IPv4Interface((local, length)))
         return found
@@ -113,7 +113,7 @@ class Tables:
     def way_to(self, destination: IPv4Address) -> int | None:
         """The interface that this host's own packets would leave by; None: there is no route."""
         request = _ROUTE.pack(socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
-        request += _packed(_RTA_DST, destination.packed)
+        request += attribute(_RTA_DST, destination.packed)
         try:
             for answer in self._ask(_GETROUTE, 0, request):
                 route = _route(answer)
@@ -130,7 +130,7 @@ class Tables:
         for answer in self._ask(_GETNEIGH, _DUMP, request):
             family, index, _, flags, _ = _NEIGHBOUR.unpack_from(answer)
             if family == socket.AF_INET and index == interface and flags & _NTF_PROXY:
-                found.add(IPv4Address(_attributes(answer, _NEIGHBOUR.size)[_NDA_DST]))
+                found.add(IPv4Address(attributes(answer[_NEIGHBOUR.size :])[_NDA_DST]))
         return found
 
     def close(self) -> None:
@@ -186,14 +186,14 @@ class Tables:
 
 def _route(answer: bytes) -> Route | None:
     _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(answer)
-    attributes = _attributes(answer, _ROUTE.size)
+    said = attributes(answer[_ROUTE.size :])
 
     def number(name: int) -> int:
-        return _INDEX.unpack(attributes[name])[0] if name in attributes else 0
+        return _INDEX.unpack(said[name])[0] if name in said else 0
 
-    source = attributes.get(_RTA_PREFSRC)
+    source = said.get(_RTA_PREFSRC)
     return Route(
-        IPv4Address(attributes.get(_RTA_DST, b"\0\0\0\0")),
+        IPv4Address(said.get(_RTA_DST, b"\0\0\0\0")),
         length,
         number(_RTA_TABLE) or table,
         kind,
@@ -201,18 +201,3 @@ def _route(answer: bytes) -> Route | None:
         number(_RTA_PRIORITY),
         None if source is None else IPv4Address(source),
     )
-
-
-def _attributes(message: bytes, at: int) -> dict[int, bytes]:
-    found = {}
-    while at + 4 <= len(message):
-        length, kind = _ATTRIBUTE.unpack_from(message, at)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = message[at + 4 : at + length]
-        at += (length + 3) & ~3
-    return found
-
-
-def _packed(kind: int, payload: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.interfaces import (
@@ -54,6 +54,10 @@ class Fights:
         times.append(now)
         return True
 
+    def forget(self) -> None:
+        """What was set again had another reason."""
+        self._times.clear()
+
     def is_fought(self, what: str) -> bool:
         """Whether it had to be set again and again."""
         times = self._times.get(what) or deque()
@@ -66,6 +70,7 @@ class Upkeep:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.restored: list[str] = []
         self._fights = Fights(monotonic)
+        self._before: tuple[dict[str, LinkState | None], dict[int, list[IPv4Interface]]] = {}, {}
         self._led_out = False
         self._led_in: dict[IPv4Network, str] = {}
 
@@ -80,6 +85,9 @@ class Upkeep:
                 elif not link.up:
                     problems.append(f"{name} is down: ip link set {name} up")
             addresses = tables.addresses()
+            if (links, addresses) != self._before:  # at which the kernel itself forgets things
+                self._fights.forget()
+                self._before = links, addresses
             outside = links[plan.outside]
             if outside is not None and not addresses.get(outside.number):
                 problems.append(

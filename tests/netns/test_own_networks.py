@@ -12,9 +12,12 @@ from tests.netns.servers import DIGEST, ECHO
 from tests.netns.test_fail_closed import assert_no_private_address
 from tests.netns.topology import INSIDE, OUTSIDE, SERVER, Topology, eventually
 
-FIREWALL = (
+FIREWALL = (  # the last three as Docker has them for a bridge of its own
     "-A INPUT -i lan0 -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
     "-A INPUT -i lan0 -j DROP",
+    "-P FORWARD DROP",
+    "-A FORWARD -i dmz0 ! -o dmz0 -j ACCEPT",
+    "-t nat -A POSTROUTING -s 192.168.50.0/24 ! -o dmz0 -j MASQUERADE",
 )
 OTHER = "192.168.50.2"
 
