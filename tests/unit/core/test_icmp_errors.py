@@ -1,4 +1,4 @@
-"""ICMP errors pass no security group, so they must be errors (docs/fidelity.md A8, R-ICMP)."""
+"""ICMP errors pass no security group, so they must be errors (docs/fidelity.md A8, docs/rfc.md)."""
 
 from __future__ import annotations
 
@@ -289,3 +289,20 @@ def test_errors_about_a_timestamp_are_translated_too() -> None:
     assert seen is not None
     assert not wrong_checksums(seen)
     assert IP(seen).dst == "10.0.1.6"
+
+
+@pytest.mark.parametrize("protocol", [4, 47, 50, 132, 253])
+def test_other_protocols_pass_between_two_vms_and_so_do_errors_about_them(protocol: int) -> None:
+    second = NETWORK.replace(
+        "privateIPAddress: 10.0.1.5}", "privateIPAddress: 10.0.1.5, publicIPAddress: pip-b}"
+    ).replace("      - {name: fe-b, publicIPAddress: pip-b}\n", "")
+    one, two = "203.0.113.30", "203.0.113.21"
+    Scenario(second).play(f"""
+        vm3 sends      ip 10.0.1.6 > {two} proto={protocol}
+        vm2 sees       ip {one} > 10.0.1.5 proto={protocol}
+        vm2 sends      icmp 3/4 10.0.1.5 > {one} about ip {one} > 10.0.1.5 proto={protocol}
+        vm3 sees       icmp 3/4 {two} > 10.0.1.6 about ip 10.0.1.6 > {two} proto={protocol}
+        vm3 sends      ip 10.0.1.6 > 198.51.100.1 proto={protocol}
+        outside sends  icmp 3/4 192.0.2.1 > {one} about ip {one} > 198.51.100.1 proto={protocol}
+        vm3 sees       icmp 3/4 192.0.2.1 > 10.0.1.6 about ip 10.0.1.6 > 198.51.100.1 proto={protocol}
+    """)

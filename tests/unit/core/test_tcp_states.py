@@ -6,6 +6,7 @@ import pytest
 
 from gateway.core.tcp import State
 from tests.scenario import Scenario
+from tests.unit.core.test_outbound_methods import NETWORK
 
 TEXT = """
 gateway: {inside: [lan0], outside: wan0%s}
@@ -358,3 +359,27 @@ def test_between_vms_the_same_holds() -> None:
     assert send(f"{there} syn seq=1000") is State.FIN_FROM_ORIGINAL
     assert send(f"{back} rst seq=5001") is State.RESET
     assert send(f"{there} syn seq=3000") is State.OPENING
+
+
+def test_a_simultaneous_open_comes_about_also_between_two_vms_that_are_both_translated() -> None:
+    """RFC 5382, REQ-2: two SYNs that cross, and a SYN-ACK for each."""
+    out, back = "10.0.1.4:1 > 198.51.100.1:443", "198.51.100.1:443 > 203.0.113.10:1024"
+    Scenario(NETWORK).play(f"""
+        vm1 sends      tcp {out} syn
+        outside sends  tcp {back} syn
+        vm1 sees       tcp 198.51.100.1:443 > 10.0.1.4:1 syn
+        vm1 sends      tcp {out} syn ack
+        outside sees   tcp 203.0.113.10:1024 > 198.51.100.1:443 syn ack
+        outside sends  tcp {back} syn ack
+        vm1 sees       tcp 198.51.100.1:443 > 10.0.1.4:1 syn ack
+        vm1 sends      tcp {out} ack
+        flows          vm1 state=Established
+    """)
+    Scenario(NETWORK).play("""
+        vm1 sends      tcp 10.0.1.4:1 > 203.0.113.20:1024 syn
+        dropped        HairpinWithoutRule
+        vm2 sends      tcp 10.0.1.5:1 > 203.0.113.10:1024 syn
+        vm1 sees       tcp 203.0.113.20:1024 > 10.0.1.4:1 syn
+        vm1 sends      tcp 10.0.1.4:1 > 203.0.113.20:1024 syn ack
+        vm2 sees       tcp 203.0.113.10:1024 > 10.0.1.5:1 syn ack
+    """)
