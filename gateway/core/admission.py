@@ -211,18 +211,17 @@ class Admission:
         """
         if is_opening(view.kind) or view.source in self.scope.nobody:
             return False
-        if not has_right_checksum(view):
-            return False
         if reason is DropReason.INBOUND_WITHOUT_FLOW:
             public = self._outbound.addresses.get(view.destination)
-            return public is not None and bool(public.shared)
+            return public is not None and bool(public.shared) and has_right_checksum(view)
         if reason is not DropReason.TCP_WITHOUT_FLOW or view.source not in self.scope.subnets:
             return False
         machine = self._outbound.peek(view.source)
         if machine.method_of(TCP) is not Method.NAT_GATEWAY:
             return False
         # What a group stops at the VM's own interface never comes to a NAT gateway.
-        return self.policy.outbound(_five_tuple(view), count=False).allowed
+        allowed = self.policy.outbound(_five_tuple(view), count=False).allowed
+        return allowed and has_right_checksum(view)
 
     def still_allowed(self, flow: Flow) -> Decision:
         """What the groups would say to a live flow if it opened now; counts no hits."""

@@ -318,7 +318,8 @@ class Pipeline:
         reason = self._fault_of_error(view, quote, flow, from_receiver=not by_gateway)
         if reason is not None or quote is None or flow is None:
             reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
-            return self.refusals.refuse(reason, view.packet)
+            vm = self.admission.name_of(view.source)
+            return self.refusals.refuse(reason, view.packet, vm)
         if cut and not takes_fragments(flow.method):
             return self._refuse_fragments(view, flow)
         keep_source = by_gateway and view.source not in self.admission.scope.virtual_network

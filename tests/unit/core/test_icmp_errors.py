@@ -42,11 +42,13 @@ ERRORS = ["3/0", "3/1", "3/3", "3/4", "3/13", "11/0", "11/1", "12/0"]
 def test_no_vm_gets_an_error_past_its_groups(
     error: str, who: str, source: str, to: str, about: str
 ) -> None:
+    vm = {"10.0.1.4": "vm1", "10.0.1.5": "vm2"}.get(source)  # by its address: none other is known
     Scenario(NETWORK).play(
         FLOWS
         + f"""
         {who} sends    icmp {error} {source} > {to} about {about}
         dropped        IcmpErrorMisaddressed
+        event          PacketsDropped reason=IcmpErrorMisaddressed vm={vm}
         """
     )
 
