@@ -37,10 +37,11 @@ class Reported(Protocol):
 class Offload(Protocol):
     """Takes flows over and gives them back. All of it is quick and never raises."""
 
-    def install(self, flow: Flow, acknowledged: tuple[int, int]) -> bool:
+    def install(self, flow: Flow, acknowledged: tuple[int, int], *, waits: bool) -> bool:
         """Take a flow over, both directions; False: it cannot (no room), and nothing changed.
 
         ``acknowledged``: by the VM's side of TCP and by the remote's, as far as known, else 0.
+        ``waits``: packets of it may be on their way here, which none may overtake.
         """
 
     def remove(self, flow: Flow) -> None:

@@ -171,7 +171,8 @@ class Tracking:
             return
         self.take_back(flow)
         numbers.open(flow.slot, side, sequence)
-        self.hand_over(flow)  # already: the answer to a SYN need not come here
+        # Already: the answer to a SYN need not come here, and with a first one nothing else does.
+        self.hand_over(flow, waits=bool(known))
 
     def _revive(self, flow: Flow, pool: Ports, now: float) -> None:
         """The SYN of a flow that was reset comes again: the RST was of an older connection, or it
@@ -196,9 +197,10 @@ class Tracking:
 
     # -- flows whose packets pass elsewhere
 
-    def hand_over(self, flow: Flow) -> None:
+    def hand_over(self, flow: Flow, *, waits: bool = True) -> None:
         """Let a flow's packets pass without the engine from now on, if somebody can take them.
 
+        ``waits``: once those that are on their way here have passed.
         A hairpin is two flows for each packet: both stay here.
         """
         offload = self.offload
@@ -213,7 +215,7 @@ class Tracking:
             return  # what the VM sends is another flow's
         if flow.original[4:8] in self.outbound.addresses:
             return
-        if offload.install(flow, self.table.numbers.of(flow.slot)):
+        if offload.install(flow, self.table.numbers.of(flow.slot), waits=waits):
             flow.offloaded = True
             self.table.touch(flow)
 

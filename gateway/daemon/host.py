@@ -294,7 +294,12 @@ class LinuxHost:
             line = f"gateway.outside: {configuration.gateway.outside}: there is no such interface"
             raise DatapathError([line])
         queue = PacketQueue(
-            ways, inside, outside, uncut, fragments_marked=_marks_fragments(configuration)
+            ways,
+            inside,
+            outside,
+            uncut,
+            fragments_marked=_marks_fragments(configuration),
+            passed=None if self._path is None else self._path.passed,
         )
         try:
             queue.open()

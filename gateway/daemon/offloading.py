@@ -38,7 +38,7 @@ class Offloading:
         self._seen = mmap.mmap(-1, path.capacity * _seen.size)
         self._adopted: set[bytes] = set()  # keys, until ``settle``
 
-    def install(self, flow: Flow, acknowledged: tuple[int, int]) -> bool:
+    def install(self, flow: Flow, acknowledged: tuple[int, int], *, waits: bool) -> bool:
         """Take a flow over, if there is room."""
         if flow.slot >= self.path.capacity:
             self.path.refused += 1
@@ -47,7 +47,8 @@ class Offloading:
         _seen.pack_into(
             self._seen, flow.slot * _seen.size, packets_out, bytes_out, packets_in, bytes_in
         )
-        if not self.path.install(flow.id, flow.slot, *self._directions(flow), acknowledged):
+        directions = self._directions(flow)
+        if not self.path.install(flow.id, flow.slot, *directions, acknowledged, waits=waits):
             return False
         self.flows += 1
         return True

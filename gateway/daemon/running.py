@@ -245,6 +245,7 @@ class Gateway:
             "flows": self._offloading.flows,
             "capacity": path.capacity,
             "refused": path.refused,
+            "heldBack": path.held_back,
         }
 
     def _look_at_fast_path(self) -> None:

@@ -46,6 +46,7 @@ _INFO = Struct("=HH4s")
 _UNFINISHED = frozenset(
     _INFO.pack(_INFO.size, 14, flags.to_bytes(4, "big")) for flags in (1, 2, 3, 5, 6, 7)
 )
+_TIMESTAMP = Struct("=HH").pack(20, 4)  # struct nlattr of NFQA_TIMESTAMP
 _TCP = 6
 LARGE = 1400
 """Bytes of a packet from which it is looked at whether it is several segments."""
@@ -80,9 +81,14 @@ class PacketQueue:
         uncut: Uncut = lambda packet, arrival, mtu: None,
         *,
         fragments_marked: bool = False,
+        passed: Callable[[bytes], None] | None = None,
     ) -> None:
         """``inside``, ``outside``: interfaces' numbers. ``fragments_marked``: what came in
-        fragments can be told (``fragments.py``)."""
+        fragments can be told (``fragments.py``).
+
+        ``passed`` is told of each packet with a timestamp (NFQA_TIMESTAMP, the value) that had its
+        verdict, when it is on its way.
+        """
         self.last_error = ""  # the traceback of the handler's last exception
         self._ways = ways
         self._change_ways: Callable[[Ways], None] = lambda ways: None
@@ -90,6 +96,7 @@ class PacketQueue:
         self._inside, self._outside = frozenset(inside), outside
         self._fragments_marked = fragments_marked
         self._uncut = uncut
+        self._passed = passed
         self._queues: tuple[KernelQueue, ...] = ()  # TCP's, the other
         self._drains: dict[int, Callable[[int], int]] = {}
         self._message = [b""]  # cells for the callback, which both queues share
@@ -163,6 +170,7 @@ class PacketQueue:
         outbound, inbound, hairpin, local_error, lateral, probe = _in_order(self._ways)
         in_fragments = self._in_fragments()
         marked = self._fragments_marked
+        passed = self._passed
 
         def change(ways: Ways) -> None:
             nonlocal outbound, inbound, hairpin, local_error, lateral, probe, in_fragments
@@ -209,6 +217,15 @@ class PacketQueue:
             else:  # empty, too: the binding would take that for "unchanged"
                 self._dropped += 1
                 packet.drop()
+            if passed is not None:
+                # A timestamp (20 bytes, which its first one says) is all that may stand between
+                # the interfaces and what there is to say of the checksum, if that is there.
+                raw = message[0]
+                at = len(raw) - len(payload) - 24
+                if raw[at] == 20 and raw[at : at + 4] == _TIMESTAMP:
+                    passed(raw[at + 4 : at + 20])
+                elif raw[at - 8] == 20 and raw[at - 8 : at - 4] == _TIMESTAMP:
+                    passed(raw[at - 4 : at + 12])
 
         return on_packet
 

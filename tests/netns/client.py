@@ -20,6 +20,7 @@ import time
 from tests.netns.servers import DIGEST, ECHO, SOURCE, WHO, pattern
 
 PATIENCE = 10.0
+UDP_SEGMENT = 103  # linux/udp.h; Python's socket module does not name it
 
 held: list[socket.socket] = []
 
@@ -50,6 +51,59 @@ def echo(to, size=100, source=None, patience=PATIENCE, port=ECHO):
         s.connect((to, port))
         s.send(data)
         return "whole" if s.recv(65535) == data else "changed"
+
+
+def bursts(to, count, length=30, pause=0.0, segmented=False):
+    """So many datagrams at once, each time through a new socket, and again ``pause`` later: how
+    many bursts came back whole, in how many something was overtaken, and by how many at most.
+
+    ``segmented``: ten at a time, which the device (or the kernel before it) cuts up.
+    """
+    whole = overtaken = farthest = 0
+    for _ in range(count):
+        with _socket(socket.SOCK_DGRAM, None, 0, 2.0) as s:
+            s.connect((to, ECHO))
+            for again in range(2 if pause else 1):
+                time.sleep(pause * again)
+                datagrams = [b"%4d" % number + bytes(96) for number in range(length)]
+                if segmented:
+                    s.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)
+                    datagrams = [b"".join(datagrams[at : at + 10]) for at in range(0, length, 10)]
+                for datagram in datagrams:
+                    s.send(datagram)
+                seen = []
+                while len(seen) < length:
+                    try:
+                        seen.append(int(s.recv(2000)[:4]))
+                    except OSError:
+                        break
+                whole += len(seen) == length
+                behind = [max(seen[:at], default=0) - number for at, number in enumerate(seen)]
+                overtaken += max(behind, default=0) > 0
+                farthest = max(farthest, *behind, 0)
+    return {"whole": whole, "overtaken": overtaken, "farthest": farthest}
+
+
+def stream(to, seconds):
+    """Datagrams there and back for so long, dozens under way at a time: how many were ``sent``,
+    ``lost``, and came back after one that was sent later (``overtaken``)."""
+    sent = got = overtaken = 0
+    latest = -1
+    with _socket(socket.SOCK_DGRAM, None, 0, PATIENCE) as s:
+        s.connect((to, ECHO))
+        end = time.monotonic() + seconds
+        while got < sent or time.monotonic() < end:
+            while sent - got < 30 and time.monotonic() < end:
+                s.send(b"%8d" % sent)
+                sent += 1
+            try:
+                number = int(s.recv(100))
+            except OSError:
+                break
+            got += 1
+            overtaken += number < latest
+            latest = max(latest, number)
+    return {"sent": sent, "lost": sent - got, "overtaken": overtaken}
 
 
 def udp_open(to, port):

@@ -10,6 +10,14 @@
 // looked up with the addresses that the kernel sees when it routes (the VM's own), and the next hop's
 // hardware address left to the kernel, which verifies it.
 //
+// Order: what goes up waits in the packet queue, which is first in, first out. So a flow is carried
+// only while nothing of that direction can wait there: every packet of an entry that goes up gets a
+// number (`up`), which comes up as its timestamp, and the daemon writes the number of the last one that
+// had its verdict (`handled`). The two are equal, or the packet goes up as well. What is lost on the way
+// costs nothing: a later number tells of all before it. A flow that cannot catch up since the queue is
+// full (it waits for WAIT already, and a packet of it for LATENCY) is held back until it has; anybody's
+// packets are being lost there then, and so they would go on.
+//
 // It touches packet headers only, so it needs neither BTF nor CO-RE.
 
 #include <linux/bpf.h>
@@ -27,9 +35,14 @@
 #include <bpf/bpf_helpers.h>
 
 #define AF_INET 2
+#define OFFSET 0x1fff
 #define FRAGMENT 0x3fff // more fragments, or an offset
 #define NO_OPTIONS 5
 #define WINDOW 65536 // as in sequence.py
+#define NUMBERS 0x3fffff // 22 bits; the packet queue has room for some thousands
+#define MOST_SEGMENTS 0xff
+#define STAMPS 4700000000000000000ULL // nanoseconds: later than any clock is, and ours
+enum { WAIT = 100, LATENCY = 20, PROBE = 10 }; // milliseconds (of 2^20 ns)
 
 enum { FROM_INSIDE = 0, FROM_OUTSIDE = 1 };
 enum { FIN = 1, SYN = 2, RST = 4 }; // as in the TCP header, and as the engine has them
@@ -74,6 +87,10 @@ struct entry {
 	__u32 unused;
 	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
 	union way_out way;
+	__u32 waiting; // milliseconds: since when packets go up without a pause; 0: none did yet
+	__u32 marked;  // milliseconds: when number `mark` went up, by which the queue's latency is known
+	__u32 mark;
+	__u32 last;    // milliseconds: when the last one went up
 };
 
 struct counter {
@@ -81,6 +98,8 @@ struct counter {
 	__u64 bytes; // of IP, whole packets; a segmentation-offloaded one counts as its segments
 	__u64 used;  // CLOCK_MONOTONIC (coarse), nanoseconds
 	__u32 acknowledged; // by TCP's last segment, which is the number expected next; 0: unknown
+	__u32 up;      // the number of the last packet that went up; written by the daemon
+	__u32 handled; // while there is no entry, as this one is always
 	__u32 unused;
 };
 
@@ -98,6 +117,7 @@ volatile struct {
 	__u32 outside_interface;
 	__u32 lacking; // how many of the newer flags of bpf_fib_lookup this kernel was seen not to know
 	__u64 until; // CLOCK_MONOTONIC, nanoseconds: nothing is carried after it; 0: no such time
+	__u64 held_back; // packets that were dropped until their flow had caught up
 } settings = {};
 
 struct {
@@ -180,6 +200,36 @@ static __always_inline int is_finished(const struct iphdr *ip, const struct udph
 	return sum != udp->check;
 }
 
+// A packet of an entry goes up, in its place behind those that did before it.
+static __always_inline int go_up(struct __sk_buff *skb, struct entry *entry, struct counter *counter,
+				 __u64 now, __u32 segments, int is_fragment)
+{
+	__u32 up = counter->up, handled = counter->handled, next = (up + 1) & NUMBERS;
+	__u32 time = now >> 20;
+	if (is_fragment || segments > MOST_SEGMENTS) { // a fragment loses its timestamp on the way
+		counter->up = next;
+		return TC_ACT_OK;
+	}
+	if (up == handled || !entry->waiting || time - entry->last > WAIT) {
+		entry->waiting = entry->marked = time;
+		entry->mark = next;
+	} else if ((__s32)((handled - entry->mark) << 10) >= 0) {
+		entry->marked = time;
+		entry->mark = next;
+	} else if (time - entry->waiting > WAIT && time - entry->marked > LATENCY) {
+		if (time - entry->last < PROBE) {
+			entry->mark = up; // it has caught up when the last one's verdict is known
+			__sync_fetch_and_add(&settings.held_back, 1);
+			return TC_ACT_SHOT;
+		}
+		entry->mark = next; // the last one may have been lost
+	}
+	entry->last = time;
+	counter->up = next;
+	skb->tstamp = STAMPS + ((__u64)entry->counter << 30 | segments << 22 | next) * 1000;
+	return TC_ACT_OK;
+}
+
 static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 {
 	if (skb->protocol != bpf_htons(ETH_P_IP))
@@ -190,12 +240,16 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		return TC_ACT_OK;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + ETH_HLEN;
-	struct ports *ports = (void *)(ip + 1);
+	if ((void *)(ip + 1) > end)
+		return TC_ACT_OK;
+	__u32 header = ip->ihl * 4;
+	if (ip->version != 4 || header < sizeof(*ip) || ip->frag_off & bpf_htons(OFFSET) || ip->ttl <= 1)
+		return TC_ACT_OK;
+	struct ports *ports = (void *)ip + header;
 	if ((void *)(ports + 1) > end)
 		return TC_ACT_OK;
-	if (ip->version != 4 || ip->ihl != NO_OPTIONS || ip->frag_off & bpf_htons(FRAGMENT) ||
-	    ip->ttl <= 1)
-		return TC_ACT_OK;
+	int is_fragment = ip->frag_off & bpf_htons(FRAGMENT);
+	int goes_up = is_fragment || ip->ihl != NO_OPTIONS;
 
 	struct key key = {
 		.source = ip->saddr,
@@ -211,20 +265,25 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 
 	__u8 flags = 0;
 	__be32 sequence = 0, acknowledged = 0;
-	__u32 headers, sum_at;
+	__u32 headers = header, sum_at = 0;
 	int is_simple = 0; // a checksum to update here, whatever the device is to do
-	if (key.protocol == IPPROTO_TCP) {
+	if (key.protocol != IPPROTO_TCP && key.protocol != IPPROTO_UDP)
+		return TC_ACT_OK;
+	if (goes_up) {
+		// What is behind the ports is not looked at.
+	} else if (key.protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = (void *)(ip + 1);
 		if ((void *)(tcp + 1) > end)
 			return TC_ACT_OK;
 		headers = sizeof(*ip) + tcp->doff * 4;
-		if ((tcp->syn && !tcp->ack) || tcp->doff < 5 || headers > total)
+		if (tcp->doff < 5 || headers > total)
 			return TC_ACT_OK;
+		goes_up = tcp->syn && !tcp->ack;
 		flags = ANY | (tcp->rst ? RST : 0) | (tcp->syn ? SYN : 0) | (tcp->fin ? FIN : 0);
 		sequence = tcp->seq;
 		acknowledged = tcp->ack ? tcp->ack_seq : 0;
 		sum_at = ETH_HLEN + sizeof(*ip) + offsetof(struct tcphdr, check);
-	} else if (key.protocol == IPPROTO_UDP) {
+	} else {
 		struct udphdr *udp = (void *)(ip + 1);
 		if ((void *)(udp + 1) > end)
 			return TC_ACT_OK;
@@ -234,8 +293,6 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 			return TC_ACT_OK;
 		sum_at = ETH_HLEN + sizeof(*ip) + offsetof(struct udphdr, check);
 		is_simple = !udp->check || is_finished(ip, udp);
-	} else {
-		return TC_ACT_OK;
 	}
 
 	struct entry *entry = bpf_map_lookup_elem(&entries, &key);
@@ -247,8 +304,14 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		return TC_ACT_OK;
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u64 until = settings.until;
+	__u32 segments = skb->gso_segs, size = skb->gso_size;
+	if (!segments) // of what a virtual machine's device makes the kernel counts them later
+		segments = size && total > headers ? (total - headers + size - 1) / size : 1;
 	if (is_over(entry, counter, now) || (until && now > until))
 		return TC_ACT_OK;
+	// A daemon that has left has given its last verdict: what waits then is lost.
+	if (goes_up || (counter->up != counter->handled && !until))
+		goto up;
 	__be32 address = entry->address;
 	__be16 port = entry->port;
 
@@ -257,13 +320,13 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	// knows which it is. Of several segments the outer one is never finished.
 	if (is_simple && !(entry->seen & SUM))
 		entry->seen |= SUM;
-	else if (key.protocol == IPPROTO_UDP && !is_simple && entry->seen & SUM && !skb->gso_size)
-		return TC_ACT_OK;
+	else if (key.protocol == IPPROTO_UDP && !is_simple && entry->seen & SUM && !size)
+		goto up;
 
 	// The way out, as the kernel's own forwarding would find it. It routes before the source is
 	// translated, and after the destination is.
 	__u8 tos = ip->tos;
-	__u32 segment = skb->gso_size ? headers + skb->gso_size : total;
+	__u32 segment = size ? headers + size : total;
 	struct bpf_fib_lookup way = {
 		.family = AF_INET,
 		.tos = tos,
@@ -281,7 +344,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		out.interface = way.ifindex;
 		out.next_hop = way.ipv4_dst;
 		if ((out.interface == settings.outside_interface) != entry->to_outside)
-			return TC_ACT_OK;
+			goto up;
 		if (out.word != entry->way.word)
 			entry->way = out;
 	} else if (found == BPF_FIB_LKUP_RET_FWD_DISABLED && until && entry->way.interface) {
@@ -289,9 +352,9 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		out = entry->way;
 		__u32 mtu = 0;
 		if (bpf_check_mtu(skb, out.interface, &mtu, 0, 0) || segment > mtu)
-			return TC_ACT_OK;
+			goto up;
 	} else {
-		return TC_ACT_OK; // too large, no route: the kernel knows what to do
+		goto up; // too large, no route: the kernel knows what to do
 	}
 
 	// A segment that is not what it seems changes nothing: an answer to the SYN that acknowledges
@@ -302,10 +365,10 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		__u32 opposite = index ^ 1;
 		struct counter *other = bpf_map_lookup_elem(&counters, &opposite);
 		if (!other)
-			return TC_ACT_OK;
+			goto up;
 		if (flags & ANY) {
 			if (counter->acknowledged && !(acknowledged && follows(acknowledged, counter->acknowledged)))
-				return TC_ACT_OK;
+				goto up;
 			if (all & SYN)
 				other->acknowledged = bpf_ntohl(sequence) + 1;
 		} else if (!follows(sequence, other->acknowledged)) {
@@ -315,7 +378,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	if (flags) {
 		struct report *report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
 		if (!report)
-			return TC_ACT_OK; // nobody reads: the engine sees the packet itself
+			goto up; // nobody reads: the engine sees the packet itself
 		report->flow = entry->flow;
 		report->when = now;
 		report->counter = index;
@@ -326,13 +389,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		entry->seen |= flags; // two processors at once: reported twice, which changes nothing
 	}
 
-	__u32 size = total, packets = 1;
-	if (skb->gso_segs > 1) {
-		packets = skb->gso_segs;
-		size += (packets - 1) * headers;
-	}
-	__sync_fetch_and_add(&counter->packets, packets);
-	__sync_fetch_and_add(&counter->bytes, size);
+	__sync_fetch_and_add(&counter->packets, segments);
+	__sync_fetch_and_add(&counter->bytes, total + (segments - 1) * headers);
 	counter->used = now;
 	if (acknowledged && !(all & (SYN | RST)))
 		counter->acknowledged = bpf_ntohl(acknowledged);
@@ -379,6 +437,10 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	skb->priority = 0x4620 >> (tos >> 3 & 3) * 4 & 0xf;
 	struct bpf_redir_neigh next = {.nh_family = AF_INET, .ipv4_nh = out.next_hop};
 	return bpf_redirect_neigh(out.interface, &next, sizeof(next), 0);
+
+up:
+	// TCP goes up in one piece, everything else in segments.
+	return go_up(skb, entry, counter, now, key.protocol == IPPROTO_UDP ? segments : 1, is_fragment);
 }
 
 SEC("tc")

@@ -24,6 +24,7 @@ from gateway.datapath.fastpath.filters import attach, detach
 from gateway.datapath.fastpath.inheritance import Inheritance, layout_name
 from gateway.datapath.fastpath.leaving import LEASE, clear_later
 from gateway.datapath.fastpath.libbpf import BpfObject
+from gateway.datapath.fastpath.order import MOST_FLOWS, Order
 from gateway.datapath.fastpath.pins import Pins, remove_stale
 from gateway.datapath.fastpath.records import (
     ACKNOWLEDGED,
@@ -39,7 +40,7 @@ from gateway.datapath.fastpath.reports import SIZE as REPORTS_SIZE
 from gateway.datapath.fastpath.reports import ReportReader
 
 OBJECT = Path(__file__).parent / "fastpath.o"
-_settings = Struct("=I4xQ")  # outside_interface, until
+_settings = Struct("=I4xQQ")  # outside_interface, until, held_back
 REPORTS_PER_LOOK = 1024
 
 
@@ -50,7 +51,7 @@ class FastPath:
         self, inside: Sequence[str], outside: str, capacity: int, *, program: Path = OBJECT
     ) -> None:
         """Load. Raises DatapathError with a line that says why not."""
-        self.capacity = capacity
+        self.capacity = capacity = min(capacity, MOST_FLOWS)
         self.leaving = False
         self.refused = 0  # flows that found no room, or another one's key
         self._outside = outside
@@ -75,7 +76,7 @@ class FastPath:
                     entries=(
                         {} if left.maps else {"entries": 2 * capacity, "counters": 2 * capacity}
                     ),
-                    variables=_settings.pack(index, 0),
+                    variables=_settings.pack(index, 0, 0),
                     reused=left.maps,
                 )
             finally:
@@ -87,6 +88,8 @@ class FastPath:
         size = 2 * capacity * COUNTER.size
         pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         self._counters = mmap.mmap(self._object.map("counters"), pages)
+        self._order = Order(self._counters)
+        self.passed = self._order.passed
         self._reports = ReportReader(self._object.map("reports"))
 
     def attach(self) -> None:
@@ -105,7 +108,7 @@ class FastPath:
     def renew(self) -> None:
         """Go on after an interface was removed and made again. Raises as ``attach``."""
         try:
-            self._object.set_variables(_settings.pack(socket.if_nametoindex(self._outside), 0))
+            self._set(socket.if_nametoindex(self._outside), 0)
         except OSError as error:
             raise DatapathError([f"eBPF: {error.strerror or error}"]) from None
         self.attach()
@@ -117,11 +120,15 @@ class FastPath:
         original: Direction,
         reply: Direction,
         acknowledged: tuple[int, int] = (0, 0),
+        *,
+        waits: bool,
     ) -> bool:
         """Take a flow over. False: no room in the map, or a key that is taken; nothing changed.
 
-        ``acknowledged``: by either direction of TCP; 0: unknown.
+        ``acknowledged``: by either direction of TCP; 0: unknown. ``waits``: packets of it may be in
+        the packet queue; it is carried behind them.
         """
+        self._order.begin(slot, waits=waits)
         library, entries = self._object, self._entries
         for counter, number in enumerate(acknowledged, 2 * slot):
             at = counter * COUNTER.size + ACKNOWLEDGED_AT
@@ -176,6 +183,16 @@ class FastPath:
         """What passed of TCP's SYN-ACKs, FINs and RSTs since the last call."""
         return self._reports.read(REPORTS_PER_LOOK)
 
+    @property
+    def held_back(self) -> int:
+        """Packets dropped so far of flows that could not catch up with what waited in the queue."""
+        size = _settings.size
+        found = self._object.lookup(self._object.map(".bss"), bytes(4), size)
+        return 0 if found is None else int(_settings.unpack(found)[2])
+
+    def _set(self, outside: int, until: int) -> None:
+        self._object.set_variables(_settings.pack(outside, until, self.held_back))
+
     def leave(self) -> None:
         """Have ``close`` leave programs and maps to the next daemon, for ``LEASE`` seconds.
 
@@ -185,13 +202,14 @@ class FastPath:
         until = time.monotonic_ns() + round(LEASE * 1e9)
         with contextlib.suppress(OSError):
             index = socket.if_nametoindex(self._outside)
-            self._object.set_variables(_settings.pack(index, until))
+            self._set(index, until)
             self.leaving = True
 
     def close(self) -> None:
         """Detach, and forget everything; after ``leave`` only the latter."""
         with contextlib.suppress(AttributeError, BufferError):
             self._reports.close()
+            self._order.close()
             self._counters.close()
         if not (self.leaving and clear_later(name for name, _ in self._interfaces)):
             detach(name for name, _ in self._interfaces)

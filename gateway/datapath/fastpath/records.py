@@ -5,22 +5,24 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-LAYOUT = 5
+LAYOUT = 6
 """Of what is in the maps, here and in ``fastpath.c``: another one, another number."""
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
 ANY = 8
 """Beside TCP's flags in what is reported: a segment, whatever its flags."""
 
 KEY = Struct("=12sBB2x")
-_entry = Struct("=QI4s2sBBII4xQ8x")
+_entry = Struct("=QI4s2sBBII4xQ24x")
 ENTRY_SIZE = _entry.size
-COUNTER = Struct("=QQQ8x")
-"""packets, bytes, last used (CLOCK_MONOTONIC, ns)."""
-COUNTERS = Struct("=QQQ8xQQQ8x")
+COUNTER = Struct("=QQQ16x")
+"""packets, bytes, last used (CLOCK_MONOTONIC, ns); then ``ACKNOWLEDGED`` and ``UP_AT``."""
+COUNTERS = Struct("=QQQ16xQQQ16x")
 """A flow's two: of its original direction, then of its reply's."""
 ACKNOWLEDGED = Struct("=I")
 """In each of them at ``ACKNOWLEDGED_AT``: the number that TCP acknowledged last; 0: unknown."""
 ACKNOWLEDGED_AT = 24
+UP_AT = 28
+"""Where the two numbers of ``order.py`` are in each."""
 
 
 class Direction(NamedTuple):

@@ -45,7 +45,7 @@ class Elsewhere:
         self.passed: dict[int, tuple[int, int, float]] = {}  # by flow: packets out, in, when
         self.untold: list[tuple[Flow, Side, int, float]] = []  # what reports tell, one at a time
 
-    def install(self, flow: Flow, acknowledged: tuple[int, int]) -> bool:
+    def install(self, flow: Flow, acknowledged: tuple[int, int], *, waits: bool) -> bool:
         if len(self.flows) >= self.room:
             return False
         self.numbers[flow.id] = acknowledged

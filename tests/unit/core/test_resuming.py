@@ -153,5 +153,9 @@ def test_what_the_kernel_carries_is_handed_over_anew_where_its_times_are_others(
     hand_back(scenario.engine, anew=False)
     assert offload.mock_calls == []
     hand_back(scenario.engine, anew=True)
-    assert offload.mock_calls == [call.fold(flow), call.remove(flow), call.install(flow, (0, 0))]
+    assert offload.mock_calls == [
+        call.fold(flow),
+        call.remove(flow),
+        call.install(flow, (0, 0), waits=True),
+    ]
     assert flow.offloaded
