@@ -41,6 +41,7 @@ class Ruleset:
         self._standing: _Standing = [], [], []
         self._mark = b""
         self._chains: list[Chain] = []
+        self._chains6: list[Chain] = []
         self._reverse_path = True
         self.moved = 0  # times that rules of others stood where ours must
         self._legacy = b""
@@ -51,6 +52,7 @@ class Ruleset:
         chains = partial(ipv4_chains, plan, guard_outside=guard_outside, bridged=bridged)
         ipv4 = self._chains = chains(reverse_path=self._reverse_path)
         ipv6 = ipv6_chains(plan) if IPV6.available() or ipv6_is_forwarded() else []
+        self._chains6 = ipv6
         self._places = [*_places(socket.AF_INET, ipv4), *_places(socket.AF_INET6, ipv6)]
         if plan.mark_fragments:
             self._places.append((socket.AF_INET, PREFIX + plan.instance, fragments.CHAIN))
@@ -75,6 +77,7 @@ class Ruleset:
                 and is_whole(ipv6, standing[1], exactly=exactly)
                 and fragments.is_whole(plan, standing[2])
                 and not IPV4.place(ipv4)
+                and not (ipv6 and IPV6.place(ipv6))
             ):
                 self._standing, self._mark = standing, marked
                 return
@@ -95,7 +98,10 @@ class Ruleset:
             return True
         if self._read() != self._standing:
             return False
-        if IPV4.place(self._chains):
+        moved = IPV4.place(self._chains)
+        if self._chains6:
+            moved += IPV6.place(self._chains6)
+        if moved:
             self.moved += 1  # and what we have changed leads to another look
         else:
             self._mark = marked
@@ -138,7 +144,7 @@ def _places(family: int, chains: Iterable[Chain]) -> list[Place]:
     places = []
     for chain in chains:
         places += [(family, chain.table, name) for name in (chain.name, chain.hook) if name]
-        if family == socket.AF_INET and chain.place is not Where.LAST:
+        if chain.place is not Where.LAST:
             # What others have there decides where ours must stand.
             places.append((family, chain.table, WHOLE_TABLE))
     return list(dict.fromkeys(places))

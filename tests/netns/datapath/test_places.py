@@ -112,3 +112,11 @@ def test_nothing_leaves_untranslated_while_a_jump_is_moved(net: Namespaces) -> N
     noise.kill()
     assert udp_ask(net, "vm", REMOTE, patience=30) == "whole"
     assert wire.lines() == []
+
+
+def test_nor_does_one_of_ipv6(net: Namespaces) -> None:
+    gateway = Gateway(net)
+    net.run("gw", "ip6tables", "-t", "mangle", "-I", "FORWARD", "-j", "ACCEPT")
+    gateway.ask("refresh")
+    listed = net.run("gw", "ip6tables", "-t", "mangle", "-S", "FORWARD").splitlines()[1:]
+    assert listed == ["-A FORWARD -j snatgw-wan0-fwd", "-A FORWARD -j ACCEPT"]
