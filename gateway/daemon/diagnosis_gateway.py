@@ -88,6 +88,17 @@ def _queue(facts: Facts) -> Iterator[Finding]:
 
 
 def _guard(facts: Facts) -> Iterator[Finding]:
+    guard = facts.status.get("guard", {})
+    if not guard.get("active", True):
+        yield Finding(
+            WARNING,
+            None,
+            "Nothing but netfilter rules keeps private addresses in",
+            f"There is no guard on the outside interface: {guard['reason']}. Who flushes this "
+            "host's rules opens the gateway until it has set its own again.",
+            ("snatgw check -c FILE --host says what the guard needs.",),
+            dict(guard),
+        )
     stopped = sum(
         e["properties"]["count"]
         for e in facts.gateway_events

@@ -39,7 +39,10 @@ class GuardWatch:
         self._restored = 0
 
     def watch(self, turns: Turns) -> None:
-        """Hear of changes to filters from now on."""
+        """Hear of changes to filters from now on; say so where there is no guard."""
+        problem = self._diverted().guard().problem
+        if problem:
+            say(f"no guard, the netfilter rules alone keep private addresses in: {problem}")
         turns.watch(self._diverted().guard_fileno(), self._filters_changed)
 
     def _filters_changed(self) -> None:

@@ -27,12 +27,14 @@ from gateway.datapath.netlink import NESTED, attribute, attributes
 from gateway.datapath.rules import DiversionPlan
 
 _HANDLE = 0xAC57
+_PROBE_PRIORITY = 0xAC58
 _PRIORITIES = range(1, 16)  # the first that is free: who comes first has the last word
 
-_RTM_NEWQDISC, _RTM_GETQDISC = 36, 38  # linux/rtnetlink.h
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38  # linux/rtnetlink.h
 _RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
 _NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400  # linux/netlink.h
-_CLSACT, _CLSACT_HANDLE, _EGRESS = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF3  # linux/pkt_sched.h
+_CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000  # linux/pkt_sched.h
+_INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_STATS_QUEUE = 1, 2, 7, 3
 _TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8  # linux/pkt_cls.h
 _DIRECT_ACTION = 1
@@ -127,6 +129,23 @@ def identity(outside: str) -> str:
     return hashlib.sha256(found[0].program).hexdigest() if found else ""
 
 
+def why_not(outside: str) -> str:
+    """Why none can stand there; empty: one can. Changes nothing that stays."""
+    try:
+        index = socket.if_nametoindex(outside)
+        had_qdisc = _clsact(index) is not None
+        _add_qdisc(index)
+        try:
+            _add(index, _PROBE_PRIORITY, assemble(()))
+            _delete(index, _PROBE_PRIORITY)
+        finally:
+            if not had_qdisc and not _has_filters(index):
+                _delete_qdisc(index)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def remove(outside: str) -> None:
     """Take a guard away, if one stands there. The clsact qdisc stays: others may use it by now.
 
@@ -162,6 +181,19 @@ def _add_qdisc(index: int) -> None:
         # An ingress qdisc stands in the same place, and would take our filter for its own side.
         if error.errno != errno.EEXIST or _clsact(index) is None:
             raise
+
+
+def _delete_qdisc(index: int) -> None:
+    kind = attribute(_TCA_KIND, b"clsact\0")
+    body = _message.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0) + kind
+    netlink.ask(_RTM_DELQDISC, 0, body)
+
+
+def _has_filters(index: int) -> bool:
+    return any(
+        next(netlink.dump(_RTM_GETTFILTER, _message.pack(0, index, 0, parent, 0)), None)
+        for parent in (_INGRESS, _EGRESS)
+    )
 
 
 def _add(index: int, priority: int, program: bytes) -> None:

@@ -22,6 +22,7 @@ from gateway.datapath.claims import Claims, is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.firewall.finding import Crossing, obstacles, skipped
 from gateway.datapath.firewall.reading import read_host
+from gateway.datapath.guard import why_not
 from gateway.datapath.interfaces import (
     OPTIONAL_SYSCTLS,
     Link,
@@ -88,6 +89,8 @@ def probe(
     links = {name: find_link(name) for name in (*inside, outside)}
     for name, link in links.items():
         findings += _interface(name, link, prefixes if name in inside else None)
+    if able and links[outside] is not None:
+        findings.append(_guard(outside))
     if all(links.values()):
         findings += _sysctls(inside, outside)
     findings += _public_ips(publics, outside, links[outside])
@@ -95,6 +98,17 @@ def probe(
     if probe_source is not None:
         findings.append(_probe_source(probe_source))
     return findings
+
+
+def _guard(outside: str) -> Finding:
+    problem = why_not(outside)
+    sentence = (
+        f"no guard can stand on {outside} (kernel: sch_ingress, cls_bpf): {problem}; the netfilter "
+        "rules alone keep private addresses in, and who flushes them opens the gateway for a moment"
+        if problem
+        else f"a guard can stand on {outside}, whoever flushes netfilter rules (classic BPF at tc)"
+    )
+    return Finding("guard", not problem, sentence, False)
 
 
 def _probe_source(address: IPv4Address) -> Finding:

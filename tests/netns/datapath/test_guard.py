@@ -185,3 +185,23 @@ def test_a_flush_right_after_a_flush_is_not_taken_for_right(net: Namespaces) -> 
     saved = net.run("gw", "iptables-save")
     assert "-A snatgw-wan0-fwd -i lan0 -o wan0 -g snatgw-wan0-queue" in saved
     assert "-A FORWARD -j snatgw-wan0-fwd" in saved
+
+
+WHY_NOT = "from gateway.datapath.guard import why_not; print(why_not('wan0') or 'can')"
+
+
+def test_trying_whether_one_can_stand_leaves_nothing(net: Namespaces) -> None:
+    qdiscs = ("gw", "tc", "qdisc", "show", "dev", "wan0")
+    before = net.run(*qdiscs)
+    assert net.python("gw", WHY_NOT) == "can\n"
+    assert net.run(*qdiscs) == before
+    Gateway(net)
+    standing = filters(net)
+    assert net.python("gw", WHY_NOT) == "can\n"
+    assert filters(net) == standing
+    assert "clsact" in net.run(*qdiscs)
+
+
+def test_an_ingress_qdisc_is_in_its_way(net: Namespaces) -> None:
+    shell(net, "tc qdisc add dev wan0 ingress")
+    assert net.python("gw", WHY_NOT) == "File exists\n"

@@ -1,0 +1,54 @@
+"""What the guard stops is counted once, and told of now and then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.core.drops import DropReason
+from gateway.daemon.guard_watch import INTERVAL, GuardWatch
+from gateway.daemon.host import GuardState
+
+
+class Guarded:
+    """A diverted host, as far as its guard goes."""
+
+    def __init__(self) -> None:
+        self.state = GuardState()
+
+    def guard(self) -> GuardState:
+        return self.state
+
+
+def test_what_it_stops_is_counted_once_and_told_of_now_and_then() -> None:
+    host, counted, events = Guarded(), [], []
+
+    def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
+        events.append((operation, properties))
+
+    watch = GuardWatch(lambda: host, lambda reason, n: counted.append((reason, n)), own_event)  # type: ignore[arg-type, return-value]
+    watch.look(0.0)
+    assert (counted, events) == ([], [])
+    for dropped, real in ((5, 1.0), (8, 2.0), (8, 3.0), (9, 1.0 + INTERVAL)):
+        host.state = GuardState("", dropped)
+        watch.look(real)
+    assert counted == [(DropReason.PRIVATE_ADDRESS_OUTSIDE, n) for n in (5, 3, 1)]
+    assert events == [
+        ("GuardDroppedPackets", {"count": 5, "total": 5}),
+        ("GuardDroppedPackets", {"count": 4, "total": 9}),
+    ]
+    assert watch.status() == {"active": True, "dropped": 9, "restored": 0}
+
+
+def test_that_it_was_taken_away_is_told() -> None:
+    host, events = Guarded(), []
+
+    def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
+        events.append((operation, properties))
+
+    watch = GuardWatch(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    host.state = GuardState("", 0, 2)
+    watch.look(0.0)
+    watch.look(1.0)
+    assert events == [("GuardRestored", {"times": 2})]
+    host.state = GuardState("the kernel has no such thing")
+    assert watch.status() == {"active": False, "reason": "the kernel has no such thing"}
