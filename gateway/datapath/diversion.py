@@ -18,6 +18,7 @@ from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
 from gateway.datapath.forwarding import note_forwarders, others_forward
 from gateway.datapath.guard import Guard
+from gateway.datapath.guard import remove as remove_guard
 from gateway.datapath.interfaces import (
     ProbeSource,
     PublicAddresses,
@@ -91,6 +92,8 @@ class Diversion:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
         plan = self.plan
         self._put_guard()  # before anything that is let through is changed
+        for interface in plan.inside:
+            remove_guard(interface)  # of a gateway for which it was the outside one
         links = identities([*plan.inside, plan.outside])
         journal = Journal(list(plan.inside), plan.outside, links)
         left = Journal.read(Journal.path(plan.outside))

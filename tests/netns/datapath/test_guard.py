@@ -147,6 +147,16 @@ def test_a_stop_that_may_be_half_a_restart_leaves_it_for_a_while(net: Namespaces
     net.run("vm", "ping", "-c", "1", "-W", "5", REMOTE)  # forwarded, as before there was a gateway
 
 
+def test_a_lease_does_not_outlast_a_change_of_sides(net: Namespaces) -> None:
+    """The next gateway's inside is the outside of the one before."""
+    net.sysctl("gw", "net/ipv4/ip_forward", "1")
+    Gateway(net).ask("leave")
+    assert "0xac57" in filters(net)
+    turned = Gateway(net, inside=["wan0"], outside="lan0", prefixes=["203.0.113.0/24"], pairs={})
+    assert turned.greeting == "ready"
+    assert "bytecode" not in filters(net)
+
+
 def test_a_stop_leaves_none_where_the_host_does_not_forward(net: Namespaces) -> None:
     Gateway(net).ask("leave")
     assert "bytecode" not in filters(net)
