@@ -127,3 +127,33 @@ def test_what_else_can_be_read_is_not_kept_waiting() -> None:
         turns.watch(ours.fileno(), Mock())
         theirs.send(b"x")
         assert turns._wait(until=1.0) == [(ours.fileno(), 1)]
+
+
+def test_both_queues_have_their_turn_and_share_it() -> None:
+    drained: list[tuple[int, int]] = []
+    ready = iter([[(71, 1), (72, 1)], [(72, 1)], []])
+    turns = Turns(
+        Mock(expire=Mock(return_value=0), take_events=Mock(return_value=[])),
+        Mock(has_work=False, fileno=Mock(return_value=-1), wants_to_write=False),
+        Mock(fileno=Mock(return_value=78)),
+        monotonic=Mock(return_value=0.0),
+        azure_time=lambda real: real,
+        on_event=Mock(),
+        on_signal=Mock(),
+        on_api_gone=Mock(),
+        housekeeping=Mock(),
+    )
+
+    def poll(_milliseconds: int) -> list[tuple[int, int]]:
+        happened = next(ready)
+        if not happened:
+            turns.stop()
+        return happened
+
+    def drain(descriptor: int, limit: int, _now: float) -> int:
+        drained.append((descriptor, limit))
+        return 1
+
+    turns._poll = Mock(poll=poll)
+    turns.run(Mock(descriptors=Mock(return_value=(71, 72)), drain=drain))
+    assert drained == [(71, 32), (72, 32), (71, 32), (72, 32), (72, 64)]
