@@ -119,6 +119,9 @@ class PublicAddresses:
             ]
         if outside is None:
             raise DatapathError([f"{self._outside}: there is no such interface"])
+        if addresses and not routes:
+            line = f"{addresses[0]}: cannot be answered for: no inside interface is up"
+            raise DatapathError([line])
         with IPRoute() as netlink:
             try:
                 for route in routes:

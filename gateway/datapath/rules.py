@@ -231,12 +231,12 @@ def ipv4_chains(
                 ),
                 # Errors may quote what the inside sees; this host's own pings do not need us.
                 *(f"-o {outside} -p icmp -m icmp --icmp-type {kind} {queue}" for kind in _ERRORS),
+                # A VM has one router. One about a hairpin would look for a public IP inside.
+                *(f"-o {i} -p icmp -m icmp --icmp-type 5 -j DROP" for i in inside),
                 # This host reaches the public IPs as who is outside does.
                 *(f"-d {public} {queue}" for public in publics),
                 # A probe's first packet is judged as what comes from outside is.
                 *(f"-o {i} -s {p} {opening} {queue}" for i in inside for p in probes),
-                # A VM has one router. One about a hairpin would look for a public IP inside.
-                *(f"-o {i} -p icmp -m icmp --icmp-type 5 -j DROP" for i in inside),
             ),
         ),
         Chain(

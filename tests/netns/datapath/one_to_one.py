@@ -42,7 +42,7 @@ class OneToOne:
         if self.failing:
             raise ValueError("on purpose")
         if arrival == Arrival.LATERAL:
-            return payload
+            return payload if payload[16:17] == b"\x0a" else None  # inside, or elsewhere
         packet = IP(payload)
         public_of = {vm: public for public, vm in self.pairs.items()}
         if arrival == Arrival.LOCAL_ERROR:

@@ -83,6 +83,13 @@ def test_forged_public_sources_are_dropped_on_every_interface_before_tracking_is
             assert all(drop < raw.index(rule) for rule in raw if "--notrack" in rule)
 
 
+def test_no_redirect_is_taken_for_what_this_host_asks_a_public_ip() -> None:
+    out = rules("out")
+    redirects = [place for place, rule in enumerate(out) if "--icmp-type 5 -j DROP" in rule]
+    assert len(redirects) == len(PLAN.inside)
+    assert max(redirects) < min(out.index(f"{to} -g snatgw-wan0-queue") for to in TO_PUBLIC_IPS)
+
+
 def test_what_vms_send_to_the_hosts_outside_addresses_is_looked_at_before_tracking() -> None:
     raw = rules("raw")
     for name in PLAN.inside:
