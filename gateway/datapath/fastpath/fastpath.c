@@ -309,19 +309,19 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		segments = size && total > headers ? (total - headers + size - 1) / size : 1;
 	if (is_over(entry, counter, now) || (until && now > until))
 		return TC_ACT_OK;
-	// A daemon that has left has given its last verdict: what waits then is lost.
-	if (goes_up || (counter->up != counter->handled && !until))
-		goto up;
-	__be32 address = entry->address;
-	__be16 port = entry->port;
-
 	// A tunnel's checksum that is finished (what is inside is not) may be just what an unfinished one
 	// would be, and is that for every packet of one length then. The flow's others tell, and the kernel
 	// knows which it is. Of several segments the outer one is never finished.
 	if (is_simple && !(entry->seen & SUM))
 		entry->seen |= SUM;
 	else if (key.protocol == IPPROTO_UDP && !is_simple && entry->seen & SUM && !size)
+		goes_up = 1;
+
+	// A daemon that has left has given its last verdict: what waits then is lost.
+	if (goes_up || (counter->up != counter->handled && !until))
 		goto up;
+	__be32 address = entry->address;
+	__be16 port = entry->port;
 
 	// The way out, as the kernel's own forwarding would find it. It routes before the source is
 	// translated, and after the destination is.
