@@ -1,6 +1,6 @@
 """A VM's programs: ``python -m tests.netns.client`` reads calls as JSON lines and answers each.
 
-A call is ``[function, arguments]``, with ``function`` one of those below; the answer is what it
+A call is ``[function, arguments]``, with ``function`` one of those below or of ``repetitions.py``; the answer is what it
 returns. An OSError becomes its class name: what a program in the VM would see.
 """
 
@@ -17,6 +17,10 @@ import sys
 import threading
 import time
 
+from tests.netns.repetitions import exchange_many as exchange_many
+from tests.netns.repetitions import exchanged as exchanged
+from tests.netns.repetitions import repeat_openings as repeat_openings
+from tests.netns.repetitions import slow_digest as slow_digest
 from tests.netns.servers import DIGEST, ECHO, SOURCE, WHO, pattern
 
 PATIENCE = 10.0
