@@ -71,7 +71,6 @@ class Flow:
         "slot",
         "state",
         "timeout",
-        "to_be_reset",
     )
 
     def __init__(
@@ -111,7 +110,6 @@ class Flow:
         self.private_port = PORTS[original[8] << 8 | original[9]]
         self.public = public
         self.public_port = PORTS[reply[10] << 8 | reply[11]]
-        self.to_be_reset = False  # its ends are told when it idles out
         self.awaiting_removal = False
         self.offloaded = False  # packets pass elsewhere (``offload.py``): fold before reading
         self.inbound = inbound  # the remote sent first
@@ -210,6 +208,8 @@ class FlowTable(FlowIndex):
         self.maximum = maximum
         self.traffic = Traffic()
         self.numbers = Numbers()
+        self.to_be_reset: set[Flow] = set()
+        """Whose ends are told when they idle out."""
         # Flows whose port was taken back, by original key and protocol: kept for the listing only.
         self.reclaimed: dict[tuple[int, bytes], Flow] = {}
         self.touched: set[int] | None = None
@@ -260,7 +260,8 @@ class FlowTable(FlowIndex):
         else:
             flow.slot = len(self._slots)
             self._slots.append(flow)
-            self.numbers.add_slot()
+            if flow.slot >= len(self.numbers.opening):
+                self.numbers.make_room(flow.slot + 1)
         self.touch(flow)
 
     def touch(self, flow: Flow) -> None:
@@ -283,8 +284,7 @@ class FlowTable(FlowIndex):
         skipped = range(len(self._slots), slot)
         self._free_slots.extend(skipped)
         self._slots.extend([None] * len(skipped))
-        for _ in range(len(skipped) + 1):
-            self.numbers.add_slot()
+        self.numbers.make_room(slot + 1)
         self._slots.append(flow)
         flow.slot = slot
 
@@ -325,6 +325,8 @@ class FlowTable(FlowIndex):
         if flow.awaiting_removal and self.reclaimed.get((flow.protocol, flow.original)) is flow:
             del self.reclaimed[flow.protocol, flow.original]
         self.traffic.ended(flow)
+        if self.to_be_reset:
+            self.to_be_reset.discard(flow)
         self.touch(flow)
         self._slots[flow.slot] = None
         self._free_slots.append(flow.slot)

@@ -75,7 +75,7 @@ def pack(flow: Flow, table: FlowTable, seen: Callable[[Flow], Seen]) -> bytes:
         | (_REPLY if index.replies(protocol).get(flow.reply) is flow else 0)
         | (_RECLAIMED if flow.awaiting_removal else 0)
         | (_OFFLOADED if flow.offloaded else 0)
-        | (_TO_BE_RESET if flow.to_be_reset else 0)
+        | (_TO_BE_RESET if flow in table.to_be_reset else 0)
         | (_HOLDS_PORT if flow.pool is not None else 0)
     )
     record = _RECORD.pack(

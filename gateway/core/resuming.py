@@ -86,7 +86,8 @@ def resume_flow(
         flow.pool = pool
     elif not is_in_place(outbound, flow):
         return None
-    flow.to_be_reset = saved.to_be_reset
+    if saved.to_be_reset:
+        table.to_be_reset.add(flow)
     decision = engine.admission.still_allowed(flow)
     flow.judgements = decision.judgements if decision.allowed else ()
     table.put_back(flow, slot, original=saved.has_original, reply=saved.has_reply)

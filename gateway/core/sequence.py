@@ -28,6 +28,7 @@ receiver's window (those are scaled): a forged number fits once in 65,536 times,
 overtakes more than this is repeated, with the right number, in answer to what still arrives."""
 _MASK = 0xFFFFFFFF
 _HALF = 1 << 31
+_AT_ONCE = 1024  # slots
 
 
 class Numbers:
@@ -40,11 +41,11 @@ class Numbers:
         self.acknowledged = (array("I"), array("I"))
         """By the side that acknowledges: ``Side.ORIGINAL`` is the VM's."""
 
-    def add_slot(self) -> None:
-        """Have numbers for one more slot."""
-        self.opening.append(0)
-        self.acknowledged[0].append(0)
-        self.acknowledged[1].append(0)
+    def make_room(self, slots: int) -> None:
+        """Have numbers for so many slots."""
+        while len(self.opening) < slots:
+            for numbers in (self.opening, *self.acknowledged):
+                numbers.frombytes(bytes(4 * _AT_ONCE))
 
     def forget(self, slot: int) -> None:
         """Another flow is in the slot from now on."""
@@ -66,8 +67,9 @@ class Numbers:
     def open(self, slot: int, side: Side, sequence: int) -> None:
         """A SYN of this number passed from ``side``, which opens the flow, or opens it anew."""
         self.opening[slot] = sequence
-        self.acknowledged[side ^ 1][slot] = sequence + 1 & _MASK if sequence else 0
-        self.acknowledged[side][slot] = 0
+        private, remote = self.acknowledged
+        expected = sequence + 1 & _MASK if sequence else 0
+        private[slot], remote[slot] = (expected, 0) if side else (0, expected)
 
     def is_newer(self, slot: int, sequence: int) -> bool:
         """Whether a SYN's number lies ahead of the number of the one that opened the flow."""

@@ -29,6 +29,8 @@ from gateway.core.tcp import (
 from gateway.core.timers import Expiry
 from gateway.model.profile import Profile
 
+_ORIGINAL, _REPLY, _OPENING = Side.ORIGINAL, Side.REPLY, State.OPENING
+
 CATCH_UP = 64
 """Times that one packet has the offload tell what passed: more than it can have to tell."""
 
@@ -74,7 +76,7 @@ class Tracking:
             if (side is Side.REPLY) is not flow.inbound or answered:
                 flow.state = State.ESTABLISHED
             return
-        opener = Side.REPLY if flow.inbound else Side.ORIGINAL
+        opener = _REPLY if flow.inbound else _ORIGINAL
         if is_opening(flags):
             self.table.traffic.syn(flow, side)
             if side is opener:
@@ -161,6 +163,12 @@ class Tracking:
         """A SYN of the flow: its first, the same again, or another that takes its place."""
         numbers = self.table.numbers
         known = numbers.opening[flow.slot]
+        if not known and flow.state is _OPENING and not flow.offloaded:
+            numbers.open(flow.slot, side, sequence)
+            if self.offload is not None:
+                # Already: the answer to a SYN need not come here, and nothing else is under way.
+                self.hand_over(flow, waits=False)
+            return
         if flow.state is State.ESTABLISHED:
             # Its sender has forgotten the connection. The remote resets it, or has forgotten, too.
             numbers.opening[flow.slot] = sequence
@@ -171,8 +179,7 @@ class Tracking:
             return
         self.take_back(flow)
         numbers.open(flow.slot, side, sequence)
-        # Already: the answer to a SYN need not come here, and with a first one nothing else does.
-        self.hand_over(flow, waits=bool(known))
+        self.hand_over(flow)
 
     def _revive(self, flow: Flow, pool: Ports, now: float) -> None:
         """The SYN of a flow that was reset comes again: the RST was of an older connection, or it
@@ -208,7 +215,7 @@ class Tracking:
             return
         if self.watched is not None and self.watched(flow):
             return
-        if flow.to_be_reset:
+        if flow in self.table.to_be_reset:
             return  # its acknowledgements are to be seen
         index = self.table.index_of(flow.method)
         if index.originals(flow.protocol).get(flow.original) is not flow:

@@ -185,7 +185,7 @@ class Translation(Tracking):
     def _enter(self, flow: Flow, *replaced: Flow | None, reset: bool = False) -> Flow:
         """``reset``: both ends are to get an RST if it idles out."""
         if reset and flow.protocol == TCP:
-            flow.to_be_reset = True
+            self.table.to_be_reset.add(flow)
         flow.machine.flows += 1  # first: its machine is not forgotten with what it replaces
         for other in {*replaced}:
             if other is not None:
@@ -223,7 +223,7 @@ class Translation(Tracking):
 
         A NAT gateway holds a UDP flow's port for longer.
         """
-        if flow.to_be_reset and flow.state is State.ESTABLISHED:
+        if flow in self.table.to_be_reset and flow.state is State.ESTABLISHED:
             tell_remote = flow.original[4:8] not in self.outbound.addresses  # else it is a hairpin
             self.outbox.idled_out(flow, self.table.numbers, tell_remote=tell_remote)
         pool = flow.pool
@@ -259,7 +259,7 @@ class Translation(Tracking):
         self.take_back(flow)
         self.allocator.forget_port(flow, pool)
         flow.pool = None  # the port, and a reset on it, may be another's now
-        flow.to_be_reset = False
+        self.table.to_be_reset.discard(flow)
         if flow.state in ENDED:
             self.expiry.disarm(flow)
             self.table.remove(flow)

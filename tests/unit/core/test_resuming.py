@@ -5,7 +5,7 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from gateway.core.flow import Flow
+from gateway.core.flow import Flow, FlowTable
 from gateway.core.flow_state import pack, unpack
 from gateway.core.resuming import ContradictionError, hand_back, resume_flow, resume_state
 from gateway.core.saved_state import SavedState, save
@@ -89,21 +89,21 @@ def test_a_number_that_leaves_no_room_to_count_on_is_none(what: str) -> None:
     assert unpack(pack(flow, scenario.engine.flows, lambda flow: (0, 0, 0, 0))) is None
 
 
-def _ended(flow: Flow) -> None:
+def _ended(flow: Flow, _table: FlowTable) -> None:
     flow.state = State.RESET
 
 
-def _to_be_reset(flow: Flow) -> None:
-    flow.to_be_reset = True
+def _to_be_reset(flow: Flow, table: FlowTable) -> None:
+    table.to_be_reset.add(flow)
 
 
-def _offloaded(flow: Flow) -> None:
+def _offloaded(flow: Flow, _table: FlowTable) -> None:
     flow.offloaded = True
 
 
 @pytest.mark.parametrize("change", [_ended, _to_be_reset, _offloaded, None])
 def test_a_reclaimed_flow_that_has_what_it_gave_up_is_none(
-    change: Callable[[Flow], None] | None,
+    change: Callable[[Flow, FlowTable], None] | None,
 ) -> None:
     """Were it to hold a port, nobody would ever give that back."""
     scenario = Scenario(HEAD)
@@ -117,7 +117,7 @@ def test_a_reclaimed_flow_that_has_what_it_gave_up_is_none(
     flow.pool = None
     table.reclaim(flow)
     assert unpack(pack(flow, table, lambda flow: none)) is not None
-    change(flow)
+    change(flow, table)
     assert unpack(pack(flow, table, lambda flow: none)) is None
 
 
