@@ -1,7 +1,7 @@
 """A VM's programs: ``python -m tests.netns.client`` reads calls as JSON lines and answers each.
 
-A call is ``[function, arguments]``, with ``function`` one of those below or of ``repetitions.py``; the answer is what it
-returns. An OSError becomes its class name: what a program in the VM would see.
+A call is ``[function, arguments]``, with ``function`` one of those below or of ``repetitions.py``;
+the answer is what it returns. An OSError becomes its class name: what a program in the VM would see.
 """
 
 from __future__ import annotations
