@@ -54,15 +54,22 @@ class Numbers:
     def resume(self, slot: int, opening: int, acknowledged: tuple[int, int]) -> None:
         """Go on with what an earlier process knew."""
         self.opening[slot] = opening
-        self.learn(slot, acknowledged)
+        self.acknowledged[0][slot], self.acknowledged[1][slot] = acknowledged
 
     def of(self, slot: int) -> tuple[int, int]:
         """What the VM's side and the remote's acknowledged last, or are about to; 0: unknown."""
         return self.acknowledged[0][slot], self.acknowledged[1][slot]
 
     def learn(self, slot: int, acknowledged: tuple[int, int]) -> None:
-        """Go on with what was acknowledged elsewhere."""
-        self.acknowledged[0][slot], self.acknowledged[1][slot] = acknowledged
+        """Go on with what each side acknowledged, where something else than the SYN foretold.
+
+        What is no more than that was handed over so, and no segment has passed there since: those
+        of a flow that cannot be carried all come here.
+        """
+        foretold = 0, self.opening[slot] + 1 & _MASK
+        for side, number in enumerate(acknowledged):
+            if number not in foretold:
+                self.acknowledged[side][slot] = number
 
     def open(self, slot: int, side: Side, sequence: int) -> None:
         """A SYN of this number passed from ``side``, which opens the flow, or opens it anew."""
@@ -70,6 +77,11 @@ class Numbers:
         private, remote = self.acknowledged
         expected = sequence + 1 & _MASK if sequence else 0
         private[slot], remote[slot] = (expected, 0) if side else (0, expected)
+
+    def open_again(self, slot: int, side: Side, sequence: int) -> None:
+        """A SYN from ``side`` of a flow that lives: what it expects is not known any more."""
+        self.opening[slot] = sequence
+        self.acknowledged[side][slot] = 0
 
     def is_newer(self, slot: int, sequence: int) -> bool:
         """Whether a SYN's number lies ahead of the number of the one that opened the flow."""

@@ -25,7 +25,8 @@ the flow is that one again, in every state: it passes with the flow, and if an R
 the flow is OPENING again. A SYN with another number, from the side that opened it:
 
     OPENING              its sender gave up and tries again: the flow goes on with this number
-    ESTABLISHED          passes; the other end answers with an ACK (RFC 5961, 4) and is then reset
+    ESTABLISHED          passes; the other end answers with an ACK (RFC 5961, 4) and is then reset,
+                         or has forgotten the connection, too, and answers or refuses the new one
     one side has closed  a new connection, if the number is ahead of the first; else it is an old
                          duplicate, and passes
     FINISHED, RESET      a new connection (RFC 9293, 3.10.7.4: TIME-WAIT)

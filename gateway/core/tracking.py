@@ -170,8 +170,12 @@ class Tracking:
                 self.hand_over(flow, waits=False)
             return
         if flow.state is State.ESTABLISHED:
-            # Its sender has forgotten the connection. The remote resets it, or has forgotten, too.
-            numbers.opening[flow.slot] = sequence
+            if sequence != known:
+                # Its sender has forgotten the connection, and what it expected. The remote resets
+                # it, or has forgotten, too, and answers or refuses.
+                self.take_back(flow)
+                numbers.open_again(flow.slot, side, sequence)
+                self.hand_over(flow)
             return
         if flow.state is State.RESET and flow.pool is not None:
             self._revive(flow, flow.pool, now)

@@ -164,6 +164,32 @@ def test_an_rst_that_comes_here_is_judged_by_what_passed_elsewhere(run: Run) -> 
     assert flow.state is State.RESET
 
 
+def test_an_rst_of_a_flow_that_cannot_be_carried_is_judged_by_what_came_here(run: Run) -> None:
+    """All its packets go up (its route leads elsewhere, say): nothing is known better there."""
+    run.send(SYN + " seq=1000")
+    run.send(SYN_ACK + " seq=5000 acks=1001", IN)
+    (flow,) = run.elsewhere.flows
+    run.send(SYN_ACK.replace("syn ack", "ack seq=5001 acks=1001001"), IN)
+    run.send(SYN.replace("syn", "ack seq=1001001 acks=2005001"))
+    assert run.elsewhere.numbers[flow.id] == (0, 1001)
+    assert run.send(SYN.replace("syn", "rst seq=1001")) is not None
+    assert flow.state is State.ESTABLISHED
+    assert run.send(SYN.replace("syn", "rst seq=1001001")) is not None
+    assert flow.state is State.RESET
+
+
+def test_a_syn_of_a_flow_that_lives_has_what_its_sender_expected_forgotten_there_too(
+    run: Run,
+) -> None:
+    run.send(SYN + " seq=1000")
+    run.send(SYN_ACK + " seq=5000 acks=1001", IN)
+    (flow,) = run.elsewhere.flows
+    run.elsewhere.numbers[flow.id] = (2_005_001, 3_001_001)
+    run.send(SYN + " seq=99000")
+    assert run.elsewhere.flows == [flow]
+    assert run.elsewhere.numbers[flow.id] == (0, 3_001_001)
+
+
 def test_the_syn_again_after_an_rst_has_the_flow_begin_anew(run: Run) -> None:
     """The RST was of the connection that the remote had on this port before."""
     run.send(SYN + " seq=1000")

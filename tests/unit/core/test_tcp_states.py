@@ -217,6 +217,25 @@ def test_both_have_forgotten_and_the_new_connection_closes_as_any_other() -> Non
     assert states(scenario) == [State.FIN_FROM_ORIGINAL]
 
 
+def test_both_have_forgotten_and_nobody_listens() -> None:
+    """The refusal acknowledges the SYN, and has no number of its own: its port is held for 15 s."""
+    scenario = run(
+        TO[State.ESTABLISHED]
+        + NEW_SYN
+        + f"outside sends tcp {BACK} rst ack seq=0 acks=99001\n"
+        + "vm1 sees tcp 198.51.100.1:443 > 10.0.1.4:5 ack rst\n"
+    )
+    assert states(scenario) == [State.RESET]
+    scenario.play("after 16 s\nflows vm1 none")
+
+
+def test_a_repeated_syn_of_a_flow_that_lives_lets_no_other_rst_in() -> None:
+    scenario = run(
+        TO[State.ESTABLISHED] + SYN + f"outside sends tcp {BACK} rst ack seq=0 acks=1001\n"
+    )
+    assert states(scenario) == [State.ESTABLISHED]
+
+
 def test_both_open_at_once() -> None:
     """RFC 9293, figure 7; RFC 5382, REQ-2."""
     scenario = run(
