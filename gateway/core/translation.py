@@ -182,14 +182,22 @@ class Translation(Tracking):
         left = {flow for flow in replaced if flow is not None and flow.pool is None}
         return room + len(left) >= flows
 
-    def _enter(self, flow: Flow, *replaced: Flow | None, reset: bool = False) -> Flow:
-        """``reset``: both ends are to get an RST if it idles out."""
+    def _enter(
+        self,
+        flow: Flow,
+        replaced: Flow | None,
+        other: Flow | None = None,
+        *,
+        reset: bool = False,
+    ) -> Flow:
+        """``other`` makes way, too. ``reset``: both ends are to get an RST if it idles out."""
         if reset and flow.protocol == TCP:
             self.table.to_be_reset.add(flow)
         flow.machine.flows += 1  # first: its machine is not forgotten with what it replaces
-        for other in {*replaced}:
-            if other is not None:
-                self.replace(other)
+        if replaced is not None:
+            self.replace(replaced)
+        if other is not None and other is not replaced:
+            self.replace(other)
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
         if flow.pool is not None:
