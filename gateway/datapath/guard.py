@@ -12,6 +12,7 @@ the qdisc, where the fast path's programs never drop for a reason of their own.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import secrets
 import socket
@@ -41,6 +42,8 @@ _DIRECT_ACTION = 1
 _IPV4 = socket.htons(0x0800)
 _message = Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, parent, info
 _short, _word = Struct("=H"), Struct("=I")
+_SIOCGIFHWADDR, _ARPHRD_ETHER, _IFNAMSIZ = 0x8927, 1, 15  # linux/sockios.h, if_arp.h, if.h
+_ifreq = Struct("=16sH22x")  # name, then the hardware address's family
 _queue = Struct("=IIIII")  # struct gnet_stats_queue: the third is what was dropped
 
 
@@ -167,9 +170,23 @@ def _program(plan: DiversionPlan, token: int) -> bytes:
     """What must not leave: the virtual network, and what health probes have as their source."""
     probes = [] if plan.probe_source is None else [IPv4Network(plan.probe_source)]
     try:
-        return assemble(plan.private_prefixes, probes, token=token)
+        ethernet = _is_ethernet(plan.outside)
+        return assemble(plan.private_prefixes, probes, token=token, ethernet=ethernet)
     except ValueError as error:
         raise DatapathError([str(error)]) from None
+
+
+def _is_ethernet(interface: str) -> bool:
+    """Whether packets begin with that header; False where it cannot be told."""
+    if len(interface.encode()) > _IFNAMSIZ:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
+        request = _ifreq.pack(interface.encode(), 0)
+        try:
+            answer = fcntl.ioctl(anything, _SIOCGIFHWADDR, request)
+        except OSError:
+            return False
+    return bool(_ifreq.unpack(answer)[1] == _ARPHRD_ETHER)
 
 
 def _add_qdisc(index: int) -> None:

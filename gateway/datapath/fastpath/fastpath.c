@@ -39,7 +39,7 @@
 #define FRAGMENT 0x3fff // more fragments, or an offset
 #define NO_OPTIONS 5
 #define WINDOW 65536 // as in sequence.py
-#define NUMBERS 0x3fffff // 22 bits; the packet queue has room for some thousands
+#define NUMBERS 0xffff // 16 bits; the packet queue has room for some thousands
 #define MOST_SEGMENTS 0xff
 #define STAMPS 4700000000000000000ULL // nanoseconds: later than any clock is, and ours
 enum { WAIT = 100, LATENCY = 20, PROBE = 10 }; // milliseconds (of 2^20 ns)
@@ -49,8 +49,7 @@ enum { FIN = 1, SYN = 2, RST = 4 }; // as in the TCP header, and as the engine h
 enum { ANY = 8 };                   // any segment, where the engine waits for one
 enum { SUM = 16 };                  // UDP: a checksum that is finished (in `seen`, not reported)
 
-// Flags of bpf_fib_lookup that older headers (and kernels) do not know.
-#define SKIP_NEIGHBOUR (1U << 2) // Linux 6.3
+// A flag of bpf_fib_lookup that older headers (and kernels) do not know.
 #define BY_MARK (1U << 5)        // Linux 6.10; the mark is where the answer's addresses are
 
 // A packet as it arrives. All in network order.
@@ -84,7 +83,7 @@ struct entry {
 	__u8 to_outside;   // it must leave by the outside interface, else by any other
 	__u32 seen;        // FIN, SYN (with ACK), RST, ANY: seen and reported, or not waited for; SUM
 	__u32 idle;        // milliseconds after which the flow is over, whoever is there to end it
-	__u32 unused;
+	__u32 shown;       // the second (of 2^30 ns) in which the kernel's neighbour code saw a packet
 	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
 	union way_out way;
 	__u32 waiting; // milliseconds: since when packets go up without a pause; 0: none did yet
@@ -98,9 +97,8 @@ struct counter {
 	__u64 bytes; // of IP, whole packets; a segmentation-offloaded one counts as its segments
 	__u64 used;  // CLOCK_MONOTONIC (coarse), nanoseconds
 	__u32 acknowledged; // by TCP's last segment, which is the number expected next; 0: unknown
-	__u32 up;      // the number of the last packet that went up; written by the daemon
-	__u32 handled; // while there is no entry, as this one is always
-	__u32 unused;
+	__u16 up;      // the number of the last packet that went up; written by the daemon
+	__u16 handled; // while there is no entry, as this one is always
 };
 
 struct report {
@@ -115,7 +113,7 @@ struct report {
 // Written again when the outside interface was removed and made again, and when the daemon leaves.
 volatile struct {
 	__u32 outside_interface;
-	__u32 lacking; // how many of the newer flags of bpf_fib_lookup this kernel was seen not to know
+	__u32 lacking; // this kernel was seen not to know the newer flag of bpf_fib_lookup
 	__u64 until; // CLOCK_MONOTONIC, nanoseconds: nothing is carried after it; 0: no such time
 	__u64 held_back; // packets that were dropped until their flow had caught up
 } settings = {};
@@ -181,11 +179,10 @@ static __always_inline int follows(__be32 number, __u32 expected)
 static __always_inline long find_way(struct __sk_buff *skb, struct bpf_fib_lookup *way)
 {
 	__u32 lacking = settings.lacking;
-	__u32 flags = lacking == 0 ? SKIP_NEIGHBOUR | BY_MARK : lacking == 1 ? SKIP_NEIGHBOUR : 0;
 	*(__u32 *)way->smac = skb->mark;
-	long found = bpf_fib_lookup(skb, way, sizeof(*way), flags);
-	if (found == -EINVAL && lacking < 2)
-		settings.lacking = lacking + 1; // this packet goes up, the next one asks for less
+	long found = bpf_fib_lookup(skb, way, sizeof(*way), lacking ? 0 : BY_MARK);
+	if (found == -EINVAL && !lacking)
+		settings.lacking = 1; // this packet goes up, the next one asks for less
 	return found;
 }
 
@@ -213,7 +210,7 @@ static __always_inline int go_up(struct __sk_buff *skb, struct entry *entry, str
 	if (up == handled || !entry->waiting || time - entry->last > WAIT) {
 		entry->waiting = entry->marked = time;
 		entry->mark = next;
-	} else if ((__s32)((handled - entry->mark) << 10) >= 0) {
+	} else if ((__s32)((handled - entry->mark) << 16) >= 0) {
 		entry->marked = time;
 		entry->mark = next;
 	} else if (time - entry->waiting > WAIT && time - entry->marked > LATENCY) {
@@ -226,7 +223,7 @@ static __always_inline int go_up(struct __sk_buff *skb, struct entry *entry, str
 	}
 	entry->last = time;
 	counter->up = next;
-	skb->tstamp = STAMPS + ((__u64)entry->counter << 30 | segments << 22 | next) * 1000;
+	skb->tstamp = STAMPS + ((__u64)entry->counter << 24 | segments << 16 | next) * 1000;
 	return TC_ACT_OK;
 }
 
@@ -340,7 +337,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	};
 	union way_out out = {};
 	long found = find_way(skb, &way);
-	if (found == BPF_FIB_LKUP_RET_SUCCESS && way.family == AF_INET) {
+	if ((found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+	    way.family == AF_INET) {
 		out.interface = way.ifindex;
 		out.next_hop = way.ipv4_dst;
 		if ((out.interface == settings.outside_interface) != entry->to_outside)
@@ -435,6 +433,15 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	new_sum(&ip->check, before, *word);
 	// As the kernel has it for what it forwards, by the TOS: 0, 2 (bulk), 6 (interactive), 4 (both).
 	skb->priority = 0x4620 >> (tos >> 3 & 3) * 4 & 0xf;
+	// What the neighbour code sees it verifies. A packet a second of each flow is enough for that.
+	__u32 second = now >> 30;
+	if (found == BPF_FIB_LKUP_RET_SUCCESS && entry->shown == second) {
+		struct ethhdr *ethernet = data;
+		__builtin_memcpy(ethernet->h_dest, way.dmac, ETH_ALEN);
+		__builtin_memcpy(ethernet->h_source, way.smac, ETH_ALEN);
+		return bpf_redirect(out.interface, 0);
+	}
+	entry->shown = second;
 	struct bpf_redir_neigh next = {.nh_family = AF_INET, .ipv4_nh = out.next_hop};
 	return bpf_redirect_neigh(out.interface, &next, sizeof(next), 0);
 

@@ -13,15 +13,15 @@ from struct import Struct
 
 from gateway.datapath.fastpath.records import COUNTER, UP_AT
 
-NUMBERS = 0x3FFFFF
-"""A flow's packets that went up, counted in 22 bits, as in ``fastpath.c``."""
-MOST_FLOWS = 1 << 21
+NUMBERS = 0xFFFF
+"""A flow's packets that went up, counted in 16 bits, as in ``fastpath.c``."""
+MOST_FLOWS = 1 << 27
 """Whose counters have a place in a timestamp."""
 _SECONDS = 4_700_000_000
 """Where our timestamps begin: no clock is there."""
 _timestamp = Struct(">QQ")  # NFQA_TIMESTAMP: seconds, microseconds
-_WORDS = COUNTER.size // 4
-_UP = UP_AT // 4
+_WORDS = COUNTER.size // 2
+_UP = UP_AT // 2
 _HANDLED = _UP + 1
 _MOST_PARTS = 256
 
@@ -31,7 +31,7 @@ class Order:
 
     def __init__(self, counters: mmap.mmap) -> None:
         # Native words: each is written at once, and never seen half-written.
-        self._words = memoryview(counters).cast("I")
+        self._words = memoryview(counters).cast("H")
         self._parts: dict[int, int] = {}
 
     def begin(self, slot: int, *, waits: bool) -> None:
@@ -47,10 +47,10 @@ class Order:
         """A packet with this timestamp has had its verdict."""
         seconds, microseconds = _timestamp.unpack(timestamp)
         number = (seconds - _SECONDS) * 1_000_000 + microseconds
-        at = (number >> 30) * _WORDS + _HANDLED
+        at = (number >> 24) * _WORDS + _HANDLED
         if not 0 <= at < len(self._words):
             return  # the packet's own: somebody on this host wants to know when packets came
-        segments = number >> 22 & 0xFF
+        segments = number >> 16 & 0xFF
         if segments > 1:  # the kernel has cut it up: each of them has the number
             parts = self._parts
             seen = parts.pop(number, 0) + 1

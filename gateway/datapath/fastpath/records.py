@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-LAYOUT = 6
+LAYOUT = 7
 """Of what is in the maps, here and in ``fastpath.c``: another one, another number."""
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
 ANY = 8
@@ -14,9 +14,9 @@ ANY = 8
 KEY = Struct("=12sBB2x")
 _entry = Struct("=QI4s2sBBII4xQ24x")
 ENTRY_SIZE = _entry.size
-COUNTER = Struct("=QQQ16x")
+COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns); then ``ACKNOWLEDGED`` and ``UP_AT``."""
-COUNTERS = Struct("=QQQ16xQQQ16x")
+COUNTERS = Struct("=QQQ8xQQQ8x")
 """A flow's two: of its original direction, then of its reply's."""
 ACKNOWLEDGED = Struct("=I")
 """In each of them at ``ACKNOWLEDGED_AT``: the number that TCP acknowledged last; 0: unknown."""

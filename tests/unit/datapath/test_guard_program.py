@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 import pytest
-from scapy.all import ICMP, IP, TCP, UDP, Packet
+from scapy.all import ICMP, IP, TCP, UDP, Ether, Packet
 
 from gateway.datapath.guard_program import DROP, GO_ON, INSTRUCTION, assemble
 
@@ -15,9 +15,9 @@ VM, PUBLIC, REMOTE = "10.0.1.4", "203.0.113.10", "198.51.100.1"
 BASE = 0xFFF00000
 
 
-def run(program: bytes, packet: bytes) -> int:
-    """Classic BPF as linux/Documentation/networking/filter.rst has it, for packets from their IP
-    header on."""
+def run(program: bytes, packet: bytes, header: int = 0) -> int:
+    """Classic BPF as linux/Documentation/networking/filter.rst has it, for packets of which
+    the IP header begins after ``header`` bytes."""
     accumulator = index = place = 0
     memory: dict[int, int] = {}
     code = list(INSTRUCTION.iter_unpack(program))
@@ -27,7 +27,8 @@ def run(program: bytes, packet: bytes) -> int:
         match opcode:
             case 0x20 | 0x28 | 0x30 | 0x40 | 0x50 | 0xB1:
                 width = {0x00: 4, 0x08: 2, 0x10: 1}[opcode & 0x18]
-                start = operand - BASE + (index if opcode in (0x40, 0x50) else 0)
+                start = operand if operand < BASE else operand - BASE + header
+                start += index if opcode in (0x40, 0x50) else 0
                 if start + width > len(packet):
                     return 0
                 loaded = int.from_bytes(packet[start : start + width], "big")
@@ -52,7 +53,10 @@ def run(program: bytes, packet: bytes) -> int:
 
 
 def verdict(packet: Packet) -> int:
-    return run(assemble(VNET, PROBES, token=7), bytes(packet))
+    plain = run(assemble(VNET, PROBES, token=7), bytes(packet))
+    framed = assemble(VNET, PROBES, token=7, ethernet=True)
+    assert run(framed, bytes(Ether() / packet), header=14) == plain
+    return plain
 
 
 @pytest.mark.parametrize(

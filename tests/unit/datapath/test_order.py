@@ -10,7 +10,7 @@ import pytest
 from gateway.datapath.fastpath.order import NUMBERS, Order
 from gateway.datapath.fastpath.records import COUNTER, UP_AT
 
-_numbers = Struct("=II")  # up, handled
+_numbers = Struct("=HH")  # up, handled
 
 
 class Kernel:
@@ -33,7 +33,7 @@ class Kernel:
         up, handled = self.look(counter)
         up = (up + 1) & NUMBERS
         _numbers.pack_into(self.memory, counter * COUNTER.size + UP_AT, up, handled)
-        stamp = 4_700_000_000_000_000_000 + (counter << 30 | segments << 22 | up) * 1000
+        stamp = 4_700_000_000_000_000_000 + (counter << 24 | segments << 16 | up) * 1000
         return Struct(">QQ").pack(stamp // 10**9, stamp % 10**9 // 1000)
 
 
