@@ -352,7 +352,10 @@ class Tap:
             return table.replies(protocol).get(key), None
         if arrival is Arrival.LATERAL:
             between_vms = table.lateral.originals(protocol).get(key)
-            return between_vms or table.lateral.replies(protocol).get(key), None
+            between_vms = between_vms or table.lateral.replies(protocol).get(key)
+            if between_vms is not None:
+                return between_vms, None
+            # Else it answers another network of this host, by a flow that is translated.
         flow = table.originals(protocol).get(key)
         if flow is None or arrival is not Arrival.HAIRPIN:
             return flow, None
@@ -365,9 +368,11 @@ class Tap:
         if quote is None:
             return None
         table = self._engine.flows
-        if arrival is Arrival.INBOUND:
+        if arrival is Arrival.INBOUND or arrival is Arrival.PROBE:
             return icmp.flow_of_sent(table, quote)
         if arrival is Arrival.LATERAL:
             between_vms = icmp.flow_of_received(table.lateral, quote)
-            return between_vms or icmp.flow_of_sent(table.lateral, quote)
+            between_vms = between_vms or icmp.flow_of_sent(table.lateral, quote)
+            if between_vms is not None:
+                return between_vms
         return icmp.flow_of_received(table, quote)

@@ -182,6 +182,23 @@ def test_between_subnets_packets_pass_untranslated() -> None:
     ]
 
 
+@pytest.mark.parametrize(("who", "address"), [("host", "203.0.113.1"), ("outside", "192.168.50.2")])
+def test_answers_to_this_hosts_networks_are_of_the_flow_that_they_began(
+    who: str, address: str
+) -> None:
+    scenario = Tapped(NETWORK)
+    scenario.play(f"""
+        {who} sends  udp {address}:45000 > 203.0.113.30:53
+        vm3 sends    udp 10.0.1.6:53 > {address}:45000
+        vm3 sends    icmp 3/3 10.0.1.6 > {address} about udp {address}:45000 > 10.0.1.6:53
+        {who} sends  icmp 3/3 {address} > 203.0.113.30 about udp 203.0.113.30:53 > {address}:45000
+    """)
+    accounts = [sighting[-1] for sighting in scenario.taken()]
+    assert {account[:4] for account in accounts} == {
+        (1, "vm3", "InstanceLevelPublicIP", "translated")
+    }
+
+
 TALK = """
     vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 syn
     outside sends  tcp 198.51.100.1:443 > 203.0.113.10:1024 syn ack
