@@ -13,7 +13,8 @@ import subprocess
 from collections.abc import Iterable
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.rules import PREFIX, TIMEOUT, DiversionPlan, undisturbed
+from gateway.datapath.netfilter import TIMEOUT, undisturbed
+from gateway.datapath.rules import PREFIX, DiversionPlan
 
 MARK = 0x4000_0000
 """The bit; others of a packet's mark stay as they are."""

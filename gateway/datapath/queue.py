@@ -28,8 +28,9 @@ from gateway.core.arrival import Arrival
 from gateway.core.packet import completed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fragments import MARK
+from gateway.datapath.netfilter import Netfilter
 from gateway.datapath.nfqueue import KernelQueue
-from gateway.datapath.rules import Netfilter, QueueNumbers
+from gateway.datapath.rules import QueueNumbers
 
 Way = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the same object (pass as is), other bytes (these), None (drop)."""

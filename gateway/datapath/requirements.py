@@ -32,7 +32,8 @@ from gateway.datapath.interfaces import (
     sysctl_is_writable,
     wanted_sysctls,
 )
-from gateway.datapath.rules import IPV4, IPV6, PREFIX, Chain, Netfilter, ipv6_is_forwarded
+from gateway.datapath.netfilter import IPV4, IPV6, Netfilter
+from gateway.datapath.rules import PREFIX, Chain, ipv6_is_forwarded
 
 FIREWALL = "firewall"
 """A finding's name."""

@@ -13,11 +13,10 @@ from functools import partial
 
 from gateway.datapath import fragments
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.netfilter import IPV4, IPV6
 from gateway.datapath.placing import Place as Where
 from gateway.datapath.rule_marks import WHOLE_TABLE, Place, legacy_mark, mark
 from gateway.datapath.rules import (
-    IPV4,
-    IPV6,
     PREFIX,
     Chain,
     DiversionPlan,

@@ -18,7 +18,8 @@ from gateway.datapath.fastpath.pins import Pins
 from gateway.datapath.forwarding import restore_sysctls
 from gateway.datapath.interfaces import ProbeSource, PublicAddresses, find_link, read_sysctl
 from gateway.datapath.journal import JOURNALS, Journal
-from gateway.datapath.rules import IPV4, IPV6, DiversionPlan, instance_name
+from gateway.datapath.netfilter import IPV4, IPV6
+from gateway.datapath.rules import DiversionPlan, instance_name
 
 
 def dead_gateways(plan: DiversionPlan) -> list[Journal]:

@@ -8,14 +8,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from gateway.datapath.netfilter import Netfilter, restore_text
 from gateway.datapath.rules import (
     DiversionPlan,
-    Netfilter,
     QueueNumbers,
     instance_name,
     ipv4_chains,
     ipv6_chains,
-    restore_text,
 )
 
 PLAN = DiversionPlan(
