@@ -274,6 +274,8 @@ class Pipeline:
         flow, out = flows.tcp_original.get(key), True
         if flow is None or arrival == Arrival.INBOUND:
             flow, out = flows.tcp_reply.get(key), False
+        if flow is None and arrival == Arrival.LATERAL:  # an answer to a network of this host
+            flow, out = self._flows.tcp_original.get(key), True
         headers = view.transport + (packet[view.transport + 12] >> 4 << 2)
         room = mtu - headers
         if flow is None or room <= 0:

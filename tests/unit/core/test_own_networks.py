@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.scenario import Scenario
+from gateway.core.arrival import Arrival
+from tests.scenario import Scenario, build
 from tests.unit.core.test_outbound_methods import NETWORK
 
 HOST, OTHER = "203.0.113.1", "192.168.50.2"
@@ -54,3 +55,13 @@ def test_nothing_else_goes_to_another_network() -> None:
         vm3 sends      icmp 3/3 10.0.1.6 > {OTHER} about udp {OTHER}:9 > 10.0.1.6:53
         dropped        RoutedElsewhere
     """)
+
+
+def test_what_a_vm_answers_there_counts_as_the_segments_that_it_is_cut_into() -> None:
+    scenario = Scenario(NETWORK)
+    scenario.play(f"outside sends tcp {OTHER}:45000 > 203.0.113.30:22 syn")
+    answer = build(f"tcp 10.0.1.6:22 > {OTHER}:45000 ack len=4000")
+    (flow,) = scenario.engine.flows
+    assert scenario.engine.handle(answer, Arrival.LATERAL, 0.0) is not None
+    scenario.engine.count_segments(answer, Arrival.LATERAL, 1500)
+    assert (flow.packets_out, flow.bytes_out) == (3, 4000 + 3 * 40)
