@@ -136,6 +136,8 @@ def why_not(outside: str) -> str:
     """Why none can stand there; empty: one can. Changes nothing that stays."""
     try:
         index = socket.if_nametoindex(outside)
+        if any(_filters(index)):
+            return ""  # one does; a live gateway would take another for somebody's meddling
         had_qdisc = _clsact(index) is not None
         _add_qdisc(index)
         try:

@@ -215,3 +215,12 @@ def test_trying_whether_one_can_stand_leaves_nothing(net: Namespaces) -> None:
 def test_an_ingress_qdisc_is_in_its_way(net: Namespaces) -> None:
     shell(net, "tc qdisc add dev wan0 ingress")
     assert net.python("gw", WHY_NOT) == "File exists\n"
+
+
+def test_trying_does_not_look_like_meddling_to_a_live_gateway(net: Namespaces) -> None:
+    Gateway(net)
+    monitor = net.start("gw", "tc", "monitor")
+    assert net.python("gw", WHY_NOT) == "can\n"
+    shell(net, "tc filter add dev wan0 egress prio 9 protocol all u32 match u32 0 0")
+    assert monitor.stdout is not None
+    assert "u32" in monitor.stdout.readline()
