@@ -47,11 +47,16 @@ def find_link(name: str) -> Link | None:
         if not indices:
             return None
         index = indices[0]
-        (found,) = netlink.get_links(index)
-        addresses = [
-            IPv4Interface(f"{entry.get_attr('IFA_LOCAL')}/{entry['prefixlen']}")
-            for entry in netlink.get_addr(family=socket.AF_INET, index=index)
-        ]
+        try:
+            (found,) = netlink.get_links(index)
+            addresses = [
+                IPv4Interface(f"{entry.get_attr('IFA_LOCAL')}/{entry['prefixlen']}")
+                for entry in netlink.get_addr(family=socket.AF_INET, index=index)
+            ]
+        except NetlinkError as error:
+            if error.code not in _ABSENT:
+                raise
+            return None  # it went meanwhile
         hardware = found.get_attr("IFLA_ADDRESS") or ""
         return Link(name, index, hardware, bool(found["flags"] & 1), tuple(addresses))
 

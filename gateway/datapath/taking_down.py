@@ -16,7 +16,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
 from gateway.datapath.forwarding import restore_sysctls
-from gateway.datapath.interfaces import ProbeSource, PublicAddresses, find_link, read_sysctl
+from gateway.datapath.interfaces import ProbeSource, PublicAddresses, read_sysctl
 from gateway.datapath.journal import JOURNALS, Journal
 from gateway.datapath.netfilter import IPV4, IPV6
 from gateway.datapath.rules import DiversionPlan, instance_name
@@ -123,4 +123,7 @@ class Collecting(contextlib.AbstractContextManager[None]):
 
 
 def _forwards(interface: str) -> bool:
-    return find_link(interface) is not None and read_sysctl(interface, "forwarding") == "1"
+    try:
+        return read_sysctl(interface, "forwarding") == "1"
+    except OSError:
+        return False  # there is no such interface any more
