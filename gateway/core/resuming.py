@@ -23,7 +23,7 @@ from gateway.core.outbound import Outbound
 from gateway.core.plan import Terms
 from gateway.core.ports import Ports
 from gateway.core.saved_state import SavedAllotment, SavedState, target
-from gateway.core.tcp import ENDED
+from gateway.core.tcp import ENDED, State
 from gateway.model.profile import Method
 
 Adopt = Callable[[Flow, Seen], bool]
@@ -99,6 +99,9 @@ def resume_flow(
     if translation.log is not None and flow.state not in ENDED:
         translation.log.resumed(flow, now)
     flow.offloaded = saved.offloaded and adopt(flow, saved.seen)
+    if saved.offloaded and not flow.offloaded and flow.state is not State.OPENING:
+        # Written down is what was known when it was handed over.
+        table.numbers.resume(slot, saved.opening, (0, 0))
     return flow
 
 

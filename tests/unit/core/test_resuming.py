@@ -42,6 +42,16 @@ def test_what_is_known_of_numbers_survives() -> None:
     after.play(f"outside sends tcp {BACK} rst seq=908\nflows vm1 state=CoolDown")
 
 
+def test_an_rst_ends_a_flow_that_had_passed_elsewhere_and_does_no_longer() -> None:
+    """How far it got there was not written down."""
+    before, after = Scenario(RESETTING), Scenario(RESETTING)
+    exchange(before)
+    (flow,) = before.engine.flows
+    flow.offloaded = True
+    assert resume(before, after, flow) is not None
+    after.play(f"outside sends tcp {BACK} rst seq=3000000\nflows vm1 state=CoolDown")
+
+
 def test_a_record_of_anything_else_is_none() -> None:
     scenario = Scenario(RESETTING)
     exchange(scenario)
