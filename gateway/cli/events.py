@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -94,6 +95,8 @@ def in_words(event: dict[str, Any]) -> str:
         )
     if operation == "FlowsEnded":
         return f"{counted(properties['flows'], 'flow')} ended: {properties['reason']}"
+    if operation in ("HostChanged", "HostRestored", "HostFirewall"):
+        return f"{operation}: {'; '.join(_of_host(properties)) or 'over'}"
     lines = properties.get("changes", properties.get("problems"))
     if lines is not None:
         refused = properties.get("refusedFlows", 0)
@@ -101,6 +104,17 @@ def in_words(event: dict[str, Any]) -> str:
         return f"{operation}: {'; '.join(lines) or 'nothing changed'}{flows}"
     details = ", ".join(f"{name} {value}" for name, value in properties.items())
     return f"{operation}: {details}"
+
+
+def _of_host(properties: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the host, and what is not any more."""
+    yield from properties.get("problems", ())
+    for line in properties.get("restored", ()):
+        yield f"set again: {line.removesuffix(' was set again').rstrip(',')}"
+    for interface in properties.get("interfaces", ()):
+        yield f"made again, and programmed anew: {interface}"
+    for line in properties.get("over", ()):
+        yield f"over: {line}"
 
 
 def _times(count: int) -> str:

@@ -76,23 +76,7 @@ class HostWatch:
         diverted = self._diverted()
         problems = diverted.refresh()
         gc.collect()
-        restored = diverted.restored()
-        if restored:
-            self._restored += len(restored)
-            for line in restored:
-                say(line)
-            properties = {"problems": problems, "restored": restored}
-            self._own_event("HostRestored", "Warning", properties)
-        if problems != self._unrestored:
-            if not self._unrestored:
-                self._since = time.time()
-            for problem in problems:
-                if problem not in self._unrestored:
-                    say(problem)
-            operation = "HostChanged" if problems else "HostRestored"
-            level = "Error" if problems else "Informational"
-            self._own_event(operation, level, {"problems": problems})
-            self._unrestored = problems
+        self._tell_of_network(problems, diverted.restored())
         if diverted.rules_restored() != self._rules_restored:
             self._rules_restored = diverted.rules_restored()
             say(RULES_RESTORED)
@@ -106,6 +90,24 @@ class HostWatch:
             self._renew(sorted(diverted.renewed))
             diverted.renewed.clear()
 
+    def _tell_of_network(self, problems: list[str], restored: list[str]) -> None:
+        """What was set again, what has come to an end by itself, and what is newly wrong."""
+        self._restored += len(restored)
+        for line in restored:
+            say(line)
+        over = _say_over(self._unrestored, problems)
+        if restored or over:
+            level = "Warning" if restored else "Informational"
+            self._own_event("HostRestored", level, {"restored": restored, "over": over})
+        new = [problem for problem in problems if problem not in self._unrestored]
+        if new:
+            if not self._unrestored:
+                self._since = time.time()
+            for problem in new:
+                say(problem)
+            self._own_event("HostChanged", "Error", {"problems": problems})
+        self._unrestored = problems
+
     def _look_at_firewall(self, diverted: Diverted) -> None:
         """The host's own rules may drop what the gateway has passed."""
         problems = diverted.firewall()
@@ -115,8 +117,9 @@ class HostWatch:
             if problem not in (*self._firewall, *diverted.firewall_said):
                 say(problem)
         diverted.firewall_said.clear()
+        over = _say_over(self._firewall, problems)
         level = "Warning" if problems else "Informational"
-        self._own_event("HostFirewall", level, {"problems": problems})
+        self._own_event("HostFirewall", level, {"problems": problems, "over": over})
         self._firewall = problems
 
     def _rules_changed(self) -> None:
@@ -138,8 +141,7 @@ class HostWatch:
 
     def _renew(self, interfaces: list[str]) -> None:
         """Interfaces were removed and made again, and have their rules: now the rest."""
-        properties = {"problems": [], "interfaces": interfaces}
-        self._own_event("HostRestored", "Informational", properties)
+        self._own_event("HostRestored", "Informational", {"interfaces": interfaces})
         say(f"{', '.join(interfaces)}: removed and made again, and programmed anew")
         if isinstance(self._fast_path, str):
             return
@@ -150,3 +152,11 @@ class HostWatch:
             for line in lines:
                 say(line)
             self._own_event("HostChanged", "Error", {"problems": lines})
+
+
+def _say_over(before: list[str], problems: list[str]) -> list[str]:
+    """The problems that there were before and are no more, each said."""
+    over = [problem for problem in before if problem not in problems]
+    for problem in over:
+        say(f"over: {problem}")
+    return over

@@ -94,6 +94,7 @@ class Upkeep:
                     f"{plan.outside} has no IPv4 address: give it one in the network that it is "
                     "connected to"
                 )
+            problems += _own_public_ips(set(plan.public_ips), addresses)
             problems += self._answer_for_public_ips(plan, tables, links)
             problems += self._set_sysctls(plan)
             if outside is not None and outside.up:
@@ -191,6 +192,20 @@ class Upkeep:
                 yield (
                     f"the route to {subnet} leads {leads} now, no longer by {before}: answers "
                     "have no way to the VMs there"
+                )
+
+
+def _own_public_ips(
+    public_ips: Container[IPv4Address], addresses: dict[int, list[IPv4Interface]]
+) -> Iterator[str]:
+    """Public IPs that somebody has given to the host itself; a start refuses them."""
+    for number, own in addresses.items():
+        for address in own:
+            if address.ip in public_ips:
+                name = _name(number)
+                yield (
+                    f"the public IP {address.ip} is this host's own address on {name} now: the "
+                    f"gateway takes what is sent to it: ip addr del {address} dev {name}"
                 )
 
 

@@ -131,6 +131,24 @@ def test_an_inside_address_that_goes_is_said_and_all_comes_back_with_it(fresh: T
     assert ours(fresh) == []
 
 
+def test_a_public_ip_that_becomes_the_hosts_own_address_is_said_until_it_is_not(
+    fresh: Topology,
+) -> None:
+    gateway = Gateway(fresh)
+    gateway.start()
+    fresh.ip("gw", f"addr add {DEFAULT}/32 dev wan0")
+    (line,) = eventually(lambda: problems(gateway))
+    assert line.startswith(f"the public IP {DEFAULT} is this host's own address on wan0 now")
+    (finding,) = findings(gateway)
+    assert line in finding["text"]
+    fresh.run("gw", *line.rpartition(": ")[2].split())  # as it says
+    eventually(lambda: problems(gateway), lambda lines: not lines)
+    assert gateway.event(operationName="HostRestored")["properties"]["over"] == [line]
+    assert f"over: {line}" in gateway.errors.read_text().splitlines()
+    works(fresh)
+    assert gateway.stop() == 0
+
+
 def test_who_changes_it_again_and_again_is_named_and_not_fought_at_any_speed(
     fresh: Topology,
 ) -> None:

@@ -45,10 +45,13 @@ export const told = (event) => {
   return { kind, title: sentence(name), more: p.Description ?? listed(p), notable: kind !== "plain" };
 };
 
+// Lists whose lines do not say by themselves what has become of what they name.
+const BEFORE = { interfaces: "made again: ", over: "over: " };
+
 const listed = (properties) =>
   Object.entries(properties)
     .filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && value.length === 0))
-    .map(([name, value]) => (typeof value === "object" ? (Array.isArray(value) ? value.slice(0, 3).join("; ") : endpoint(value)) : `${words(name)} ${value}`))
+    .map(([name, value]) => (typeof value === "object" ? (Array.isArray(value) ? `${BEFORE[name] ?? ""}${value.slice(0, 3).join("; ")}` : endpoint(value)) : `${words(name)} ${value}`))
     .join(", ");
 
 export class Events {
