@@ -99,19 +99,50 @@ def _guard(facts: Facts) -> Iterator[Finding]:
             ("snatgw check -c FILE --host says what the guard needs.",),
             dict(guard),
         )
-    stopped = sum(
-        e["properties"]["count"]
-        for e in facts.gateway_events
-        if e["operationName"] == "GuardDroppedPackets"
+    told = [
+        e["properties"] for e in facts.gateway_events if e["operationName"] == "GuardDroppedPackets"
+    ]
+    lately = f"in the last {duration(facts.events_window)}"
+    shared = sum(e["count"] for e in told if e.get("otherFilters"))
+    if shared:
+        yield Finding(
+            WARNING,
+            None,
+            "The guard or another program's filter stopped packets at the outside interface",
+            f"{count(shared, 'packet')} {lately} were dropped by tc filters there. One counter has "
+            "the guard's and all others', at ingress too, so that it cannot be told whether any "
+            "had a private address; if so, it did not leave.",
+            (
+                (
+                    "tc filter show dev INTERFACE ingress, and egress, list them; the guard's has "
+                    "handle 0xac57. Without RulesRestored or HostChanged events at that time, it "
+                    "was most likely the others'."
+                ),
+            ),
+            {"stoppedAtMost": shared},
+        )
+    alone = sum(
+        e["count"] for e in told if e.get("whileNoGatewayRan") and not e.get("otherFilters")
     )
+    if alone:
+        yield Finding(
+            WARNING,
+            None,
+            "Packets with private addresses were stopped while no gateway ran",
+            f"The guard stopped {count(alone, 'packet')} of VMs before the last start; none left. "
+            "On a host that forwards by itself that is so between a stop and a start, and after a "
+            "crash if somebody flushed the rules.",
+            (),
+            {"stopped": alone},
+        )
+    stopped = sum(e["count"] for e in told) - shared - alone
     if not stopped:
         return
     yield Finding(
         CRITICAL,
         None,
         "Packets with private addresses got as far as the outside interface",
-        f"The guard there stopped {count(stopped, 'packet')} in the last "
-        f"{duration(facts.events_window)}; none left. "
+        f"The guard there stopped {count(stopped, 'packet')} {lately}; none left. "
         f"{DropReason.PRIVATE_ADDRESS_OUTSIDE.sentence}",
         (
             (

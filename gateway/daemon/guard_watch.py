@@ -52,25 +52,41 @@ class GuardWatch:
 
     def look(self, real: float) -> None:
         """Count what it stopped, and tell of it now and then."""
-        guard = self._diverted().guard()
+        told, guard = self._told, self._diverted().guard()
         grown = guard.dropped - self._dropped
         if grown > 0:
-            self._count(DropReason.PRIVATE_ADDRESS_OUTSIDE, grown)
+            if not guard.shared:
+                self._count(DropReason.PRIVATE_ADDRESS_OUTSIDE, grown)
             self._dropped = guard.dropped
-        untold = self._dropped - self._told
-        if untold and real >= self._due:
-            properties = {"count": untold, "total": self._dropped}
-            self._own_event("GuardDroppedPackets", "Warning", properties)
-            say(
-                f"the guard stopped {untold} packets with a private address that were about to "
-                "leave: they had got past the gateway's netfilter rules"
-            )
-            self._told = self._dropped
+        if self._told < guard.meanwhile:
+            self._tell(guard.meanwhile, shared=guard.shared, meanwhile=True)
+        if self._told < self._dropped and real >= self._due:
+            self._tell(self._dropped, shared=guard.shared)
             self._due = real + INTERVAL
+        if self._told != told:
+            self._diverted().guard_told()
         if guard.restored != self._restored:
             self._restored = guard.restored
             say(RESTORED)
             self._own_event("GuardRestored", "Warning", {"times": guard.restored})
+
+    def _tell(self, total: int, *, shared: bool, meanwhile: bool = False) -> None:
+        number, self._told = total - self._told, total
+        properties = {
+            "count": number,
+            "total": total,
+            "whileNoGatewayRan": meanwhile,
+            "otherFilters": shared,
+        }
+        self._own_event("GuardDroppedPackets", "Warning", properties)
+        when = ", while no gateway ran" if meanwhile else ""
+        say(
+            f"at most {number} packets were stopped by the guard{when}: filters of other programs "
+            "on the outside interface drop packets into the same counter"
+            if shared
+            else f"the guard stopped {number} packets with a private address that were about to "
+            f"leave{when or ': they had got past the rules that this gateway has in netfilter'}"
+        )
 
     def status(self) -> dict[str, Any]:
         """The guard in a status."""

@@ -58,9 +58,13 @@ class GuardState:
 
     problem: str = ""
     dropped: int = 0
-    """Packets since it was first put there, by an earlier daemon even."""
+    """Packets since the start, and ``meanwhile``."""
     restored: int = 0
     """Times that somebody else had taken it away."""
+    meanwhile: int = 0
+    """Packets while no gateway ran, after what the one before had told of."""
+    shared: bool = False
+    """Whether others' filters may have dropped some of what is not told of yet."""
 
 
 class Diverted(Protocol):
@@ -93,6 +97,9 @@ class Diverted(Protocol):
 
     def guard(self) -> GuardState:
         """The guard as it is now."""
+
+    def guard_told(self) -> None:
+        """What it has dropped was told of."""
 
     def guard_fileno(self) -> int:
         """Readable when somebody may have taken it away."""
@@ -185,7 +192,13 @@ class _LinuxDiverted:
         guard = self._diversion.guard
         if guard is None:
             return GuardState(self._diversion.no_guard)
-        return GuardState("", guard.dropped(), self._diversion.guards_restored)
+        dropped = guard.dropped()  # which sees what the rest is about
+        restored = self._diversion.guards_restored
+        return GuardState("", dropped, restored, guard.meanwhile, guard.shared)
+
+    def guard_told(self) -> None:
+        if self._diversion.guard is not None:
+            self._diversion.guard.told()
 
     def guard_fileno(self) -> int:
         return self._diversion.guard_fileno()

@@ -7,6 +7,7 @@ undoes all of this is ``lifecycle.py``.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -272,6 +273,7 @@ class Gateway:
     def _on_signal(self, number: int) -> None:
         if number in STOP:
             notify.notify("STOPPING=1")
+            self._guard.look(math.inf)  # the next daemon does not tell of what is ours to tell
             self._own_event("Stopped", "Informational", {"pid": os.getpid()})
             if self.engine.flow_log is not None:
                 self.engine.flow_log.leave()
@@ -280,6 +282,7 @@ class Gateway:
             for _ in range(FLOW_LOG_MESSAGES_AT_STOP):
                 if not self.control.work(self.turns.now) or not self.control.has_work:
                     break
+            self._diverted().leave()  # a stop by Ctrl-C may be half of a restart as well
             if number == signal.SIGTERM:
                 self.leave()
             self.turns.stop()

@@ -6,7 +6,8 @@ lives or not, such packets do not leave. The rules do the same work earlier; the
 they are not there. It sees untagged IPv4 only: a VLAN on the same interface is not the gateway's.
 
 A filter of ours is known by its handle, whichever priority it found. What it drops is counted by
-the qdisc, where the fast path's programs never drop for a reason of their own.
+the qdisc, where the fast path's programs never drop for a reason of their own; others' filters may,
+and classic BPF has no counter that would tell these apart.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from struct import Struct
 
-from gateway.datapath import netlink
+from gateway.datapath import guard_told, netlink
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.guard_program import INSTRUCTION, assemble
 from gateway.datapath.netlink import NESTED, attribute, attributes
@@ -37,8 +38,9 @@ _NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400  # linux/netlin
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000  # linux/pkt_sched.h
 _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_STATS_QUEUE = 1, 2, 7, 3
-_TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8  # linux/pkt_cls.h
+_TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_NAME, _TCA_BPF_FLAGS = 4, 5, 7, 8  # linux/pkt_cls.h
 _DIRECT_ACTION = 1
+_FAST_PATH = b"snatgw/"  # how its filters' names begin
 _IPV4 = socket.htons(0x0800)
 _message = Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, parent, info
 _short, _word = Struct("=H"), Struct("=I")
@@ -62,6 +64,11 @@ class Guard:
         self._program = _program(plan, self._token)
         self._seen = 0
         self._total = 0
+        self._told: int | None = None
+        self.meanwhile = 0
+        """Packets dropped between an earlier daemon's last telling and our start."""
+        self.shared = False
+        """Whether some that were not told of yet may have been dropped by others' filters."""
 
     def change(self, plan: DiversionPlan) -> None:
         """Look for another plan's addresses; there is no moment without a guard."""
@@ -76,7 +83,10 @@ class Guard:
             index = socket.if_nametoindex(self._outside)
             _add_qdisc(index)
             left = list(_filters(index))
+            if self._told is None:
+                self._go_on(index, left)
             self._attach(index, left)
+            self._note()
             for old in left[1:]:
                 _delete(index, old.priority)
         except OSError as error:
@@ -95,21 +105,41 @@ class Guard:
             return False
 
     def dropped(self) -> int:
-        """Packets that it has dropped since it was first put there, by an earlier daemon even."""
+        """Packets that it has dropped since the start, and ``meanwhile``."""
         try:
-            now = _dropped(socket.if_nametoindex(self._outside))
+            index = socket.if_nametoindex(self._outside)
+            now = _dropped(index)
+            if now != self._seen:
+                self.shared = self.shared or _has_others(index)
         except OSError:
             return self._total
-        # Counters begin again with their qdisc, and have 32 bits.
-        self._total += now - self._seen if now >= self._seen else now
+        self._total += _grown(self._seen, now)
         self._seen = now
         return self._total
+
+    def told(self) -> None:
+        """All that ``dropped`` has counted was told of: the next daemon need not."""
+        self._told, self.shared = self._seen, False
+        self._note()
+
+    def _go_on(self, index: int, left: list[_Filter]) -> None:
+        """From what an earlier daemon has told of the guard that it left."""
+        self._seen = self._told = _dropped(index)
+        before = guard_told.read(self._outside, _identity(left[0].program)) if left else None
+        if before is not None and before != self._seen:
+            self._told = before
+            self.meanwhile = self._total = _grown(before, self._seen)
+            self.shared = _has_others(index)
+
+    def _note(self) -> None:
+        assert self._told is not None
+        guard_told.write(self._outside, _identity(self._program), self._told)
 
     def _attach(self, index: int, left: list[_Filter]) -> None:
         if left:
             _add(index, left[0].priority, self._program)
             return
-        self._seen = _dropped(index)  # others' before it
+        self._seen = self._told = _dropped(index)  # others' before it
         for priority in _PRIORITIES:
             try:
                 _add(index, priority, self._program)
@@ -129,7 +159,7 @@ def identity(outside: str) -> str:
         found = list(_filters(socket.if_nametoindex(outside)))
     except OSError:
         return ""
-    return hashlib.sha256(found[0].program).hexdigest() if found else ""
+    return _identity(found[0].program) if found else ""
 
 
 def why_not(outside: str) -> str:
@@ -163,6 +193,7 @@ def remove(outside: str) -> None:
     try:
         for found in list(_filters(index)):
             _delete(index, found.priority)
+        guard_told.erase(outside)
     except OSError as error:
         line = f"{outside}: the guard cannot be removed: {error.strerror or error}"
         raise DatapathError([line]) from None
@@ -249,6 +280,30 @@ def _filters(index: int) -> Iterator[_Filter]:
         options = attributes(found.get(_TCA_OPTIONS, b""))
         if at == index and handle == _HANDLE:
             yield _Filter(info >> 16, options.get(_TCA_BPF_OPS, b""))
+
+
+def _has_others(index: int) -> bool:
+    """Whether filters stand there that are neither the guard nor the fast path's."""
+    for parent in (_INGRESS, _EGRESS):
+        for body in netlink.dump(_RTM_GETTFILTER, _message.pack(0, index, 0, parent, 0)):
+            handle = _message.unpack_from(body)[2]
+            found = attributes(body[_message.size :])
+            if found.get(_TCA_KIND) != b"bpf\0":
+                return True
+            name = attributes(found.get(_TCA_OPTIONS, b"")).get(_TCA_BPF_NAME, b"")
+            ours = handle == _HANDLE if parent == _EGRESS else name.startswith(_FAST_PATH)
+            if handle and not ours:  # without one, it says that there is a priority
+                return True
+    return False
+
+
+def _grown(before: int, now: int) -> int:
+    """Counters begin again with their qdisc, and have 32 bits."""
+    return now - before if now >= before else now
+
+
+def _identity(program: bytes) -> str:
+    return hashlib.sha256(program).hexdigest()
 
 
 def _dropped(index: int) -> int:

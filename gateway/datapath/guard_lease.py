@@ -1,9 +1,9 @@
 """A guard for the time between two daemons, where the host forwards by itself.
 
-SIGTERM is mostly half of a restart. On a host that forwarded before there was a gateway, what VMs
-send would leave untranslated until the next daemon's rules stand. So the guard stays for a while,
-and ``python -m gateway.datapath.guard_lease``, a process that outlives the daemon, takes it away if
-nobody came: then the host is as it was.
+SIGTERM, and Ctrl-C at a terminal, are mostly half of a restart. On a host that forwarded before
+there was a gateway, what VMs send would leave untranslated until the next daemon's rules stand. So
+the guard stays for a while, and ``python -m gateway.datapath.guard_lease``, a process that outlives
+the daemon, takes it away if nobody came: then the host is as it was.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from tests.netns.gateway import Gateway
 from tests.netns.topology import SERVER, Topology, eventually
 
@@ -20,10 +22,34 @@ def test_what_it_stops_is_told_and_counted(fresh: Topology) -> None:
     assert gateway.status()["guard"]["dropped"] >= 3
     event = gateway.event(operationName="GuardDroppedPackets")
     assert event["properties"]["count"] >= 3
+    assert event["properties"]["whileNoGatewayRan"]
+    assert not event["properties"]["otherFilters"]
     eventually(lambda: gateway.status()["drops"].get("PrivateAddressOutside"))
-    said = gateway.cli("diagnose").stdout
-    assert "Packets with private addresses got as far as the outside interface" in said
+    assert "were stopped while no gateway ran" in gateway.cli("diagnose").stdout
     assert wire.packets() == []
+    gateway.kill()
+    gateway.start()
+    assert gateway.status()["guard"]["dropped"] == 0
+
+
+def test_an_interrupt_leaves_it_for_a_while_where_the_host_forwards(fresh: Topology) -> None:
+    fresh.run("gw", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    gateway = Gateway(fresh)
+    gateway.start()
+    assert gateway.process is not None
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.process.wait(5) == 0
+    assert "0xac57" in fresh.run("gw", "tc", "filter", "show", "dev", "wan0", "egress")
+
+
+def test_check_does_not_disturb_it(fresh: Topology) -> None:
+    gateway = Gateway(fresh)
+    gateway.start()
+    command = (gateway.python, "-m", "gateway", "check", "--host", "-c", str(gateway.file))
+    said = fresh.run("gw", *command, check=False)
+    assert "a guard can stand on wan0" in said
+    assert gateway.status()["guard"]["restored"] == 0
+    assert "took the guard away" not in gateway.errors.read_text()
 
 
 def test_a_guard_that_is_taken_away_is_back_at_once_and_it_is_said(fresh: Topology) -> None:

@@ -3,7 +3,7 @@
 Run in a namespace; takes a plan as JSON, prints ``"ready"`` or problems, then answers a JSON line for each line
 that it reads: ``statistics``, ``seen`` (packets as [arrival, length]), ``pause``, ``resume``,
 ``raise`` (the handler fails from now on), ``update IP VM``, ``refresh``,
-``guard`` (what became of it), ``remove``, ``leave`` (the same, expecting another start).
+``guard`` (what became of it), ``told`` (of all that it dropped), ``remove``, ``leave`` (the same, expecting another start).
 """
 
 from __future__ import annotations
@@ -154,7 +154,12 @@ def main() -> None:
                         "problem": diversion.no_guard,
                         "restored": diversion.guards_restored,
                         "dropped": None if guard is None else guard.dropped(),
+                        "meanwhile": None if guard is None else guard.meanwhile,
+                        "shared": None if guard is None else guard.shared,
                     }
+                case "told":
+                    assert diversion.guard is not None
+                    diversion.guard.told()
                 case "remove" | "leave":
                     diversion.leave_guard = command == "leave"
                     diversion.remove()

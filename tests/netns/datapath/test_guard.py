@@ -107,6 +107,41 @@ def test_what_it_drops_is_counted(net: Namespaces) -> None:
     assert gateway.ask("guard")["dropped"] == 9
 
 
+def test_what_was_told_is_not_told_again_by_the_next(net: Namespaces) -> None:
+    net.sysctl("gw", "net/ipv4/ip_forward", "1")
+    gateway = Gateway(net)
+    shell(net, FLUSH)
+    net.python("vm", SEND, f"[IP(dst='{REMOTE}')/UDP(dport=9)] * 7")
+    assert gateway.ask("guard")["dropped"] == 7
+    gateway.ask("told")
+    for _ in range(2):
+        gateway.kill()
+        gateway = Gateway(net)
+        assert gateway.ask("guard")["dropped"] == 0
+    gateway.kill()
+    shell(net, FLUSH)
+    net.python("vm", SEND, f"[IP(dst='{REMOTE}')/UDP(dport=9)] * 3")
+    gateway = Gateway(net)
+    state = gateway.ask("guard")
+    assert (state["dropped"], state["meanwhile"], state["shared"]) == (3, 3, False)
+    gateway.ask("told")
+    gateway.ask("leave")
+    gateway = Gateway(net)
+    assert gateway.ask("guard")["dropped"] == 0
+
+
+def test_what_others_filters_drop_is_not_taken_for_its_own(net: Namespaces) -> None:
+    gateway = Gateway(net)
+    assert not gateway.ask("guard")["shared"]
+    policer = "police rate 8bit burst 1 conform-exceed drop"
+    shell(net, f"tc filter add dev wan0 ingress protocol ip matchall action {policer} || "
+          "tc filter add dev wan0 ingress protocol ip bpf da bytecode '1,6 0 0 2,'")  # fmt: skip
+    net.run("remote", "ping", "-c", "2", "-i", "0.1", "-W", "1", "203.0.113.1", check=False)
+    state = gateway.ask("guard")
+    assert state["dropped"] >= 1
+    assert state["shared"]
+
+
 def test_a_filter_of_somebody_elses_keeps_its_place(net: Namespaces) -> None:
     shell(net, "tc qdisc add dev wan0 clsact")
     shell(net, "tc filter add dev wan0 egress prio 1 protocol all u32 match u32 0 0")

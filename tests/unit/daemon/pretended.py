@@ -90,6 +90,9 @@ class PretendedDiverted:
     def guard(self) -> GuardState:
         return GuardState("this host only pretends")
 
+    def guard_told(self) -> None:
+        pass
+
     def guard_fileno(self) -> int:
         return os.dup(self._socket.fileno())
 

@@ -752,6 +752,25 @@ def test_a_gateway_that_loses_packets(world: Scenario) -> None:
     assert "Now it handles 100,000 a second." in finding.text
 
 
+@pytest.mark.parametrize(
+    ("alone", "others", "severity", "says"),
+    [
+        (False, False, "Critical", "got as far as the outside interface"),
+        (True, False, "Warning", "were stopped while no gateway ran"),
+        (False, True, "Warning", "The guard or another program's filter"),
+        (True, True, "Warning", "The guard or another program's filter"),
+    ],
+)
+def test_what_the_guard_stopped(
+    world: Scenario, alone: bool, others: bool, severity: str, says: str
+) -> None:
+    properties = {"whileNoGatewayRan": alone, "otherFilters": others}
+    event = gateway_event("GuardDroppedPackets", count=36, total=36, **properties)
+    finding = only(Look(world).diagnosed([event]), severity)
+    assert says in finding.title
+    assert "36 packets" in finding.text
+
+
 def test_a_full_flow_table(world: Scenario) -> None:
     look = Look(world)
     world.wait(2)

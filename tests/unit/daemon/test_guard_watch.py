@@ -14,6 +14,10 @@ class Guarded:
 
     def __init__(self) -> None:
         self.state = GuardState()
+        self.told = 0
+
+    def guard_told(self) -> None:
+        self.told += 1
 
     def guard(self) -> GuardState:
         return self.state
@@ -32,11 +36,42 @@ def test_what_it_stops_is_counted_once_and_told_of_now_and_then() -> None:
         host.state = GuardState("", dropped)
         watch.look(real)
     assert counted == [(DropReason.PRIVATE_ADDRESS_OUTSIDE, n) for n in (5, 3, 1)]
+    plain = {"whileNoGatewayRan": False, "otherFilters": False}
     assert events == [
-        ("GuardDroppedPackets", {"count": 5, "total": 5}),
-        ("GuardDroppedPackets", {"count": 4, "total": 9}),
+        ("GuardDroppedPackets", {"count": 5, "total": 5, **plain}),
+        ("GuardDroppedPackets", {"count": 4, "total": 9, **plain}),
     ]
+    assert host.told == 2
     assert watch.status() == {"active": True, "dropped": 9, "restored": 0}
+
+
+def test_what_it_stopped_while_no_gateway_ran_is_told_as_such() -> None:
+    host, events = Guarded(), []
+
+    def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
+        events.append(properties)
+
+    watch = GuardWatch(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    host.state = GuardState("", 9, meanwhile=7)
+    watch.look(1.0)
+    watch.look(1.0 + INTERVAL)
+    assert [(e["count"], e["total"], e["whileNoGatewayRan"]) for e in events] == [
+        (7, 7, True),
+        (2, 9, False),
+    ]
+
+
+def test_what_others_filters_may_have_dropped_is_no_drop_of_the_gateways() -> None:
+    host, counted, events = Guarded(), [], []
+
+    def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
+        events.append(properties)
+
+    watch = GuardWatch(lambda: host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type, return-value]
+    host.state = GuardState("", 4, shared=True)
+    watch.look(1.0)
+    assert counted == []
+    assert [(e["count"], e["otherFilters"]) for e in events] == [(4, True)]
 
 
 def test_that_it_was_taken_away_is_told() -> None:
