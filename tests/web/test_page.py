@@ -238,6 +238,7 @@ def test_events_of_all_shapes(visit: Begin) -> None:
         ),
         "error": event("FlowTableFull", "Error", count=4),
         "start": event("Reloaded", "Informational", changes=["one", "two"], count=2),
+        "over": event("HostRestored", "Informational", restored=[], over=["lan0 is down"]),
         "plain": event(
             "PacketsDropped", "Informational", reason="DeniedBySecurityRule", vm="vm2", protocol="Tcp",
             source="10.0.1.5:1", destination=f"{SERVER}:25", count=9, rule="web-nsg/no-smtp",
@@ -259,6 +260,7 @@ def test_events_of_all_shapes(visit: Begin) -> None:
         ("probe", "vm2 is down by probe p", f"rule web on {DEFAULT}:80, 1 of 3 down"),
         ("error", "Flow table full", "count 4"),
         ("start", "Reloaded", "one; two, count 2"),
+        ("start", "Host restored", "over: lan0 is down"),
     ]
     for kind, title, more in kinds:
         item = seen.find(f"#event-list li[data-kind='{kind}']").filter(has_text=title)
