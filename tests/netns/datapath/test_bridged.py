@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -64,7 +65,7 @@ def test_neighbours_of_one_bridge_talk_past_the_gateway(net: Namespaces) -> None
 
 def test_broadcasts_and_multicasts_stay_on_the_bridge_and_whole(net: Namespaces) -> None:
     gateway = Gateway(net, inside=["br0"])
-    listener = net.start("vm2", "python3", "-c", LISTEN)
+    listener = net.start("vm2", sys.executable, "-c", LISTEN)
     assert listener.stdout is not None
     assert [listener.stdout.readline(), listener.stdout.readline()] == ["up\n", "joined\n"]
     net.python("vm", SEND)

@@ -3,6 +3,7 @@ what the host does to packets."""
 
 from __future__ import annotations
 
+import sys
 from typing import IO
 
 import pytest
@@ -94,7 +95,7 @@ def test_nothing_leaves_untranslated_while_a_jump_is_moved(net: Namespaces) -> N
     udp_echo(net, "remote")
     noise = net.start(
         "vm",
-        "python3",
+        sys.executable,
         "-uc",
         "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
         f"s.sendto(b'x', ('{REMOTE}', 9)); print()\n"
