@@ -107,9 +107,16 @@ def test_what_leaves_by_a_side_has_only_addresses_of_that_side(
             assert ip.dst in VMS, where
             assert not private(ip.src), where
         elif arrival in (Arrival.HAIRPIN, Arrival.HAIRPIN_IN_FRAGMENTS):
-            assert ip.dst in VMS, where
-            assert ip.src in PUBLIC, where
+            if packet.dst in PUBLIC:
+                assert ip.dst in VMS, where
+                assert ip.src in PUBLIC, where
+            elif verdict is not data:  # this host began it by a public IP
+                assert ip.src in PUBLIC, where
+                assert ip.dst == packet.dst, where
         elif arrival is Arrival.LATERAL:
-            assert verdict is data, where
-            assert private(ip.src), where
-            assert private(ip.dst), where
+            if verdict is data:
+                assert private(ip.src), where
+                assert private(ip.dst), where
+            else:  # likewise another network of this host's
+                assert ip.src in PUBLIC, where
+                assert not any(map(private, [ip.dst, *quoted_ends(ip)])), where
