@@ -54,15 +54,15 @@ _COUNTERS = 16  # bytes at the end of a head
 _libc = ctypes.CDLL(None)
 
 
-def mark(places: Iterable[Place], prefix: str) -> bytes:
+def mark(places: Iterable[Place], prefix: str, legacy: bytes) -> bytes:
     """A digest of the rules in these chains, as far as they stand in a chain or table whose name
-    begins with ``prefix``, or jump to one, or in a whole table; and of every legacy table. Never
-    raises."""
+    begins with ``prefix``, or jump to one, or in a whole table; and of every legacy table, of which
+    ``legacy`` is the mark. Never raises."""
     digest = hashlib.sha256()
     for place in places:
         for rule in _rules(place, prefix):
             digest.update(rule)
-    digest.update(legacy_mark())
+    digest.update(legacy)
     return digest.digest()
 
 

@@ -108,7 +108,7 @@ class Ruleset:
 
     def _look(self) -> bytes:
         self._legacy = legacy_mark()
-        return mark(self._places, f"{PREFIX}{self._instance}-")
+        return mark(self._places, f"{PREFIX}{self._instance}-", self._legacy)
 
     def _read(self) -> _Standing:
         ipv6 = IPV6.standing(self._instance) if IPV6.available() else []

@@ -93,7 +93,9 @@ def load(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> Ruleset:
     monkeypatch.setattr(ruleset, "IPV6", Kernel())
     monkeypatch.setattr(ruleset.fragments, "load", lambda plan: None)
     monkeypatch.setattr(ruleset.fragments, "standing", lambda instance: [])
-    monkeypatch.setattr(ruleset, "mark", lambda places, prefix: "\n".join(kernel.lines).encode())
+    monkeypatch.setattr(
+        ruleset, "mark", lambda places, prefix, legacy: "\n".join(kernel.lines).encode()
+    )
     rules = Ruleset()
     rules.load(PLAN, guard_outside=True)
     return rules
