@@ -99,6 +99,16 @@ def _guard(facts: Facts) -> Iterator[Finding]:
             ("snatgw check -c FILE --host says what the guard needs.",),
             dict(guard),
         )
+    elif guard.get("reason"):
+        yield Finding(
+            WARNING,
+            None,
+            "The guard on the outside interface stands in nftables",
+            f"tc has no place for it: {guard['reason']}. Flushed rules do not open the gateway as "
+            "long as the daemon lives; nft flush ruleset does once it is dead.",
+            ("snatgw check -c FILE --host says what the guard needs.",),
+            dict(guard),
+        )
     told = [
         e["properties"] for e in facts.gateway_events if e["operationName"] == "GuardDroppedPackets"
     ]

@@ -37,12 +37,15 @@ class GuardWatch:
         self._told = 0
         self._due = 0.0
         self._restored = 0
+        self._gained = 0
 
     def watch(self, turns: Turns) -> None:
         """Hear of changes to filters from now on; say so where there is no guard."""
-        problem = self._diverted().guard().problem
-        if problem:
-            say(f"no guard, the netfilter rules alone keep private addresses in: {problem}")
+        guard = self._diverted().guard()
+        if not guard.kind:
+            say(f"no guard, the netfilter rules alone keep private addresses in: {guard.problem}")
+        elif guard.problem:
+            say(f"the guard stands in {guard.kind}, for want of a better place: {guard.problem}")
         turns.watch(self._diverted().guard_fileno(), self._filters_changed)
 
     def _filters_changed(self) -> None:
@@ -70,6 +73,11 @@ class GuardWatch:
             say(RESTORED)
             self._own_event("GuardRestored", "Warning", {"times": guard.restored})
 
+        if guard.gained != self._gained:
+            self._gained = guard.gained
+            say(f"a guard can be had now on the outside interface, and stands there ({guard.kind})")
+            self._own_event("GuardGained", "Informational", {"kind": guard.kind})
+
     def _tell(self, total: int, *, shared: bool, meanwhile: bool = False) -> None:
         number, self._told = total - self._told, total
         properties = {
@@ -91,6 +99,7 @@ class GuardWatch:
     def status(self) -> dict[str, Any]:
         """The guard in a status."""
         guard = self._diverted().guard()
-        if guard.problem:
+        if not guard.kind:
             return {"active": False, "reason": guard.problem}
-        return {"active": True, "dropped": guard.dropped, "restored": guard.restored}
+        status = {"active": True, "dropped": guard.dropped, "restored": guard.restored}
+        return status | ({"kind": guard.kind, "reason": guard.problem} if guard.problem else {})

@@ -54,9 +54,10 @@ class Queue(Protocol):
 
 @dataclass(frozen=True)
 class GuardState:
-    """What has become of the guard on the outside interface; ``problem``: why there is none."""
+    """What has become of the guard on the outside interface."""
 
     problem: str = ""
+    """Why there is none, or not the best one."""
     dropped: int = 0
     """Packets since the start, and ``meanwhile``."""
     restored: int = 0
@@ -65,6 +66,10 @@ class GuardState:
     """Packets while no gateway ran, after what the one before had told of."""
     shared: bool = False
     """Whether others' filters may have dropped some of what is not told of yet."""
+    kind: str = "tc"
+    """What it stands in: ``tc``, or ``nftables`` where that has no place; empty: there is none."""
+    gained: int = 0
+    """Times that one could be had which could not be had before."""
 
 
 class Diverted(Protocol):
@@ -191,10 +196,16 @@ class _LinuxDiverted:
     def guard(self) -> GuardState:
         guard = self._diversion.guard
         if guard is None:
-            return GuardState(self._diversion.no_guard)
-        dropped = guard.dropped()  # which sees what the rest is about
-        restored = self._diversion.guards_restored
-        return GuardState("", dropped, restored, guard.meanwhile, guard.shared)
+            return GuardState(self._diversion.no_guard, kind="")
+        return GuardState(
+            self._diversion.no_guard,
+            dropped=guard.dropped(),  # which sees what the rest is about
+            restored=self._diversion.guards_restored,
+            meanwhile=guard.meanwhile,
+            shared=guard.shared,
+            kind=guard.kind,
+            gained=self._diversion.guards_gained,
+        )
 
     def guard_told(self) -> None:
         if self._diversion.guard is not None:

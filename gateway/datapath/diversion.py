@@ -16,13 +16,12 @@ from types import TracebackType
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
-from gateway.datapath.forwarding import note_forwarders, others_forward
+from gateway.datapath.forwarding import close, note_forwarders, others_forward
 from gateway.datapath.guard import Guard
-from gateway.datapath.guard import remove as remove_guard
+from gateway.datapath.guards import RETRY, AnyGuard, remove_guards, try_guard
 from gateway.datapath.interfaces import (
     ProbeSource,
     PublicAddresses,
-    find_link,
     read_sysctl,
     wanted_sysctls,
     write_sysctl,
@@ -35,6 +34,7 @@ from gateway.datapath.taking_down import (
     Collecting,
     dead_gateways,
     inherit_sysctls,
+    problems_of,
     remove_probe_source,
     take_down,
     take_over,
@@ -63,9 +63,10 @@ class Diversion:
         """Whether ``remove`` leaves a fast path's programs where they are."""
         self.leave_guard = False
         """Whether another start is to be expected: see ``guard_lease.py``."""
-        self.guard: Guard | None = None
-        self.no_guard = ""  # why there is none
+        self.guard: AnyGuard | None = None
+        self.no_guard = ""  # why there is none, or not the best
         self.guards_restored = 0  # times that somebody else had removed it
+        self.guards_gained = 0  # times that one could be had which could not be before
         self.plan = plan
         self._renewed = renewed
         self._journal: Journal | None = None
@@ -81,7 +82,8 @@ class Diversion:
         self._rules: Notices | None = None
         self._forwarding: Notices | None = None
         self._guards_outside = False
-        self._guard_due = False
+        self._forwarders_due = False
+        self._guard_due = 0.0
         self._bridged = False
         self._ruleset = Ruleset()
         self._stale = False
@@ -90,13 +92,25 @@ class Diversion:
 
     def install(self) -> None:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
+        left = Journal.read(Journal.path(self.plan.outside))
+        try:
+            self._install(left)
+        except BaseException as error:
+            # What a dead gateway left stays closed for the next start; else nothing was there.
+            problems = problems_of(error)
+            with Collecting(problems):
+                self.remove(keep_guard=left is not None)
+            if not isinstance(error, (OSError, DatapathError)):
+                raise
+            raise DatapathError(problems) from None
+
+    def _install(self, left: Journal | None) -> None:
         plan = self.plan
         self._put_guard()  # before anything that is let through is changed
         for interface in plan.inside:
-            remove_guard(interface)  # of a gateway for which it was the outside one
+            remove_guards(interface)  # of a gateway for which it was the outside one
         links = identities([*plan.inside, plan.outside])
         journal = Journal(list(plan.inside), plan.outside, links)
-        left = Journal.read(Journal.path(plan.outside))
         if left is not None:
             take_over(left, journal, plan, keep_filters=self._keep_filters)
         if not self._keep_filters:  # one that left may have left them
@@ -106,29 +120,21 @@ class Diversion:
         for other in dead:
             inherit_sysctls(other, journal)
         self._journal = journal
-        try:
-            journal.public_ips = [str(address) for address in plan.public_ips]
-            journal.probe_source = str(plan.probe_source or "")
-            self._note_sysctls()
-            self._rules = of_rules()
-            self._load_rules()
-            for other in dead:  # now that our own rules stand where its did
-                take_down(other)
-            self._network = of_network()  # before what it is to watch over
-            self._forwarding = of_forwarding()
-            PublicAddresses(plan.outside, plan.inside).add(plan.public_ips)
-            self._add_probe_source()
-            self._set_sysctls()
-            self.upkeep.look(plan)  # for what is there now, to know it when it goes
-        except (OSError, DatapathError) as error:
-            problems = (
-                error.problems
-                if isinstance(error, DatapathError)
-                else [f"{error.filename or 'the diversion'}: {error.strerror or error}"]
-            )
-            with Collecting(problems):
-                self.remove()
-            raise DatapathError(problems) from None
+        journal.public_ips = [str(address) for address in plan.public_ips]
+        journal.probe_source = str(plan.probe_source or "")
+        self._note_sysctls()
+        if self.guard is None:
+            self._close()  # until the rules stand
+        self._rules = of_rules()
+        self._load_rules()
+        for other in dead:  # now that our own rules stand where its did
+            take_down(other)
+        self._network = of_network()  # before what it is to watch over
+        self._forwarding = of_forwarding()
+        PublicAddresses(plan.outside, plan.inside).add(plan.public_ips)
+        self._add_probe_source()
+        self._set_sysctls()
+        self.upkeep.look(plan)  # for what is there now, to know it when it goes
 
     def update(self, plan: DiversionPlan) -> None:
         """Change public IPs and prefixes while packets flow; the interfaces stay."""
@@ -168,6 +174,8 @@ class Diversion:
             self.restore_guard()
         try:
             self._restore_rules()
+            if self._journal.closed:
+                self._set_sysctls()
             self._follow_others()
             if not self._stale and time.monotonic() < self._look_due:
                 return missing
@@ -223,28 +231,31 @@ class Diversion:
             return
         self.rules_seen += 1
         if not self._ruleset.stand():
-            # Closed as long as they are missing; the outside one, by which others may send, only
-            # if there is no guard.
-            outside = (self.plan.outside,) if self.guard is None else ()
-            for interface in (*self.plan.inside, *outside):
-                if find_link(interface) is not None:
-                    write_sysctl(interface, "forwarding", "0")
+            self._close()  # as long as they are missing
             self._load_rules()
             self.rules_restored += 1
-            self._set_sysctls()
         self.rules_moved = self._ruleset.moved
         self._suspect = False
 
-    def remove(self) -> None:
-        """Put the host back as it was. Raises DatapathError for what could not be undone."""
+    def remove(self, *, keep_guard: bool = False) -> None:
+        """Put the host back as it was. Raises DatapathError for what could not be undone.
+
+        ``keep_guard``: where it was not diverted at all yet.
+        """
         for notices in (self._network, self._filters, self._rules, self._forwarding):
             if notices is not None:
                 notices.close()
         self._network = self._filters = self._rules = self._forwarding = None
         journal, self._journal = self._journal, None
-        self.guard = None
-        if journal is not None:
-            take_down(journal, leave_filters=self.leave_filters, leave_guard=self.leave_guard)
+        guard, self.guard = self.guard, None
+        try:
+            if journal is not None:
+                take_down(journal, leave_filters=self.leave_filters, leave_guard=self.leave_guard)
+            elif not keep_guard:
+                remove_guards(self.plan.outside)
+        finally:
+            if guard is not None:
+                guard.close()
 
     def __enter__(self) -> Diversion:
         self.install()
@@ -270,23 +281,23 @@ class Diversion:
     def _forwards_for_us_alone(self) -> bool:
         """Whether the outside interface forwards because of this gateway, and of nobody else."""
         assert self._journal is not None
-        changed = {(interface, name) for interface, name, _ in self._journal.sysctls}
-        return (self.plan.outside, "forwarding") in changed and not others_forward(self._journal)
+        turned_on = (self.plan.outside, "forwarding", "0") in self._journal.sysctls
+        return turned_on and not others_forward(self._journal)
 
     def _follow_others(self) -> None:
         """Docker, libvirt or LXD make a router of the host, or have netfilter see bridges."""
         assert self._journal is not None
         assert self._forwarding is not None
-        self._guard_due = self._forwarding.any() or self._guard_due
-        if self._guard_due:
+        self._forwarders_due = self._forwarding.any() or self._forwarders_due
+        if self._forwarders_due:
             before = self._journal.forwarders
             note_forwarders(self._journal)
             if self._journal.forwarders != before:
                 self._journal.write()
-        changed = self._guard_due and self._forwards_for_us_alone() != self._guards_outside
+        changed = self._forwarders_due and self._forwards_for_us_alone() != self._guards_outside
         if changed or bridges_are_seen() != self._bridged:
             self._load_rules()
-        self._guard_due = False
+        self._forwarders_due = False
 
     def guard_fileno(self) -> int:
         """Readable when filters were changed on any interface: ``restore_guard`` then."""
@@ -294,21 +305,34 @@ class Diversion:
         return self._filters.fileno()
 
     def restore_guard(self) -> None:
-        """Put the guard back, if somebody took it away; costs next to nothing. Raises
-        DatapathError."""
+        """Put the guard back, if somebody took it away; costs next to nothing. Where the best
+        cannot be had, it is tried again now and then. Raises DatapathError."""
         if self._filters is not None:
             self._filters.any()
-        if self.guard is not None and not self.guard.stands():
-            self.guard.put()
-            self.guards_restored += 1
+        guard = self.guard
+        if not isinstance(guard, Guard) and time.monotonic() >= self._guard_due:
+            found, self.no_guard = try_guard(self.plan, guard)
+            self.guards_gained += found is not guard
+            self.guard = found
+            self._guard_due = time.monotonic() + RETRY
+        elif guard is not None and not guard.stands():
+            before = guard.interface
+            if not isinstance(guard, Guard):
+                self._close()  # what flushed it has flushed the rules, too
+            guard.put()
+            self.guards_restored += guard.interface == before  # else the interface is another one
 
     def _put_guard(self) -> None:
         self._filters = of_filters()
-        try:
-            self.guard = Guard(self.plan)
-            self.guard.put()
-        except DatapathError as error:
-            self.guard, self.no_guard = None, "; ".join(error.problems)
+        self.guard, self.no_guard = try_guard(self.plan, None)
+        self._guard_due = time.monotonic() + RETRY
+
+    def _close(self) -> None:
+        """Nothing is forwarded from inside; and nothing from outside either, by which others may
+        send, where there is no guard."""
+        assert self._journal is not None
+        outside = () if self.guard is not None else (self.plan.outside,)
+        close(self._journal, (*self.plan.inside, *outside))
 
     def _add_probe_source(self) -> None:
         if self.plan.probe_source is not None:
@@ -329,3 +353,7 @@ class Diversion:
         # Forwarding last: until then no packet passes, whatever is still missing.
         for interface, name, value in sorted(wanted, key=lambda item: item[1] == "forwarding"):
             write_sysctl(interface, name, value)
+        assert self._journal is not None
+        if self._journal.closed:
+            self._journal.closed = False
+            self._journal.write()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterable
 
 from gateway.datapath import devconf
 from gateway.datapath.errors import DatapathError
@@ -60,6 +61,24 @@ def _of_gateways() -> set[str]:
     return found
 
 
+def close(journal: Journal, interfaces: Iterable[str]) -> None:
+    """Have these interfaces forward nothing, and what they did in the journal before.
+
+    Raises DatapathError.
+    """
+    forwarding = [
+        name
+        for name in interfaces
+        if find_link(name) is not None and read_sysctl(name, "forwarding") != "0"
+    ]
+    known = {interface for interface, name, _ in journal.sysctls if name == "forwarding"}
+    journal.sysctls += [(name, "forwarding", "1") for name in forwarding if name not in known]
+    journal.closed = True
+    journal.write()
+    for name in forwarding:
+        write_sysctl(name, "forwarding", "0")
+
+
 def restore_sysctls(journal: Journal, entries: list[tuple[str, str, str]]) -> None:
     """Write back what an interface had, unless somebody else has changed it since.
 
@@ -71,7 +90,8 @@ def restore_sysctls(journal: Journal, entries: list[tuple[str, str, str]]) -> No
         if find_link(interface) is None or (name == "forwarding" and others):
             continue
         try:
-            if read_sysctl(interface, name) == WRITTEN[name]:
+            closed = journal.closed and name == "forwarding"
+            if read_sysctl(interface, name) in (WRITTEN[name], "0" if closed else WRITTEN[name]):
                 write_sysctl(interface, name, old)
         except DatapathError as error:
             problems += error.problems

@@ -31,7 +31,7 @@ def available() -> bool:
 def load(plan: DiversionPlan) -> None:
     """Mark a gateway's fragments, or none, replacing what it had. Raises DatapathError."""
     if plan.mark_fragments:
-        _run(table_text(plan))
+        run_nft(table_text(plan))
     else:
         remove(plan.instance)
 
@@ -39,12 +39,12 @@ def load(plan: DiversionPlan) -> None:
 def remove(instance: str) -> None:
     """Mark no fragments of an instance any more. Raises DatapathError."""
     if available():
-        _run(_none_of(instance))
+        run_nft(_none_of(instance))
 
 
 def check() -> None:
     """Raises DatapathError with what is missing."""
-    _run("add table ip snatgw-probe\ndelete table ip snatgw-probe\n")
+    run_nft("add table ip snatgw-probe\ndelete table ip snatgw-probe\n")
 
 
 def standing(instance: str) -> list[str]:
@@ -91,7 +91,8 @@ def _quoted(interface: str) -> str:
     return f'"{interface}"'
 
 
-def _run(text: str) -> None:
+def run_nft(text: str) -> None:
+    """Have ``nft`` do this, in one transaction. Raises DatapathError."""
     try:
         with undisturbed():
             done = subprocess.run(

@@ -58,6 +58,8 @@ class _Filter:
 class Guard:
     """The guard of one gateway's outside interface. Failures are DatapathError."""
 
+    kind = "tc"
+
     def __init__(self, plan: DiversionPlan) -> None:
         self._outside = plan.outside
         self._token = secrets.randbits(32)
@@ -65,6 +67,8 @@ class Guard:
         self._seen = 0
         self._total = 0
         self._told: int | None = None
+        self.interface = 0
+        """The index of the interface that it was put on."""
         self.meanwhile = 0
         """Packets dropped between an earlier daemon's last telling and our start."""
         self.shared = False
@@ -80,7 +84,7 @@ class Guard:
     def put(self) -> None:
         """Have it stand, in place of what an earlier gateway left."""
         try:
-            index = socket.if_nametoindex(self._outside)
+            index = self.interface = socket.if_nametoindex(self._outside)
             _add_qdisc(index)
             left = list(_filters(index))
             if self._told is None:
@@ -122,13 +126,21 @@ class Guard:
         self._told, self.shared = self._seen, False
         self._note()
 
+    def go_on_from(self, total: int) -> None:
+        """Count on from what another guard of this daemon's has dropped."""
+        self._total += total
+
+    def close(self) -> None:
+        """It stands without us."""
+
     def _go_on(self, index: int, left: list[_Filter]) -> None:
         """From what an earlier daemon has told of the guard that it left."""
         self._seen = self._told = _dropped(index)
         before = guard_told.read(self._outside, _identity(left[0].program)) if left else None
         if before is not None and before != self._seen:
             self._told = before
-            self.meanwhile = self._total = _grown(before, self._seen)
+            self.meanwhile = _grown(before, self._seen)
+            self._total += self.meanwhile
             self.shared = _has_others(index)
 
     def _note(self) -> None:

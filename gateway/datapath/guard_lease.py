@@ -2,8 +2,9 @@
 
 SIGTERM, and Ctrl-C at a terminal, are mostly half of a restart. On a host that forwarded before
 there was a gateway, what VMs send would leave untranslated until the next daemon's rules stand. So
-the guard stays for a while, and ``python -m gateway.datapath.guard_lease``, a process that outlives
-the daemon, takes it away if nobody came: then the host is as it was.
+the guard stays for a while; where there is none, nothing is forwarded from inside for as long. And
+``python -m gateway.datapath.guard_lease``, a process that outlives the daemon, puts an end to that
+if nobody came: then the host is as it was.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import contextlib
 import sys
 import time
 
-from gateway.datapath import guard
+from gateway.datapath import guards
 from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.leaving import LEASE, clearing, outlive
+from gateway.datapath.forwarding import restore_sysctls
+from gateway.datapath.journal import Journal
 
 
 def grant(outside: str) -> bool:
-    """Leave the guard that stands there for ``LEASE`` seconds; False: nobody would take it away."""
-    identity = guard.identity(outside)
-    if not identity:
-        return False
+    """Leave the guard that stands there, or what is closed, for ``LEASE`` seconds; False: nobody
+    would take it away."""
+    identity = guards.identity(outside)
     try:
         outlive("gateway.datapath.guard_lease", outside, identity)
     except OSError:
@@ -35,8 +37,14 @@ def main() -> None:
     outside, identity = sys.argv[1:]
     time.sleep(LEASE)
     with clearing(), contextlib.suppress(DatapathError):
-        if not is_claimed(outside) and guard.identity(outside) == identity:
-            guard.remove(outside)
+        if is_claimed(outside) or guards.identity(outside) != identity:
+            return
+        journal = None if identity else Journal.read(Journal.path(outside))
+        if identity:
+            guards.remove_guards(outside)
+        elif journal is not None and journal.closed:
+            restore_sysctls(journal, journal.sysctls)
+            journal.erase()
 
 
 if __name__ == "__main__":

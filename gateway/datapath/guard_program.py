@@ -25,7 +25,7 @@ _IP = 0xFFF00000  # linux/filter.h: SKF_NET_OFF
 _ETHERNET = 14  # linux/if_ether.h: ETH_HLEN
 _FRAGMENT, _PROTOCOL, _SOURCE, _DESTINATION = 6, 9, 12, 16
 _ICMP, _ICMP_HEADER = 1, 8
-_ERRORS = (3, 4, 5, 11, 12)
+ERRORS = (3, 4, 5, 11, 12)
 _OFFSET = 0x1FFF
 
 # linux/bpf_common.h: load a word, a half, a byte, at an offset or at X and an offset; ...
@@ -66,7 +66,7 @@ def assemble(
         (_LDX_HEADER, 0, 0, _IP),
         (_LD_B_X, 0, 0, _IP),
     ]
-    code += [(_JEQ, len(_ERRORS) - n, 0, kind) for n, kind in enumerate(_ERRORS)]
+    code += [(_JEQ, len(ERRORS) - n, 0, kind) for n, kind in enumerate(ERRORS)]
     code += [(_RET, 0, 0, GO_ON)]
     for address in (_SOURCE, _DESTINATION):
         code += [(_LD_W_X, 0, 0, _IP + _ICMP_HEADER + address)]

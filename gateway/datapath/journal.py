@@ -28,6 +28,7 @@ class Journal:
     sysctls: list[tuple[str, str, str]] = field(default_factory=list)  # interface, name, old value
     probe_source: str = ""  # the address that probes are sent from, if there are any
     forwarders: list[str] | None = None  # see ``forwarding.py``
+    closed: bool = False  # forwarding was turned off for the time until the next start
 
     @classmethod
     def path(cls, outside: str) -> Path:

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from struct import pack
 
-from gateway.datapath import fragments
+from gateway.datapath import egress_table, fragments
 from gateway.datapath.claims import Claims, is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.firewall.finding import Crossing, obstacles, skipped
@@ -103,13 +103,19 @@ def probe(
 
 def _guard(outside: str) -> Finding:
     problem = why_not(outside)
+    if not problem:
+        sentence = f"a guard can stand on {outside}, whoever flushes rules (classic BPF at tc)"
+        return Finding("guard", True, sentence, False)
+    less = egress_table.why_not(outside)
+    lacks = f"no guard can stand on {outside} (kernel: sch_ingress, cls_bpf): {problem}"
     sentence = (
-        f"no guard can stand on {outside} (kernel: sch_ingress, cls_bpf): {problem}; the netfilter "
+        f"{lacks}; nor in nftables (kernel: CONFIG_NETFILTER_EGRESS, 5.16): {less}; the netfilter "
         "rules alone keep private addresses in, and who flushes them opens the gateway for a moment"
-        if problem
-        else f"a guard can stand on {outside}, whoever flushes netfilter rules (classic BPF at tc)"
+        if less
+        else f"{lacks}; it can stand in nftables' egress instead, where nft flush ruleset takes it "
+        "away once the daemon is dead"
     )
-    return Finding("guard", not problem, sentence, False)
+    return Finding("guard", not less, sentence, False)
 
 
 def _probe_source(address: IPv4Address) -> Finding:

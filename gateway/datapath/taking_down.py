@@ -10,16 +10,18 @@ import os
 from ipaddress import IPv4Address
 from types import TracebackType
 
-from gateway.datapath import fragments, guard, guard_lease
+from gateway.datapath import fragments, guard_lease, guards
 from gateway.datapath.claims import is_claimed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.filters import detach
 from gateway.datapath.fastpath.pins import Pins
-from gateway.datapath.forwarding import restore_sysctls
+from gateway.datapath.forwarding import close, restore_sysctls
 from gateway.datapath.interfaces import ProbeSource, PublicAddresses, read_sysctl
 from gateway.datapath.journal import JOURNALS, Journal
 from gateway.datapath.netfilter import IPV4, IPV6
 from gateway.datapath.rules import DiversionPlan, instance_name
+
+_TURNED_ON = ("forwarding", "0")  # by us: what was before
 
 
 def dead_gateways(plan: DiversionPlan) -> list[Journal]:
@@ -74,13 +76,21 @@ def remove_probe_source(journal: Journal) -> None:
 
 def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: bool = False) -> None:
     """Forwarding off, then addresses, then the rules, and the guard last: nothing is ever open on
-    the way. ``leave_guard``: for the time until a next daemon is there, if it is needed."""
+    the way. ``leave_guard``: for the time until a next daemon is there, if it is needed; where
+    there is none, the inside interfaces do not forward for as long."""
     problems: list[str] = []
     if not leave_filters:
         detach([*journal.inside, journal.outside])
         Pins(journal.outside).remove()
+    ours = {interface for interface, name, old in journal.sysctls if (name, old) == _TURNED_ON}
+    opened = [name for name in journal.inside if name not in ours and _forwards(name)]
+    closed = bool(leave_guard and opened and not guards.identity(journal.outside))
     with Collecting(problems):
-        restore_sysctls(journal, journal.sysctls)
+        if closed:
+            close(journal, opened)
+    with Collecting(problems):
+        kept = {(name, "forwarding", "1") for name in opened} if closed else set()
+        restore_sysctls(journal, [entry for entry in journal.sysctls if entry not in kept])
     with Collecting(problems):
         PublicAddresses(journal.outside, journal.inside).remove(
             IPv4Address(address) for address in journal.public_ips
@@ -95,13 +105,30 @@ def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: boo
             IPV6.remove(instance)
     with Collecting(problems):
         fragments.remove(instance)
-    needed = leave_guard and any(_forwards(interface) for interface in journal.inside)
-    if not (needed and guard_lease.grant(journal.outside)):
+    if closed and not problems and guard_lease.grant(journal.outside):
+        journal.public_ips, journal.probe_source = [], ""
+        journal.sysctls = sorted(kept)
+        journal.write()  # for the next start, or for the lease's end
+        return
+    if closed:
         with Collecting(problems):
-            guard.remove(journal.outside)
+            restore_sysctls(journal, sorted(kept))
+    needed = leave_guard and any(_forwards(interface) for interface in journal.inside)
+    if closed or not (needed and guard_lease.grant(journal.outside)):
+        with Collecting(problems):
+            guards.remove_guards(journal.outside)
     if problems:
         raise DatapathError(problems)  # the journal stays: the next start tries again
     journal.erase()
+
+
+def problems_of(error: BaseException) -> list[str]:
+    """Lines that say what went wrong."""
+    if isinstance(error, DatapathError):
+        return error.problems
+    if isinstance(error, OSError):
+        return [f"{error.filename or 'the diversion'}: {error.strerror or error}"]
+    return []
 
 
 class Collecting(contextlib.AbstractContextManager[None]):

@@ -62,10 +62,31 @@ def test_a_guard_that_is_taken_away_is_back_at_once_and_it_is_said(fresh: Topolo
     assert gateway.status()["guard"]["active"]
 
 
+def test_where_tc_has_no_place_it_stands_in_nftables_and_that_is_said(fresh: Topology) -> None:
+    fresh.run("gw", "tc", "qdisc", "add", "dev", "wan0", "ingress")
+    gateway = Gateway(fresh)
+    gateway.start()
+    eventually(lambda: "the guard stands in nftables" in gateway.errors.read_text())
+    guard = gateway.status()["guard"]
+    assert (guard["active"], guard["kind"]) == (True, "nftables")
+    assert "File exists" in guard["reason"]
+    assert "The guard on the outside interface stands in nftables" in gateway.cli("diagnose").stdout
+    command = (gateway.python, "-m", "gateway", "check", "--host", "-c", str(gateway.file))
+    assert "instead, where nft flush ruleset" in fresh.run("gw", *command, check=False)
+    fresh.run("gw", "tc", "qdisc", "del", "dev", "wan0", "ingress")
+    assert gateway.event(operationName="GuardGained")["properties"] == {"kind": "tc"}
+    assert gateway.status()["guard"] == {"active": True, "dropped": 0, "restored": 0}
+    assert gateway.stop() == 0
+
+
 def test_where_none_can_stand_check_and_diagnose_say_so(fresh: Topology) -> None:
     fresh.run("gw", "tc", "qdisc", "add", "dev", "wan0", "ingress")
+    script = "(echo 'add table netdev snatgw-wan0-guard { flags owner; }'; sleep 60) | nft -i"
+    fresh.start("gw", "sh", "-c", script)
+    eventually(lambda: "snatgw-wan0-guard" in fresh.run("gw", "nft", "list", "tables"))
     gateway = Gateway(fresh)
     gateway.start()
     eventually(lambda: "no guard" in gateway.errors.read_text())
     assert not gateway.status()["guard"]["active"]
     assert "Nothing but netfilter rules" in gateway.cli("diagnose").stdout
+    assert gateway.stop() == 0

@@ -153,6 +153,8 @@ def main() -> None:
                     answer = {
                         "problem": diversion.no_guard,
                         "restored": diversion.guards_restored,
+                        "gained": diversion.guards_gained,
+                        "kind": None if guard is None else type(guard).__name__,
                         "dropped": None if guard is None else guard.dropped(),
                         "meanwhile": None if guard is None else guard.meanwhile,
                         "shared": None if guard is None else guard.shared,

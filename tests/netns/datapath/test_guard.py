@@ -89,6 +89,7 @@ def test_an_interface_made_again_has_it(net: Namespaces) -> None:
     net.wire("gw/wan0 203.0.113.1/24", f"remote/eth0 {REMOTE}/24")
     assert gateway.ask("refresh") == []
     assert "0xac57" in filters(net)
+    assert gateway.ask("guard")["restored"] == 0  # nobody took it away
     udp_echo(net, "remote")
     assert udp_ask(net, "vm", REMOTE) == "whole"
 

@@ -85,5 +85,27 @@ def test_that_it_was_taken_away_is_told() -> None:
     watch.look(0.0)
     watch.look(1.0)
     assert events == [("GuardRestored", {"times": 2})]
-    host.state = GuardState("the kernel has no such thing")
+    host.state = GuardState("the kernel has no such thing", kind="")
     assert watch.status() == {"active": False, "reason": "the kernel has no such thing"}
+
+
+def test_that_one_can_be_had_at_last_is_told_once() -> None:
+    host, events = Guarded(), []
+
+    def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
+        events.append((operation, level, properties))
+
+    watch = GuardWatch(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    host.state = GuardState("no place at tc", kind="")
+    watch.look(0.0)
+    host.state = GuardState("no place at tc", kind="nftables", gained=1)
+    watch.look(1.0)
+    watch.look(2.0)
+    status = {"active": True, "dropped": 0, "restored": 0}
+    assert watch.status() == {**status, "kind": "nftables", "reason": "no place at tc"}
+    host.state = GuardState(gained=2)
+    watch.look(3.0)
+    assert watch.status() == status
+    assert events == [
+        ("GuardGained", "Informational", {"kind": kind}) for kind in ("nftables", "tc")
+    ]
