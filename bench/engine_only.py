@@ -19,9 +19,9 @@ from statistics import median
 from time import process_time
 from typing import Any
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
-from gateway.core.ports import PortPool
+from gateway.core.ingress import Arrival
+from gateway.core.snat.port_pool import PortPool
 from gateway.model.configuration import Configuration
 from gateway.model.profile import AZURE_2017, PROFILES
 

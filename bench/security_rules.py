@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from statistics import median
 from time import process_time
 
-from gateway.core.nsg import FiveTuple, Policy
+from gateway.core.policy.nsg import FiveTuple, Policy
 from gateway.model.configuration import Configuration
 
 PREFIXES = 4

@@ -1,6 +1,6 @@
 """``python -m gateway`` is ``snatgw``."""
 
-from gateway.cli import main
+from gateway.command import main
 
 if __name__ == "__main__":
     main()

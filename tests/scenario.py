@@ -41,11 +41,11 @@ from typing import Any
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_NOP, TCPerror, UDPerror
 from scapy.packet import Packet, Raw
 
-from gateway.core.arrival import Arrival
-from gateway.core.balancer import Target
 from gateway.core.engine import Engine
+from gateway.core.inbound.load_balancer import Target
+from gateway.core.ingress import Arrival
 from gateway.model.configuration import Configuration
-from gateway.model.loading import load_text
+from gateway.model.reading.load import load_text
 
 HOST, OTHER_NETWORK = "203.0.113.1", "192.168.50."
 FLAGS = {"syn": "S", "ack": "A", "fin": "F", "rst": "R"}

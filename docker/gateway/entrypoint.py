@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from gateway.datapath import devconf
+from gateway.datapath.host import sysctl as devconf
 
 CONFIGURATION = os.environ.get("SNATGW_CONFIG", "/etc/snatgw/gateway.yaml")
 ADDRESSES = "SNATGW_ADDRESSES"

@@ -3,7 +3,3 @@
 Commands live in modules of their own that are imported when one is used, so that ``--help`` and
 shell completion answer at once.
 """
-
-from gateway.cli.root import main
-
-__all__ = ["main"]

@@ -24,9 +24,9 @@ import click
 from gateway.cli.client import Daemon, Stream
 from gateway.cli.options import INTERRUPTED, Failure, api_option, examples, json_option
 from gateway.cli.tables import size
-from gateway.daemon.capture_query import DEFAULT_SIZE, SIDES, CaptureQuery
-from gateway.daemon.pcapng import Blocks, NotPcapngError
-from gateway.daemon.queries import QueryError
+from gateway.daemon.api_process.capture.pcapng import Blocks, NotPcapngError
+from gateway.schema.capture_query import DEFAULT_SIZE, SIDES, CaptureQuery
+from gateway.schema.queries import QueryError
 
 STANDARD_OUTPUT = "-"
 PROGRESS_SECONDS = 0.25

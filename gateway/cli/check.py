@@ -36,7 +36,7 @@ def check(file: str, host: bool, as_json: bool) -> None:
     as objects, and standard error those that matter. Nothing is changed, no daemon is needed;
     --host wants root.
     """
-    from gateway.model.loading import load
+    from gateway.model.reading.load import load
 
     loaded = load(file)
     for problem in loaded.problems:
@@ -65,15 +65,9 @@ def _summary(configuration: Configuration) -> str:
 
 def _probe(configuration: Configuration, as_json: bool) -> bool:
     """Print what each probe found; False if one stops the gateway."""
-    from gateway.daemon.host import LinuxHost
-    from gateway.datapath.errors import DatapathError
-    from gateway.datapath.requirements import Finding
+    from gateway.daemon.engine_process.host import LinuxHost
 
-    host = LinuxHost()
-    try:
-        findings = host.findings(host.with_real_names(configuration))
-    except DatapathError as error:
-        findings = [Finding("interfaces", False, problem) for problem in error.problems]
+    findings = LinuxHost().check(configuration)
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     marks = _MARKS if encoding.startswith("utf") else _PLAIN_MARKS
     for finding in findings:

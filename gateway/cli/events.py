@@ -13,7 +13,7 @@ import click
 from gateway.cli.client import Daemon
 from gateway.cli.options import api_option, examples, json_option
 from gateway.cli.tables import counted, endpoint, flows_sentence
-from gateway.daemon.queries import QueryError, parse_limit, parse_since
+from gateway.schema.queries import QueryError, parse_limit, parse_since
 
 
 @click.command(

@@ -12,8 +12,8 @@ import click
 from gateway.cli.client import Daemon
 from gateway.cli.options import api_option, examples, json_option
 from gateway.cli.tables import Column, plain_lines
-from gateway.daemon.explain_query import ExplainQuery
-from gateway.daemon.queries import QueryError
+from gateway.schema.explain_query import ExplainQuery
+from gateway.schema.queries import QueryError
 
 OPTIONS = {"fromPort": "--from-port", "vm": "--vm", "to": "--to", "from": "--from"}
 COLOURS = {"Allow": "green", "Deny": "red", "Drop": "yellow"}

@@ -12,7 +12,7 @@ import click
 from gateway.cli.client import Daemon
 from gateway.cli.options import Failure, api_option, examples, json_option
 from gateway.cli.tables import Column, counted, endpoint, plain_lines, print_table, seconds, size
-from gateway.daemon.queries import SORT_FIELDS, STATES, FlowQuery, QueryError
+from gateway.schema.queries import SORT_FIELDS, STATES, FlowQuery, QueryError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

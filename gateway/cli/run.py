@@ -13,7 +13,7 @@ import click
 from gateway.cli.options import Failure, api_option, examples
 
 if TYPE_CHECKING:
-    from gateway.model.loading import Loaded
+    from gateway.model.reading.load import Loaded
 
 
 def _list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -94,10 +94,10 @@ def run(
     elif not inside or not outside or not public_ips:
         raise click.UsageError("either --config FILE, or --inside, --outside and --public-ip")
 
-    from gateway.daemon.host import LinuxHost
-    from gateway.daemon.lifecycle import Start
-    from gateway.daemon.lifecycle import run as run_gateway
-    from gateway.model.loading import Interfaces, load
+    from gateway.daemon.engine_process.host import LinuxHost
+    from gateway.daemon.start.startup import Start
+    from gateway.daemon.start.startup import run as run_gateway
+    from gateway.model.reading.load import Interfaces, load
     from gateway.web.site import Site
 
     interfaces = Interfaces(tuple(inside), outside)
@@ -135,7 +135,7 @@ def _from_flags(
     internet_prefixes: list[str],
     given: dict[str, Any],
 ) -> Loaded:
-    from gateway.daemon.zero_configuration import NoNetworkError, from_flags
+    from gateway.daemon.start.default_configuration import NoNetworkError, from_flags
 
     names = {
         "time_scale": "timeScale",

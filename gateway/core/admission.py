@@ -13,23 +13,25 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.core.allotment import Machine
-from gateway.core.balancer import Balancer, Listener
-from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowTable
-from gateway.core.nsg import Decision, FiveTuple, Judgement, Policy
-from gateway.core.outbound import Outbound
-from gateway.core.packet import (
+from gateway.core.flows.flow import Flow
+from gateway.core.flows.table import FlowTable
+from gateway.core.flows.tcp import is_opening
+from gateway.core.inbound.load_balancer import Balancer, Listener
+from gateway.core.packet.view import (
     ECHO_REPLY,
     ECHO_REQUEST,
     ICMP_QUERIES,
     PacketView,
     has_right_checksum,
 )
-from gateway.core.scope import AddressScope
-from gateway.core.tcp import is_opening
+from gateway.core.policy.address_scope import AddressScope
+from gateway.core.policy.nsg import Decision, FiveTuple, Judgement, Policy
+from gateway.core.snat.allocation_manager import Outbound
+from gateway.core.snat.allocations import Machine
 from gateway.model.profile import HairpinToItself, Method
-from gateway.model.tags import PLATFORM_ADDRESS
+from gateway.model.resolved.tags import PLATFORM_ADDRESS
+from gateway.schema.drop_reasons import DropReason
+from gateway.schema.protocols import ICMP, TCP, UDP
 
 PROBE_SOURCE = PLATFORM_ADDRESS.network_address.packed
 

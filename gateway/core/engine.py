@@ -13,32 +13,27 @@ from ipaddress import IPv4Network
 from typing import Any, NamedTuple
 
 from gateway.core.admission import Admission
-from gateway.core.balancer import Balancer
-from gateway.core.displacing import end_misplaced, end_outside, resize
+from gateway.core.backend_health import HealthKeeper
 from gateway.core.events import AllotmentReclaimed, Event, FlowsEnded
-from gateway.core.flow import Flow, FlowRecord, record
-from gateway.core.flow_log import FlowLog
-from gateway.core.health import HealthKeeper
-from gateway.core.nsg import Policy
-from gateway.core.offload import Offload, is_busy
-from gateway.core.outbound import Outbound
+from gateway.core.flow_lifecycle import Translation
+from gateway.core.flows.flow import Flow, record
+from gateway.core.flows.offload import Offload, is_busy
+from gateway.core.flows.tcp import ENDED
+from gateway.core.inbound.load_balancer import Balancer
+from gateway.core.observe.drop_counters import Refusals
+from gateway.core.observe.exhaustion import PortWatch
+from gateway.core.observe.flow_log import FlowLog
+from gateway.core.observe.listings import port_records, security_records
 from gateway.core.pipeline import Pipeline
-from gateway.core.plan import plan
-from gateway.core.ports import PortRecord
-from gateway.core.refusals import Refusals
-from gateway.core.reporting import (
-    SecurityRuleRecord,
-    allotment_changes,
-    changes_between,
-    port_records,
-    security_records,
-)
-from gateway.core.scope import AddressScope
-from gateway.core.shortage import PortWatch
-from gateway.core.tcp import ENDED
-from gateway.core.translation import Translation
+from gateway.core.policy.address_scope import AddressScope
+from gateway.core.policy.nsg import Policy
+from gateway.core.reload.change_report import allotment_changes, changes_between
+from gateway.core.reload.flow_eviction import end_misplaced, end_outside, resize
+from gateway.core.snat.allocation_manager import Outbound
+from gateway.core.snat.plan import plan
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
+from gateway.schema.records import FlowRecord, PortRecord, SecurityRuleRecord
 
 MAXIMUM_EVENTS = 10_000  # that wait to be taken; the oldest go first
 REVIEW_SLICE = 256  # flows looked at again between two chances to handle packets

@@ -4,9 +4,9 @@ Nearly every packet ends here, so this is written for speed: two closures with e
 need at hand, and no object that is not kept. They take what is exactly the common case (no IP
 options, no fragment, headers that hold together, an established flow, no SYN, FIN or RST) and leave
 everything else to ``otherwise``, where it meets the engine's stages one by one.
-``PacketView.parse`` has the same checks in full, with their reasons, and ``packet.tcp_source`` and
-``tcp_destination`` have the same rewriting: calling them would cost what it costs to note what a
-segment acknowledges (``sequence.py``).
+``PacketView.parse`` has the same checks in full, with their reasons, and ``nat_rewrite.tcp_source``
+and ``tcp_destination`` have the same rewriting: calling them would cost what it costs to note what
+a segment acknowledges (``sequence.py``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
-from gateway.core.flow import TCP, UDP, Flow, FlowTable
-from gateway.core.packet import (
+from gateway.core.flows.flow import Flow
+from gateway.core.flows.nat_rewrite import (
     TCP_READ_DESTINATION,
     TCP_READ_SOURCE,
     TCP_WRITE_DESTINATION,
@@ -23,7 +23,9 @@ from gateway.core.packet import (
     udp_destination,
     udp_source,
 )
-from gateway.core.tcp import Side, State
+from gateway.core.flows.table import FlowTable
+from gateway.core.flows.tcp import Side, State
+from gateway.schema.protocols import TCP, UDP
 
 Way = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the packet as it goes on, or None: dropped."""

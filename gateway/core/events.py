@@ -10,8 +10,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from gateway.core.drops import DropReason
 from gateway.model.profile import ExhaustionEvent
+from gateway.schema.drop_reasons import DropReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,20 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.admission import Admitted, Refused, is_to_itself
-from gateway.core.allotment import Machine
-from gateway.core.balancer import Listener
-from gateway.core.drops import DropReason
-from gateway.core.flow import ICMP, TCP, UDP, Flow, FlowIndex
-from gateway.core.nsg import Judgement
-from gateway.core.packet import ECHO_REQUEST, PacketView
-from gateway.core.tcp import SYN_FLAG, Side
+from gateway.core.flows.flow import Flow
+from gateway.core.flows.table import FlowIndex
+from gateway.core.flows.tcp import SYN_FLAG, Side
+from gateway.core.inbound.load_balancer import Listener
+from gateway.core.packet.view import ECHO_REQUEST, PacketView
+from gateway.core.policy.nsg import Judgement
+from gateway.core.snat.allocations import Machine
 from gateway.model.profile import Method
+from gateway.schema.drop_reasons import DropReason
+from gateway.schema.protocols import ICMP, PROTOCOL_NUMBERS, TCP, UDP
 
 if TYPE_CHECKING:
     from gateway.core.engine import Engine
 
-PROTOCOLS = {"Tcp": TCP, "Udp": UDP, "Icmp": ICMP}
 FIRST_EPHEMERAL = 49152
 
 HAIRPIN_CAVEAT = (
@@ -41,7 +42,7 @@ def explain_outbound(
     source_port: int | None,
 ) -> dict[str, Any]:
     """What a VM's opening packet would meet; ``source`` is the VM's private address."""
-    number = PROTOCOLS[protocol]
+    number = PROTOCOL_NUMBERS[protocol]
     scope = engine.admission.scope
     lateral = remote.packed in scope.virtual_network and source.packed in scope.subnets
     flows = engine.flows.lateral if lateral else engine.flows
@@ -84,7 +85,7 @@ def explain_inbound(
     public_port: int,
 ) -> dict[str, Any]:
     """What a packet from outside to a public IP would meet."""
-    number = PROTOCOLS[protocol]
+    number = PROTOCOL_NUMBERS[protocol]
     view = opening_packet(number, remote, remote_port, public, public_port)
     flow = engine.flows.replies(number).get(view.key)
     if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind, None):

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from gateway.core import icmp
 from gateway.core.admission import (
     PROBE_SOURCE,
     Admission,
@@ -19,18 +18,21 @@ from gateway.core.admission import (
     is_to_itself,
     takes_fragments,
 )
-from gateway.core.arrival import Arrival
-from gateway.core.drops import DropReason
 from gateway.core.established import Way, established_inbound, established_outbound
-from gateway.core.flow import ICMP, TCP, UDP, Flow
-from gateway.core.flow_log import FlowLog
-from gateway.core.icmp import Quote
-from gateway.core.nsg import Judgement
-from gateway.core.offload import BUSY, NEVER
-from gateway.core.packet import ICMP_ERRORS, ICMP_QUERIES, PacketView, delivered, sent
-from gateway.core.refusals import Refusals
-from gateway.core.tcp import Side, State, is_opening
-from gateway.core.translation import Translation
+from gateway.core.flow_lifecycle import Translation
+from gateway.core.flows import icmp_errors as icmp
+from gateway.core.flows.flow import Flow
+from gateway.core.flows.icmp_errors import Quote
+from gateway.core.flows.nat_rewrite import delivered, sent
+from gateway.core.flows.offload import BUSY, NEVER
+from gateway.core.flows.tcp import Side, State, is_opening
+from gateway.core.ingress import Arrival
+from gateway.core.observe.drop_counters import Refusals
+from gateway.core.observe.flow_log import FlowLog
+from gateway.core.packet.view import ICMP_ERRORS, ICMP_QUERIES, PacketView
+from gateway.core.policy.nsg import Judgement
+from gateway.schema.drop_reasons import DropReason
+from gateway.schema.protocols import ICMP, TCP, UDP
 
 _ORIGINAL, _REPLY = Side.ORIGINAL, Side.REPLY
 

@@ -24,13 +24,13 @@ from struct import Struct
 
 from netfilterqueue import Packet
 
-from gateway.core.arrival import Arrival
-from gateway.core.packet import completed
+from gateway.core.ingress import Arrival
+from gateway.core.packet.view import completed
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.fragments import MARK
-from gateway.datapath.netfilter import Netfilter
+from gateway.datapath.host.fragment_marks import MARK
+from gateway.datapath.host.netfilter import Netfilter
+from gateway.datapath.host.netfilter_rules import QueueNumbers
 from gateway.datapath.nfqueue import KernelQueue
-from gateway.datapath.rules import QueueNumbers
 
 Way = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the same object (pass as is), other bytes (these), None (drop)."""
@@ -85,7 +85,7 @@ class PacketQueue:
         passed: Callable[[bytes], None] | None = None,
     ) -> None:
         """``inside``, ``outside``: interfaces' numbers. ``fragments_marked``: what came in
-        fragments can be told (``fragments.py``).
+        fragments can be told (``fragment_marks.py``).
 
         ``passed`` is told of each packet with a timestamp (NFQA_TIMESTAMP, the value) that had its
         verdict, when it is on its way.

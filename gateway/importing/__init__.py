@@ -5,9 +5,9 @@ prints. Files become an inventory of resources (``templates``, ``cli_output``), 
 becomes a configuration (``assembling``), and what is lost on the way is a note.
 """
 
-from gateway.importing.assembling import Settings
+from gateway.importing.build import Settings
 from gateway.importing.conversion import Imported, NothingImportedError, import_files
-from gateway.importing.reading import InputError
+from gateway.importing.read_json import InputError
 from gateway.importing.templates import Parameters, read_parameters
 
 __all__ = [

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gateway.importing.entries import Entry, distinct, unlike
 from gateway.importing.inventory import LOAD_BALANCERS, NAT_GATEWAYS, Inventory, Resource
 from gateway.importing.machines import Machines
 from gateway.importing.network import Network
 from gateway.importing.nodes import Node
 from gateway.importing.notes import LEFT_OUT
 from gateway.importing.public_ips import PublicIPs
+from gateway.importing.yaml_entries import Entry, distinct, unlike
 
 IDLE_MINUTES = 4
 PROBE_INTERVAL = 15

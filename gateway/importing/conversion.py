@@ -6,18 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.importing.assembling import Settings, assemble
+from gateway.importing.build import Settings, assemble
 from gateway.importing.cli_output import add_output
-from gateway.importing.entries import Entry
 from gateway.importing.inventory import Inventory
 from gateway.importing.notes import Notes, Place
-from gateway.importing.reading import InputError, label, read
+from gateway.importing.read_json import InputError, label, read
 from gateway.importing.templates import (
     Parameters,
     add_template,
     is_parameters_file,
     is_template,
 )
+from gateway.importing.yaml_entries import Entry
 from gateway.importing.yaml_output import to_yaml
 from gateway.model import Problem, load_text
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.importing.likeness import alike
+from gateway.importing.equivalence import alike
 from gateway.importing.nodes import Node, Reference
 from gateway.importing.notes import LEFT_OUT, Notes, Place
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from gateway.importing.entries import Entry, free_name
 from gateway.importing.inventory import (
     INTERFACES,
     LOAD_BALANCERS,
@@ -24,6 +23,7 @@ from gateway.importing.nodes import Node, Reference
 from gateway.importing.notes import LEFT_OUT, Notes
 from gateway.importing.public_ips import PublicIPs
 from gateway.importing.security import SecurityGroups
+from gateway.importing.yaml_entries import Entry, free_name
 
 RESERVED_FIRST = 4  # addresses of a subnet that Azure keeps, and the last one
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
-from gateway.importing.entries import Entry
 from gateway.importing.inventory import (
     INTERFACES,
     SECURITY_GROUPS,
@@ -20,6 +19,7 @@ from gateway.importing.inventory import (
 from gateway.importing.nodes import Node
 from gateway.importing.notes import LEFT_OUT, Notes, Place
 from gateway.importing.security import SecurityGroups
+from gateway.importing.yaml_entries import Entry
 
 STAND_IN = IPv4Network("10.0.0.0/16")
 STAND_IN_LENGTH = 24

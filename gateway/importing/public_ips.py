@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from gateway.importing.entries import Entry, free_name, unlike
 from gateway.importing.inventory import PUBLIC_IPS, Inventory, Resource
 from gateway.importing.network import address_of
 from gateway.importing.nodes import Node
 from gateway.importing.notes import LEFT_OUT, Notes, Place
+from gateway.importing.yaml_entries import Entry, free_name, unlike
 
 STAND_INS = tuple(map(IPv4Network, ("203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/24")))
 """RFC 5737: documentation."""

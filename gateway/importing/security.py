@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.importing.entries import Entry, distinct, unlike
 from gateway.importing.inventory import APPLICATION_GROUPS, SECURITY_GROUPS, Inventory
 from gateway.importing.nodes import Node
 from gateway.importing.notes import LEFT_OUT
+from gateway.importing.yaml_entries import Entry, distinct, unlike
 
 UNKNOWN = "not-carried-over"
 """Stands, for check to refuse it, where a rule or a group is that could not be resolved."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from gateway.importing.evaluation import Scope, Unresolved
 from gateway.importing.inventory import CHILD_TYPES, TYPES, Inventory
 from gateway.importing.notes import LEFT_OUT, Notes, Place
-from gateway.importing.reading import InputError, label, read, too_deep
+from gateway.importing.read_json import InputError, label, read, too_deep
 
 NESTED = "microsoft.resources/deployments"
 MACHINE_KEYS = ("networkprofile",)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import yaml
 
-from gateway.importing.entries import Entry
+from gateway.importing.yaml_entries import Entry
 
 WIDTH = 100
 _PLAIN = re.compile(

@@ -4,9 +4,9 @@ This layer knows nothing of packets, clocks, sockets or interfaces; everything a
 """
 
 from gateway.model.configuration import Configuration
-from gateway.model.loading import Loaded, load, load_text
 from gateway.model.problems import Problem
 from gateway.model.profile import PROFILES, DestinationScope, FrontendChoice, Method, Profile
+from gateway.model.reading.load import Loaded, load, load_text
 
 __all__ = [
     "PROFILES",

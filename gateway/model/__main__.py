@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gateway.model.loading import Interfaces, load
+from gateway.model.reading.load import Interfaces, load
 
 
 def main(arguments: list[str]) -> int:

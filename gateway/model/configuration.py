@@ -2,7 +2,7 @@
 
 Attributes are snake_case; files and JSON have ARM's spelling (``frontendIPConfigurations``).
 Each model checks what can be checked within one resource; what holds between resources is
-in ``references.py``, what this version refuses in ``availability.py``. Once read, a configuration
+in ``references.py``, what this version refuses in ``unsupported.py``. Once read, a configuration
 never changes: a reload compares two.
 """
 
@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.model.http_address import Endpoint, HttpAddress, endpoint
 from gateway.model.profile import AZURE_2017, PROFILES, Profile
-from gateway.model.values import (
+from gateway.model.reading.field_types import (
     Address,
     AddressPrefix,
     BackendPort,
@@ -37,6 +36,7 @@ from gateway.model.values import (
     spelled,
     whole,
 )
+from gateway.model.reading.http_address import Endpoint, HttpAddress, endpoint
 
 SECONDS = 60.0  # in a minute
 LONGEST_PATH = 2048  # characters of a probe's requestPath

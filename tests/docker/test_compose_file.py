@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.model.loading import load
+from gateway.model.reading.load import load
 from tests.docker.private_docker import PrivateDocker
 
 DOCKER = Path(__file__).parents[2] / "docker"

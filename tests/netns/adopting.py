@@ -8,11 +8,12 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any, cast
 
-from gateway.core.flow import TCP, Flow
-from gateway.core.translation import Translation
-from gateway.daemon.offloading import Offloading
+from gateway.core.flow_lifecycle import Translation
+from gateway.core.flows.flow import Flow
+from gateway.daemon.engine_process.fast_path_offload import Offloading
 from gateway.datapath.fastpath import FastPath
 from gateway.model.profile import Method
+from gateway.schema.protocols import TCP
 
 
 def flow_of(listed: dict[str, Any]) -> Flow:

@@ -6,7 +6,7 @@ import json
 import sys
 
 from gateway.datapath.fastpath import FastPath
-from gateway.datapath.fastpath.records import ENTRY_SIZE, KEY
+from gateway.datapath.fastpath.map_layout import ENTRY_SIZE, KEY
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.flow_state import SIZE
+from gateway.core.persistence.flow_record import SIZE
 from tests.netns.datapath.conftest import host_state
 from tests.netns.gateway import Gateway
 from tests.netns.test_fail_closed import assert_no_private_address
@@ -62,7 +62,7 @@ def test_what_is_left_carries_nothing_after_its_time_whoever_is_there_to_end_it(
     assert gateway.stop() == 0
     vm = fresh.client("vm1")
     assert vm.talk() == 3
-    (clearing,) = fresh.processes("gw", "gateway.datapath.fastpath.leaving")
+    (clearing,) = fresh.processes("gw", "gateway.datapath.fastpath.lease")
     fresh.run("gw", "kill", "-9", clearing)
     eventually(lambda: vm.talk(patience=0.5), lambda count: count == 0)
     assert "snatgw" in filters(gateway)
@@ -81,7 +81,7 @@ def test_a_next_daemon_keeps_its_own_programs(fresh: Topology, fast_path: str) -
     wanted = 2 if fast_path == "on" else 0
     assert filters(gateway).count("snatgw") == wanted
     assert "starts empty" not in gateway.errors.read_text()
-    there = ("gw", "gateway.datapath.fastpath.leaving")
+    there = ("gw", "gateway.datapath.fastpath.lease")
     eventually(lambda: fresh.processes(*there), lambda left: left == [])
     assert filters(gateway).count("snatgw") == wanted
     assert fresh.client("vm1").peer("Tcp", SERVER)

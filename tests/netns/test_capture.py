@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from gateway.daemon.pcapng import Blocks
+from gateway.daemon.api_process.capture.pcapng import Blocks
 from tests.netns.gateway import DEFAULT, INSTANCE, Gateway
 from tests.netns.test_daemon_life import children
 from tests.netns.test_security_groups import GROUPS
 from tests.netns.topology import FAR, NARROW, SERVER, SERVER2, VMS, Topology, eventually
-from tests.unit.daemon.test_pcapng import stream
+from tests.unit.daemon.api_process.capture.test_pcapng import stream
 
 DENIES = "subnet-nsg/no-echo-to-second"
 FIELDS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-from gateway.core.resets import ROOM
+from gateway.core.flows.resets import ROOM
 from tests.netns.current import LINK, attach, current
 from tests.netns.test_capture import Capturing, comment, way
 from tests.netns.topology import OUTSIDE, SERVER, Topology, eventually

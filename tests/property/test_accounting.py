@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 
-from gateway.core.accounting import TrafficSums
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
+from gateway.core.flows.counters import TrafficSums
+from gateway.core.ingress import Arrival
 from tests.property.test_engine import CONFIGURATIONS, MACHINES, flags, machines, remotes
 
 SLOTS = 2  # in a slice: even few flows take many

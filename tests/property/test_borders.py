@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
+from gateway.core.ingress import Arrival
 from tests.scenario import configuration, wrong_checksums
 
 CONFIGURATION = configuration("""

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from scapy.layers.inet import IP, TCP, UDP
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
+from gateway.core.ingress import Arrival
 from gateway.model.profile import AZURE_CURRENT, PROFILES
 from tests.scenario import configuration
 

@@ -20,15 +20,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
-from gateway.core.arrival import Arrival
-from gateway.core.balancer import INBOUND_RULES, Target
 from gateway.core.engine import Engine
-from gateway.core.flow import Flow
-from gateway.core.flow_state import pack, unpack
-from gateway.core.packet import PacketView
-from gateway.core.ports import PortPool
-from gateway.core.resuming import resume_flow, resume_state
-from gateway.core.saved_state import save
+from gateway.core.flows.flow import Flow
+from gateway.core.inbound.load_balancer import INBOUND_RULES, Target
+from gateway.core.ingress import Arrival
+from gateway.core.packet.view import PacketView
+from gateway.core.persistence.flow_record import pack, unpack
+from gateway.core.persistence.restore import resume_flow, resume_state
+from gateway.core.persistence.snapshot import save
+from gateway.core.snat.port_pool import PortPool
 from gateway.model.configuration import Configuration
 from gateway.model.profile import AZURE_CURRENT, PROFILES, Method
 from tests.scenario import configuration, wrong_checksums

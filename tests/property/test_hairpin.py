@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from scapy.layers.inet import IP, TCP, UDP
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
 from gateway.core.explain import explain_outbound
+from gateway.core.ingress import Arrival
 from tests.scenario import configuration
 
 SHARED, FRONTEND, OWN, OWN2 = "203.0.113.10", "203.0.113.20", "203.0.113.30", "203.0.113.31"

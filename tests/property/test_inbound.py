@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from scapy.layers.inet import IP, TCP, UDP
 
-from gateway.core.arrival import Arrival
-from gateway.core.balancer import Target
 from gateway.core.engine import Engine
-from gateway.core.packet import PacketView
+from gateway.core.inbound.load_balancer import Target
+from gateway.core.ingress import Arrival
+from gateway.core.packet.view import PacketView
 from tests.scenario import configuration
 
 REMOTE, FRONTEND, OWN = "198.51.100.1", "203.0.113.20", "203.0.113.30"

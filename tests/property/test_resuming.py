@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
-from gateway.core.flow_state import SIZE, pack, unpack
-from gateway.core.resuming import resume_flow, resume_state
-from gateway.core.saved_state import save
+from gateway.core.ingress import Arrival
+from gateway.core.persistence.flow_record import SIZE, pack, unpack
+from gateway.core.persistence.restore import resume_flow, resume_state
+from gateway.core.persistence.snapshot import save
 from gateway.model.configuration import Configuration
 from tests.property.test_engine import CONFIGURATIONS, CURRENT, MACHINES, listed_ports
 

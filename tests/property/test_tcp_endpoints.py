@@ -16,9 +16,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
-from gateway.core.tcp import ACK_FLAG, ENDED, FIN_FLAG, RST_FLAG, SYN_FLAG
+from gateway.core.flows.tcp import ACK_FLAG, ENDED, FIN_FLAG, RST_FLAG, SYN_FLAG
+from gateway.core.ingress import Arrival
 from tests.scenario import configuration
 
 CONFIGURATION = configuration(

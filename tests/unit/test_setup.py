@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.root import COMMANDS
+from gateway.command import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 RUNNERS = frozenset(

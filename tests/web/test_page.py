@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import Route, expect
 
-from gateway.daemon.diagnosis_findings import percent
+from gateway.daemon.api_process.diagnosis.finding import percent
 from tests.netns.gateway import DEFAULT, FRONTENDS, Gateway
 from tests.netns.topology import SERVER, SERVER2, eventually
 from tests.web.browser import PATIENCE, Visit

@@ -3,7 +3,7 @@
 It knows five-tuples and what replaces what; who decided that, and why, it never learns.
 """
 
-from gateway.datapath.fastpath.offload import FastPath
-from gateway.datapath.fastpath.records import Direction, Report
+from gateway.datapath.fastpath.fast_path import FastPath
+from gateway.datapath.fastpath.map_layout import Direction, Report
 
 __all__ = ["Direction", "FastPath", "Report"]

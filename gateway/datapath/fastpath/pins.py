@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from gateway.datapath.claims import is_claimed
 from gateway.datapath.fastpath.libbpf import open_library
-from gateway.datapath.interfaces import find_link
+from gateway.datapath.host.addresses_and_routes import find_link
+from gateway.datapath.host.interface_lock import is_claimed
 
 ROOT = Path("/sys/fs/bpf/snatgw")
 MOST_LOOKED_AT = 256

@@ -9,8 +9,8 @@ import json
 import sys
 from ipaddress import IPv4Address, IPv4Network
 
-from gateway.datapath.firewall.finding import Crossing, obstacles
-from gateway.datapath.firewall.reading import read_host
+from gateway.datapath.firewall.obstacles import Crossing, obstacles
+from gateway.datapath.firewall.ruleset_dump import read_host
 
 
 def main() -> None:

@@ -20,13 +20,13 @@ from ipaddress import IPv4Address, IPv4Network
 from scapy.all import ICMP, IP, TCP, UDP
 from scapy.layers.inet import IPerror
 
-from gateway.core.arrival import Arrival
-from gateway.datapath.claims import Claims
-from gateway.datapath.diversion import Diversion
+from gateway.core.ingress import Arrival
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.interfaces import find_link
+from gateway.datapath.host.addresses_and_routes import find_link
+from gateway.datapath.host.diversion import Diversion
+from gateway.datapath.host.interface_lock import Claims
+from gateway.datapath.host.netfilter_rules import DiversionPlan, QueueNumbers
 from gateway.datapath.queue import PacketQueue
-from gateway.datapath.rules import DiversionPlan, QueueNumbers
 
 
 class OneToOne:

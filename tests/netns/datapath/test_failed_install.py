@@ -30,9 +30,9 @@ STEPS = (
 )
 SCRIPT = """
 import json, os, sys
-from gateway.datapath import diversion
+from gateway.datapath.host import diversion
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.rules import QueueNumbers
+from gateway.datapath.host.netfilter_rules import QueueNumbers
 from tests.netns.datapath.one_to_one import plan_from
 from unittest.mock import patch
 

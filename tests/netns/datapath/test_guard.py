@@ -233,7 +233,7 @@ def test_a_flush_right_after_a_flush_is_not_taken_for_right(net: Namespaces) -> 
     assert "-A FORWARD -j snatgw-wan0-fwd" in saved
 
 
-WHY_NOT = "from gateway.datapath.guard import why_not; print(why_not('wan0') or 'can')"
+WHY_NOT = "from gateway.datapath.guard.egress_guard import why_not; print(why_not('wan0') or 'can')"
 
 
 def test_trying_whether_one_can_stand_leaves_nothing(net: Namespaces) -> None:

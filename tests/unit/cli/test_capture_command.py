@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.arrival import Arrival
-from gateway.daemon.pcapng import Blocks
+from gateway.core.ingress import Arrival
+from gateway.daemon.api_process.capture.pcapng import Blocks
 from tests.unit.cli.test_commands import snatgw
+from tests.unit.daemon.api_process.capture.test_routes import DATAGRAM, eventually
 from tests.unit.daemon.serving import Served, served
-from tests.unit.daemon.test_capture import DATAGRAM, eventually
 
 ROOT = Path(__file__).parents[3]
 

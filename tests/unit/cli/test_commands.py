@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli.root import COMMANDS, group
-from gateway.daemon.event_log import gateway_event
-from gateway.daemon.messages import Kind
+from gateway.command import COMMANDS, group
+from gateway.daemon.channel.api_messages import Kind
+from gateway.daemon.channel.event_views import gateway_event
 from tests.unit.daemon.serving import Served, flow, pool, served
 
 CONFIGURATION = """
@@ -291,7 +291,7 @@ def test_ctrl_c_is_quiet_and_has_its_status(command: list[str], tmp_path: Path) 
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from gateway.cli.root import group\n"
+        "import sys; from gateway.command import group\n"
         "try: group(['--help'], prog_name='snatgw')\n"
         "except SystemExit: pass\n"
         "print([m for m in ('pydantic', 'rich', 'starlette', 'pyroute2') if m in sys.modules])"

@@ -11,10 +11,10 @@ import pytest
 
 from gateway.cli.events import sentence
 from gateway.core.events import NoHealthyBackends, ProbeHealthChanged
-from gateway.daemon.event_log import event_document
-from gateway.daemon.probe_messages import Result, decode_targets, encode_report
+from gateway.daemon.channel.event_views import event_document
+from gateway.daemon.channel.probe_messages import Result, decode_targets, encode_report
 from tests.unit.cli.test_commands import objects, snatgw
-from tests.unit.core.test_inbound import TWO
+from tests.unit.core.inbound.test_load_balancer import TWO
 from tests.unit.daemon.serving import Served, served
 
 GROUP = """

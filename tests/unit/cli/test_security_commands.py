@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli.events import sentence
-from gateway.cli.root import group
-from gateway.core.drops import DropReason
+from gateway.command import group
 from gateway.core.events import PacketsDropped
-from gateway.daemon.event_log import event_document, gateway_event
-from gateway.daemon.messages import Kind
+from gateway.daemon.channel.api_messages import Kind
+from gateway.daemon.channel.event_views import event_document, gateway_event
+from gateway.schema.drop_reasons import DropReason
 from tests.unit.cli.test_commands import objects, snatgw
 from tests.unit.daemon.serving import Served, served
 

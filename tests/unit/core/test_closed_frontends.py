@@ -3,8 +3,8 @@
 import pytest
 
 from tests.scenario import Scenario
+from tests.unit.core.inbound.test_load_balancer import TO_VM1, TWO
 from tests.unit.core.test_explain_inbound import inbound
-from tests.unit.core.test_inbound import TO_VM1, TWO
 
 CURRENT = (
     TWO.replace("wan0}", "wan0, profile: azure-current}")

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.core.explain import explain_inbound, explain_outbound
 from tests.scenario import Scenario, build, describe
-from tests.unit.core.test_inbound import TWO
-from tests.unit.core.test_security_groups import WEB, network
+from tests.unit.core.inbound.test_load_balancer import TWO
+from tests.unit.core.policy.test_nsg import WEB, network
 
 CLIENT, FRONTEND, OTHER = (IPv4Address(a) for a in ("198.51.100.1", "203.0.113.20", "203.0.113.21"))
 VM1 = IPv4Address("10.0.1.4")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
+from gateway.core.ingress import Arrival
 from tests.scenario import build, configuration
 from tests.unit.core.test_closed_frontends import GROUPED, WAYS
 

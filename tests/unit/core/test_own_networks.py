@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.arrival import Arrival
+from gateway.core.ingress import Arrival
 from tests.scenario import Scenario, build
-from tests.unit.core.test_outbound_methods import NETWORK
+from tests.unit.core.snat.test_outbound_methods import NETWORK
 
 HOST, OTHER = "203.0.113.1", "192.168.50.2"
 

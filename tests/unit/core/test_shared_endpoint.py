@@ -3,14 +3,14 @@ sends goes by the one that the remote used last (docs/fidelity.md L7)."""
 
 from ipaddress import IPv4Address
 
-from gateway.core.arrival import Arrival
 from gateway.core.engine import Engine
 from gateway.core.explain import explain_inbound
-from gateway.core.flow import UDP
-from gateway.core.offload import BUSY
+from gateway.core.flows.offload import BUSY
+from gateway.core.ingress import Arrival
+from gateway.schema.protocols import UDP
 from tests.scenario import Scenario, build
-from tests.unit.core.test_inbound import TWO
-from tests.unit.core.test_offload import Elsewhere
+from tests.unit.core.flows.test_offload import Elsewhere
+from tests.unit.core.inbound.test_load_balancer import TWO
 
 NETWORK = TWO + (
     "      - {name: vpn, frontendIPConfiguration: fe-a, protocol: Udp, frontendPort: 50002,\n"

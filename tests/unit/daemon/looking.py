@@ -8,13 +8,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.core.ports import PortRecord
-from gateway.core.reporting import machine_records
-from gateway.daemon.diagnosis import diagnose
-from gateway.daemon.diagnosis_facts import Gatherer
-from gateway.daemon.diagnosis_findings import Finding
-from gateway.daemon.event_log import event_document
-from gateway.daemon.probe_messages import Result
+from gateway.core.observe.listings import machine_records
+from gateway.daemon.api_process.diagnosis.diagnose import diagnose
+from gateway.daemon.api_process.diagnosis.facts import Gatherer
+from gateway.daemon.api_process.diagnosis.finding import Finding
+from gateway.daemon.channel.event_views import event_document
+from gateway.daemon.channel.probe_messages import Result
+from gateway.schema.records import PortRecord
 from tests.scenario import Scenario
 from tests.unit.daemon.scraping import status_of
 

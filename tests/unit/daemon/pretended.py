@@ -15,15 +15,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.daemon.host import GuardState
-from gateway.daemon.lifecycle import Start, run
+from gateway.daemon.engine_process.host import GuardState
+from gateway.daemon.start.startup import Start, run
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
+from gateway.datapath.host.host_probes import Finding
+from gateway.datapath.host.netfilter_rules import QueueNumbers
 from gateway.datapath.queue import QueueStatistics, Ways
-from gateway.datapath.requirements import Finding
-from gateway.datapath.rules import QueueNumbers
 from gateway.model.configuration import Configuration
-from gateway.model.loading import load
+from gateway.model.reading.load import load
 from gateway.web.site import Site
 
 

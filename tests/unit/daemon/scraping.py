@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.engine import Engine
-from gateway.daemon.engine_client import Answer
-from gateway.daemon.messages import Kind, encode
-from gateway.daemon.metrics import Scrape
-from gateway.daemon.metrics_answers import MetricsAnswers
+from gateway.daemon.api_process.engine_client import Answer
+from gateway.daemon.api_process.metrics import Scrape
+from gateway.daemon.channel.api_messages import Kind, encode
+from gateway.daemon.engine_process.requests_metrics import MetricsAnswers
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

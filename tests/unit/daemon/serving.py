@@ -16,20 +16,19 @@ import uvicorn
 
 from gateway.core.engine import Engine
 from gateway.core.established import Way
-from gateway.core.flow import FlowRecord
-from gateway.core.ports import PortRecord
-from gateway.daemon.api import Events, application
-from gateway.daemon.capture import Captures
-from gateway.daemon.capture_streams import CaptureStreams
-from gateway.daemon.control import ControlChannel
-from gateway.daemon.engine_client import EngineClient
-from gateway.daemon.event_log import EventLog
-from gateway.daemon.health import HealthProbes
-from gateway.daemon.messages import Kind
-from gateway.daemon.metrics_answers import MetricsAnswers
-from gateway.daemon.sampling import Sampler
-from gateway.daemon.security_answers import SecurityAnswers
-from gateway.model.loading import load_text
+from gateway.daemon.api_process.capture.streams import CaptureStreams
+from gateway.daemon.api_process.engine_client import EngineClient
+from gateway.daemon.api_process.event_log import EventLog
+from gateway.daemon.api_process.live.poller import Sampler
+from gateway.daemon.api_process.routes import Events, application
+from gateway.daemon.channel.api_messages import Kind
+from gateway.daemon.engine_process.probe_supervisor import HealthProbes
+from gateway.daemon.engine_process.request_channel import ControlChannel
+from gateway.daemon.engine_process.requests_capture import Captures
+from gateway.daemon.engine_process.requests_metrics import MetricsAnswers
+from gateway.daemon.engine_process.requests_security import SecurityAnswers
+from gateway.model.reading.load import load_text
+from gateway.schema.records import FlowRecord, PortRecord
 from tests.unit.daemon.scraping import status_of
 
 

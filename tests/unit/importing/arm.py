@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from click.testing import CliRunner, Result
 
-from gateway.cli.root import group
+from gateway.command import group
 
 ROOT = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Network"
 

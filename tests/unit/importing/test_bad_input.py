@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gateway.cli.root import group
-from gateway.importing import reading
+from gateway.command import group
+from gateway.importing import read_json as reading
 from tests.unit.importing.arm import interface, network, run, template
 from tests.unit.importing.test_round_trip import CASES, DATA
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli.root import group
+from gateway.command import group
 from gateway.model import load_text
 
 DATA = Path(__file__).parent / "data"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.model import Configuration, Loaded, load_text
 from gateway.model.configuration import Resource
-from gateway.model.security import resolve_groups
-from gateway.model.substitutes import Substitutes
+from gateway.model.reading.placeholders import Substitutes
+from gateway.model.resolved.security_rules import resolve_groups
 from tests.unit.model.files import LOAD_BALANCED
 from tests.unit.model.groups import grouped, rule
 

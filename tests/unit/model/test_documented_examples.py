@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.loading import load_text
+from gateway.model.reading.load import load_text
 
 TEXT = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
 EXAMPLES = [text for text in re.findall(r"```yaml\n(.*?)```", TEXT, re.S) if "gateway:" in text]

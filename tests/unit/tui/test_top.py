@@ -14,7 +14,7 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from gateway.daemon.event_log import gateway_event
+from gateway.daemon.channel.event_views import gateway_event
 from gateway.tui.app import Top
 from tests.unit.daemon.serving import Served, flow, pool, served
 from tests.unit.tui.screen import SIZE, hides, lines, shows, until

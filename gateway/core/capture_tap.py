@@ -1,0 +1,369 @@
+"""The tap: every packet as it came and as it leaves, for those who capture.
+
+It stands around ``Engine.ways``: ``Tap.ways`` are the same ways, watched. Who handles packets uses
+them while at least one ``Recorder`` is attached and the engine's own otherwise, so that a tap which
+nobody needs costs nothing. The engine knows of it only that somebody wants to be told of refusals.
+
+A packet that a recorder wants becomes a *sighting* for each side on which it shows: where it came
+in, and, unless it was dropped, where it leaves. Recorders filter before anything is copied, hold a
+bounded amount, and count what does not fit. Wall-clock time is the caller's to tell (``clock``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.core.engine import Engine
+from gateway.core.established import Way
+from gateway.core.flows import icmp_errors as icmp
+from gateway.core.flows.flow import Flow
+from gateway.core.flows.nat_rewrite import sent
+from gateway.core.flows.resets import Reset
+from gateway.core.ingress import Arrival
+from gateway.core.packet.view import ICMP_ERRORS, PORTED, PacketView
+from gateway.schema.captures import INSIDE, OUTSIDE, RECEIVED, SENT, UNKNOWN, Account, Sighting
+from gateway.schema.drop_reasons import DropReason
+from gateway.schema.protocols import ICMP, TCP, UDP
+
+# Where a packet comes in and where it leaves. What this host sends itself came in nowhere.
+_SIDES: dict[Arrival, tuple[int | None, int]] = {
+    Arrival.OUTBOUND: (INSIDE, OUTSIDE),
+    Arrival.INBOUND: (OUTSIDE, INSIDE),
+    Arrival.HAIRPIN: (INSIDE, INSIDE),
+    Arrival.LOCAL_ERROR: (None, OUTSIDE),
+    Arrival.LATERAL: (INSIDE, INSIDE),
+    Arrival.PROBE: (None, INSIDE),
+}
+_PLAIN = (bytes((TCP,)), bytes((UDP,)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a capture is of. Fields that are None ask for nothing; addresses are 4 bytes.
+
+    A VM's packets are those with its private address at either end and on either side, and those
+    refused in its name. A remote's are those with it at either end, or quoted by an ICMP error.
+    """
+
+    side: int | None = None
+    vm: str | None = None
+    vm_address: bytes | None = None
+    remote: bytes | None = None
+    remote_port: bytes | None = None
+    protocol: int | None = None
+    snap_length: int = 0xFFFF
+
+    @property
+    def everything(self) -> bool:
+        """Whether every packet matches."""
+        return self.protocol is None and self.vm_address is None and self.remote is None
+
+    def matches(self, packet: bytes, verdict: bytes | None, refused_vm: str | None) -> bool:
+        """Whether a packet, with what became of it, is one of those asked for."""
+        if self.protocol is not None and (len(packet) < 20 or packet[9] != self.protocol):
+            return False
+        address = self.vm_address
+        if (
+            address is not None
+            and address != packet[12:16]
+            and address != packet[16:20]
+            and (verdict is None or address not in (verdict[12:16], verdict[16:20]))
+            and (refused_vm is None or refused_vm != self.vm)
+        ):
+            return False
+        return self.remote is None or self._involves_remote(packet)
+
+    def covers(self, flow: Flow) -> bool:
+        """Whether packets of a flow could match."""
+        if self.protocol is not None and flow.protocol != self.protocol:
+            return False
+        original, reply = flow.original, flow.reply
+        if self.vm_address is not None and self.vm_address not in (original[0:4], original[4:8]):
+            return False
+        if self.remote is not None and self.remote not in (
+            original[0:4],
+            original[4:8],
+            reply[4:8],
+        ):
+            return False
+        return self.remote_port is None or self.remote_port in (
+            original[8:10],
+            original[10:12],
+            reply[10:12],
+        )
+
+    def _involves_remote(self, packet: bytes) -> bool:
+        if len(packet) < 20:
+            return False
+        if self._at_an_end(packet, 0):
+            return True
+        transport = (packet[0] & 0x0F) << 2
+        if packet[9] != ICMP or len(packet) < transport + 28:
+            return False
+        return packet[transport] in ICMP_ERRORS and self._at_an_end(packet, transport + 8)
+
+    def _at_an_end(self, packet: bytes, offset: int) -> bool:
+        """Of the IP packet at ``offset``, of which 20 bytes are there."""
+        source = packet[offset + 12 : offset + 16] == self.remote
+        destination = packet[offset + 16 : offset + 20] == self.remote
+        if self.remote_port is None or not (source or destination):
+            return source or destination
+        if packet[offset + 9] not in PORTED:
+            return False
+        ports = offset + ((packet[offset] & 0x0F) << 2)
+        return (source and packet[ports : ports + 2] == self.remote_port) or (
+            destination and packet[ports + 2 : ports + 4] == self.remote_port
+        )
+
+
+class Recorder:
+    """One capture: what it wants, and the sightings that wait to be taken, within bounds.
+
+    ``matched`` and ``lost`` count sightings by side; lost ones are among the matched. A packet is
+    kept or lost with all of its sightings.
+    """
+
+    __slots__ = (
+        "_maximum_bytes",
+        "_maximum_count",
+        "_waiting",
+        "covers",
+        "lost",
+        "matched",
+        "matches",
+        "sides",
+        "size",
+        "snap_length",
+    )
+
+    def __init__(self, wanted: Wanted, maximum_bytes: int, maximum_count: int) -> None:
+        """Nothing is kept while ``maximum_bytes`` (of packets) or ``maximum_count`` wait."""
+        self.matches = None if wanted.everything else wanted.matches
+        self.covers = wanted.covers
+        self.sides = wanted.side in (None, INSIDE), wanted.side in (None, OUTSIDE)
+        self.snap_length = wanted.snap_length
+        self.matched = [0, 0]
+        self.lost = [0, 0]
+        self.size = 0
+        self._maximum_bytes = maximum_bytes
+        self._maximum_count = maximum_count
+        self._waiting: list[Sighting] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another packet."""
+        return self.size >= self._maximum_bytes or len(self._waiting) >= self._maximum_count
+
+    def lose(self, side: int) -> None:
+        """Count a sighting for which there is no room."""
+        self.matched[side] += 1
+        self.lost[side] += 1
+
+    def keep(
+        self, number: int, side: int, direction: int, time: int, packet: bytes, account: Account
+    ) -> None:
+        """Add a sighting."""
+        self.matched[side] += 1
+        kept = packet[: self.snap_length]  # the same object, if it is no longer
+        self.size += len(kept)
+        self._waiting.append((number, side, direction, time, len(packet), kept, account))
+
+    def take(self, maximum_bytes: int, maximum_count: int) -> list[Sighting]:
+        """The oldest sightings, at least one if any waits; no longer kept."""
+        size = count = 0
+        for sighting in self._waiting[:maximum_count]:
+            size += len(sighting[5])
+            if count and size > maximum_bytes:
+                size -= len(sighting[5])
+                break
+            count += 1
+        taken = self._waiting[:count]
+        del self._waiting[:count]
+        self.size -= size
+        return taken
+
+
+class Tap:
+    """An engine's tap. ``clock`` tells the time in nanoseconds since 1970."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._recorders: tuple[Recorder, ...] = ()
+        self._refusal: tuple[DropReason, str | None, str | None] | None = None
+        self._number = 0
+
+    @property
+    def recorders(self) -> tuple[Recorder, ...]:
+        """Those attached; with none, nobody should use ``ways``."""
+        return self._recorders
+
+    def attach(self, recorder: Recorder) -> None:
+        """Tell ``recorder`` of every packet from now on."""
+        self._recorders = (*self._recorders, recorder)
+        self._engine.refusals.tell(self._note)
+
+    def detach(self, recorder: Recorder) -> None:
+        """Undo ``attach``."""
+        self._recorders = tuple(known for known in self._recorders if known is not recorder)
+        if not self._recorders:
+            self._engine.refusals.tell(None)
+
+    def wants(self, flow: Flow) -> bool:
+        """Whether a flow's packets must pass the engine."""
+        return any(recorder.covers(flow) for recorder in self._recorders)
+
+    def ways(self) -> tuple[Way, ...]:
+        """The engine's ways, watched."""
+        return tuple(
+            self._watched(arrival.whole, way)
+            for arrival, way in zip(Arrival, self._engine.ways, strict=True)
+        )
+
+    def _watched(self, arrival: Arrival, way: Way) -> Way:
+        clock = self._clock
+
+        def watched(packet: bytes, now: float) -> bytes | None:
+            self._refusal = None
+            came = clock()
+            verdict = way(packet, now)
+            self._see(arrival, packet, verdict, came)
+            return verdict
+
+        return watched
+
+    def _note(self, reason: DropReason, vm: str | None, rule: str | None) -> None:
+        self._refusal = reason, vm, rule
+
+    def _see(self, arrival: Arrival, packet: bytes, verdict: bytes | None, came: int) -> None:
+        refused_vm = None if self._refusal is None else self._refusal[1]
+        account: Account | None = None
+        number = left = 0
+        for recorder in self._recorders:
+            matches = recorder.matches
+            if matches is not None and not matches(packet, verdict, refused_vm):
+                continue
+            came_in, leaves = _SIDES[arrival]
+            direction = RECEIVED
+            if came_in is None:  # shows where it leaves, or would have
+                came_in = leaves if verdict is None else None
+                direction = UNKNOWN
+            first = came_in if came_in is not None and recorder.sides[came_in] else None
+            second = leaves if verdict is not None and recorder.sides[leaves] else None
+            if recorder.is_full:
+                for side in (first, second):
+                    if side is not None:
+                        recorder.lose(side)
+                continue
+            if account is None:
+                left = self._clock()
+                number = self._number = self._number + 1
+                account = self._account(arrival, packet, verdict)
+            if first is not None:
+                recorder.keep(number, first, direction, came, packet, account)
+            if second is not None and verdict is not None:
+                recorder.keep(number, second, SENT, left, verdict, account)
+
+    def made(self, reset: Reset) -> None:
+        """The gateway itself sends an RST: it came in nowhere and leaves on one side."""
+        packet = reset.packet
+        inside = packet[16:20] in self._engine.admission.scope.subnets
+        side = INSIDE if inside else OUTSIDE
+        vm = self._name_of(packet[16:20]) if reset.vm is None and inside else reset.vm
+        self._number += 1
+        account: Account = (reset.flow, vm, reset.method, "sent", reset.reason, None, None, None)
+        for recorder in self._recorders:
+            matches = recorder.matches
+            if not recorder.sides[side] or not (matches is None or matches(packet, None, vm)):
+                continue
+            if recorder.is_full:
+                recorder.lose(side)
+            else:
+                recorder.keep(self._number, side, SENT, self._clock(), packet, account)
+
+    def _account(self, arrival: Arrival, packet: bytes, verdict: bytes | None) -> Account:
+        reason, vm, rule = self._refusal or (None, None, None)
+        flow, second = self._flows(arrival, packet, reason)
+        if verdict is not None:
+            said = "passed" if verdict == packet else "translated"
+        elif reason is DropReason.DENIED_BY_SECURITY_RULE:
+            said = "denied"
+        else:
+            said = "dropped"
+        to_flow = to_vm = None
+        if second is not None:
+            to_flow, to_vm = second.id, second.machine.name
+        elif arrival is Arrival.LATERAL or arrival is Arrival.PROBE:
+            to_vm = self._name_of(packet[16:20])
+        if flow is not None:
+            vm = flow.machine.name
+            if arrival is Arrival.LATERAL and packet[12:16] != flow.private:
+                vm, to_vm = self._name_of(packet[12:16]), vm
+        elif vm is None and arrival is not Arrival.INBOUND:
+            vm = self._name_of(packet[12:16])
+        return (
+            None if flow is None else flow.id,
+            vm,
+            None if flow is None else flow.method.value,
+            said,
+            None if reason is None else reason.value,
+            rule,
+            to_flow,
+            to_vm,
+        )
+
+    def _name_of(self, address: bytes) -> str | None:
+        machine = self._engine.outbound.machines.get(address)
+        return None if machine is None else machine.name
+
+    def _flows(
+        self, arrival: Arrival, packet: bytes, reason: DropReason | None
+    ) -> tuple[Flow | None, Flow | None]:
+        """The flow that a packet belongs to, and a hairpin's second one."""
+        if reason is DropReason.MALFORMED or reason is DropReason.FRAGMENT:
+            return None, None
+        table = self._engine.flows
+        # Nearly every packet that passes, without a view of it.
+        if reason is None and packet[:1] == b"\x45" and packet[9:10] in _PLAIN:
+            if arrival is Arrival.OUTBOUND:
+                return table.originals(packet[9]).get(packet[12:24]), None
+            if arrival is Arrival.INBOUND:
+                return table.replies(packet[9]).get(packet[12:24]), None
+        view = PacketView.parse(packet)
+        if view is None:
+            return None, None
+        if view.protocol == ICMP and view.kind in ICMP_ERRORS:
+            return self._flow_of_error(arrival, view), None
+        protocol, key = view.protocol, view.key
+        if arrival is Arrival.INBOUND or arrival is Arrival.PROBE:
+            return table.replies(protocol).get(key), None
+        if arrival is Arrival.LATERAL:
+            between_vms = table.lateral.originals(protocol).get(key)
+            between_vms = between_vms or table.lateral.replies(protocol).get(key)
+            if between_vms is not None:
+                return between_vms, None
+            # Else it answers another network of this host, by a flow that is translated.
+        flow = table.originals(protocol).get(key)
+        if flow is None or arrival is not Arrival.HAIRPIN:
+            return flow, None
+        between = PacketView.parse(sent(view, flow))
+        return flow, None if between is None else table.replies(protocol).get(between.key)
+
+    def _flow_of_error(self, arrival: Arrival, view: PacketView) -> Flow | None:
+        """The flow of the packet that an ICMP error quotes."""
+        quote = icmp.quoted(view)
+        if quote is None:
+            return None
+        table = self._engine.flows
+        if arrival is Arrival.INBOUND or arrival is Arrival.PROBE:
+            return icmp.flow_of_sent(table, quote)
+        if arrival is Arrival.LATERAL:
+            between_vms = icmp.flow_of_received(table.lateral, quote)
+            between_vms = between_vms or icmp.flow_of_sent(table.lateral, quote)
+            if between_vms is not None:
+                return between_vms
+        return icmp.flow_of_received(table, quote)

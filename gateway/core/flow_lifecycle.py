@@ -1,0 +1,330 @@
+"""The life of a flow: opened with a SNAT port, tracked (``flow_tracking.py``), ended by time.
+
+This is the one place that joins the flow table, the timers and the port allocator. It does not read
+packets: it is told keys, flags and times. What it refuses it answers with a ``DropReason``.
+"""
+
+from __future__ import annotations
+
+from gateway.core.flow_tracking import Tracking
+from gateway.core.flows.counters import Connections
+from gateway.core.flows.flow import PORTS, Flow
+from gateway.core.flows.resets import Outbox
+from gateway.core.flows.table import FlowTable
+from gateway.core.flows.tcp import ENDED, State
+from gateway.core.inbound.load_balancer import Listener
+from gateway.core.observe.exhaustion import PortWatch
+from gateway.core.policy.nsg import Judgement
+from gateway.core.port_selection import PortAllocator
+from gateway.core.snat.allocation_manager import Outbound
+from gateway.core.snat.allocations import Machine
+from gateway.core.snat.nat_gateway_pool import NatShare
+from gateway.core.snat.port_pool import Ports
+from gateway.model.profile import Method, Profile
+from gateway.schema.drop_reasons import DropReason
+from gateway.schema.protocols import TCP, UDP
+
+
+class Translation(Tracking):
+    """Flows and the ports they hold. ``watch`` is told of every pool that has no port, or few."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        outbound: Outbound,
+        maximum: int,
+        seed: int | None,
+        watch: PortWatch,
+    ) -> None:
+        super().__init__(profile, FlowTable(maximum), outbound)
+        self.expiry.fold = self.table.traffic.fold = self.fold
+        self.connections = Connections()
+        self.allocator = PortAllocator(profile, outbound, seed, watch, self.connections)
+        self._at_deadline = self._time_out if profile.tcp_reset_on_idle else self.end
+        self.outbox = Outbox()
+        if profile.nat_gateway is not None:
+            self._udp_hold = profile.nat_gateway.udp_hold
+            self._at_deadline = self._time_out
+
+    # -- opening
+
+    def open(
+        self,
+        protocol: int,
+        original: bytes,
+        machine: Machine,
+        judgements: tuple[Judgement, ...],
+        now: float,
+        *,
+        replaced: Flow | None = None,
+    ) -> Flow | DropReason:
+        """A flow for a VM's packet to outside; ``original`` has no live flow.
+
+        ``replaced``, here and below: the flow that makes way for it. Where none can be opened, that
+        one stays as it is.
+        """
+        if not self.has_room(replaced):
+            return DropReason.FLOW_TABLE_FULL
+        method = machine.method_of(protocol)
+        if method is None:
+            return DropReason.NO_OUTBOUND_METHOD
+        pool: Ports | None = None
+        reset = False
+        if method is Method.INSTANCE_LEVEL_PUBLIC_IP:
+            assert machine.instance is not None
+            public, port, timeout = machine.instance, original[8:10], machine.idle_timeout
+        else:
+            held = self.allocator.take(machine, protocol, original, now)
+            if isinstance(held, DropReason):
+                return held
+            allotment, number = held
+            pool = allotment.pools[protocol]
+            public, port = pool.address, PORTS[number]
+            method, timeout = allotment.terms.method, allotment.terms.idle_timeout
+            reset = allotment.terms.tcp_reset
+            if method is Method.NAT_GATEWAY and protocol == TCP:
+                timeout = min(timeout, self._half_open)
+        # An echo's identifier stands on the asking side; its reply key has it on that side too.
+        reply = original[4:8] + public + original[10:12] + port + original[12:]
+        return self._enter(
+            Flow(
+                protocol,
+                original,
+                reply,
+                machine,
+                public,
+                method,
+                pool,
+                timeout,
+                now,
+                judgements=judgements,
+            ),
+            replaced,
+            reset=reset,
+        )
+
+    def open_inbound(
+        self,
+        protocol: int,
+        reply: bytes,
+        machine: Machine,
+        judgements: tuple[Judgement, ...],
+        listener: Listener | None,
+        now: float,
+        *,
+        replaced: Flow | None = None,
+    ) -> Flow | DropReason:
+        """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
+        refusal = self.refusal_of_inbound(protocol, reply, machine, listener, replaced)
+        if refusal is not None:
+            return refusal
+        original = _arriving_at(reply, machine, listener)
+        other = self.table.originals(protocol).get(original)
+        if other is not None and other is not replaced and other.state not in ENDED:
+            self._step_back(other)
+            other = None
+        if listener is None:
+            method, timeout = Method.INSTANCE_LEVEL_PUBLIC_IP, machine.idle_timeout
+        else:
+            method, timeout = listener.method, listener.idle_timeout
+        return self._enter(
+            Flow(
+                protocol,
+                original,
+                reply,
+                machine,
+                reply[4:8],
+                method,
+                None,
+                timeout,
+                now,
+                inbound=True,
+                judgements=judgements,
+            ),
+            replaced,
+            other,
+            reset=listener is not None and listener.tcp_reset,
+        )
+
+    def open_lateral(
+        self,
+        protocol: int,
+        original: bytes,
+        machine: Machine,
+        judgements: tuple[Judgement, ...],
+        now: float,
+        *,
+        replaced: Flow | None = None,
+    ) -> Flow | DropReason:
+        """A flow from one VM to another: watched, not translated."""
+        if not self.has_room(replaced):
+            return DropReason.FLOW_TABLE_FULL
+        reply = original[4:8] + original[0:4] + original[10:12] + original[8:10] + original[12:]
+        return self._enter(
+            Flow(
+                protocol,
+                original,
+                reply,
+                machine,
+                machine.address,
+                Method.VIRTUAL_NETWORK,
+                None,
+                self.profile.idle_timeout,
+                now,
+                judgements=judgements,
+            ),
+            replaced,
+        )
+
+    def has_room(self, *replaced: Flow | None, flows: int = 1) -> bool:
+        """Whether flows more can be; one that is replaced and holds no port leaves its place."""
+        room = self.table.maximum - len(self.table)
+        if room >= flows:
+            return True
+        left = {flow for flow in replaced if flow is not None and flow.pool is None}
+        return room + len(left) >= flows
+
+    def _enter(
+        self,
+        flow: Flow,
+        replaced: Flow | None,
+        other: Flow | None = None,
+        *,
+        reset: bool = False,
+    ) -> Flow:
+        """``other`` makes way, too. ``reset``: both ends are to get an RST if it idles out."""
+        if reset and flow.protocol == TCP:
+            self.table.to_be_reset.add(flow)
+        flow.machine.flows += 1  # first: its machine is not forgotten with what it replaces
+        if replaced is not None:
+            self.replace(replaced)
+        if other is not None and other is not replaced:
+            self.replace(other)
+        self.table.add(flow)
+        self.expiry.arm(flow, flow.created + flow.timeout)
+        if flow.pool is not None:
+            self.connections.opened(flow.machine.name, flow.public, flow.protocol)
+        if self.log is not None:
+            self.log.opened(flow)
+        return flow
+
+    def replace(self, flow: Flow) -> None:
+        """Make way for a new connection from the same endpoint; a held port stays held."""
+        if flow.pool is None:
+            self.end(flow)
+        else:
+            self.take_back(flow)
+            self.table.detach_original(flow)
+
+    # -- ending
+
+    def expire(self, now: float, limit: int) -> int:
+        """Reclaim flows whose time is over."""
+        log = self.log
+        if log is None:
+            return self.expiry.expire(now, self._at_deadline, limit)
+        log.now = now
+        ended = self.expiry.expire(now, self._at_deadline, limit)
+        log.look(now, limit)
+        return ended
+
+    def _time_out(self, flow: Flow) -> None:
+        """A flow's time is over: it ends, and tells its ends so where its rule says so.
+
+        A NAT gateway holds a UDP flow's port for longer.
+        """
+        if flow in self.table.to_be_reset and flow.state is State.ESTABLISHED:
+            tell_remote = flow.original[4:8] not in self.outbound.addresses  # else it is a hairpin
+            self.outbox.idled_out(flow, self.table.numbers, tell_remote=tell_remote)
+        pool = flow.pool
+        if flow.protocol != UDP or flow.state in ENDED or not isinstance(pool, NatShare):
+            self.end(flow)
+            return
+        self.take_back(flow)
+        self.table.detach_original(flow)
+        self.table.detach_reply(flow)
+        if self.log is not None:
+            self.log.forgotten(flow)
+        flow.state = State.FINISHED
+        pool.cooling += 1
+        flow.last_seen += flow.timeout
+        flow.timeout = self._udp_hold
+        self.expiry.arm(flow, flow.last_seen + flow.timeout)
+
+    def end(self, flow: Flow) -> None:
+        """Forget a flow and release its port."""
+        self.take_back(flow)
+        self.expiry.disarm(flow)
+        self.table.remove(flow)
+        if self.log is not None:
+            self.log.forgotten(flow)
+        pool = flow.pool
+        if pool is not None:
+            self.allocator.release(flow, pool)
+        self._leave(flow.machine)
+
+    def break_off(self, flow: Flow, pool: Ports) -> None:
+        """A flow's port went to somebody else: it breaks silently, and is listed until it would
+        have timed out (A6); one that ended goes at once."""
+        self.take_back(flow)
+        self.allocator.forget_port(flow, pool)
+        flow.pool = None  # the port, and a reset on it, may be another's now
+        self.table.to_be_reset.discard(flow)
+        if flow.state in ENDED:
+            self.expiry.disarm(flow)
+            self.table.remove(flow)
+            self._leave(flow.machine)
+        else:
+            self.table.reclaim(flow)
+
+    def refusal_of_inbound(
+        self,
+        protocol: int,
+        reply: bytes,
+        machine: Machine,
+        listener: Listener | None,
+        *replaced: Flow | None,
+        flows: int = 1,
+    ) -> DropReason | None:
+        """Why ``open_inbound`` would refuse; None: it would not. ``flows``: to be opened."""
+        other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
+        live = other is not None and other not in replaced and other.state not in ENDED
+        if live and protocol != UDP:
+            return DropReason.PRIVATE_ENDPOINT_IN_USE
+        ended = None if live else other
+        room = self.has_room(*replaced, ended, flows=flows)
+        return None if room else DropReason.FLOW_TABLE_FULL
+
+    # -- two UDP flows at one port of a VM, with one remote endpoint
+
+    def answer_by(self, flow: Flow) -> None:
+        """A remote sent by a UDP flow that another one had superseded: it is this one again that
+        what the VM sends belongs to.
+
+        Both are delivered. Which of them the VM means nobody can tell: the remote used this one
+        last. A flow that stepped back is OPENING: its next packet in does not go the short way.
+        """
+        holder = self.table.udp_original.get(flow.original)
+        if holder is flow:
+            return
+        if holder is not None:
+            self._step_back(holder)
+        self.table.attach_original(flow)
+
+    def _step_back(self, flow: Flow) -> None:
+        """Leave the VM's endpoint to another flow, and go on delivering."""
+        self.take_back(flow)
+        self.table.detach_original(flow)
+        flow.state = State.OPENING
+
+    def _leave(self, machine: Machine) -> None:
+        """A machine has a flow less."""
+        machine.flows -= 1
+        if not machine.named:
+            self.outbound.forget(machine)
+
+
+def _arriving_at(reply: bytes, machine: Machine, listener: Listener | None) -> bytes:
+    """The original key of a flow that a packet from outside opens."""
+    port = reply[10:12] if listener is None else listener.backend_port
+    return machine.address + reply[0:4] + port + reply[8:10] + reply[12:]

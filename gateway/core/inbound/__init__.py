@@ -1,0 +1,1 @@
+"""Load balancing rules, inbound NAT rules, and the hash that chooses a backend."""

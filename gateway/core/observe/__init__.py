@@ -1,0 +1,1 @@
+"""What is seen of the engine: drops counted, exhaustion, flow logs, listings. Decides nothing."""

@@ -1,0 +1,102 @@
+"""Tells of SNAT ports that run short: a flood of refused packets makes a trickle of events.
+
+One sampler for flows that found no port, one for VMs that use more of their ports than the profile
+puts up with (``high_usage``). Which event Azure would write is the profile's and the method's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from gateway.core.events import Event, HighSnatPortUsage, PortsExhausted, Sampler
+from gateway.core.snat.allocations import Allotment
+from gateway.core.snat.plan import Terms
+from gateway.model.profile import ExhaustionEvent, Method, Profile
+from gateway.schema.protocols import PROTOCOL_NAMES
+
+BALANCED = frozenset({Method.LOAD_BALANCER, Method.OUTBOUND_RULE})
+
+_Key = tuple[str, bytes, int]  # VM, public IP, protocol
+_Refused = tuple[bytes, Terms, bytes, int]  # VM's address, terms, remote
+_Used = tuple[bytes, Terms, int, int]  # VM's address, terms, used, allocated
+
+
+class PortWatch:
+    """Notes shortages and tells ``report`` of them, at most once an interval for each of a kind."""
+
+    def __init__(self, profile: Profile, maximum: int, report: Callable[[Event], None]) -> None:
+        """``maximum`` bounds the kinds told apart at a time."""
+        self._shape = profile.exhaustion_event
+        self._report = report
+        interval = profile.exhaustion_event_interval
+        self._exhausted = Sampler[_Key, _Refused](interval, maximum)
+        self._high = Sampler[_Key, _Used](interval, maximum)
+
+    @property
+    def unsampled(self) -> int:
+        """Occurrences that found no room among the kinds."""
+        return self._exhausted.unsampled + self._high.unsampled
+
+    def exhausted(self, allotment: Allotment, protocol: int, original: bytes, now: float) -> None:
+        """A flow with this original key found no port on an allotment."""
+        key = allotment.machine.name, allotment.address, protocol
+        remote = original[4:8], int.from_bytes(original[10:12], "big")
+        detail = allotment.machine.address, allotment.terms, *remote
+        if self._exhausted.note(key, detail, now):
+            self._report(self._exhaustion(key, detail, 1, now))
+
+    def high(self, allotment: Allotment, protocol: int, now: float) -> None:
+        """A flow got a port, and more than the profile's share of the allotment is in use."""
+        if allotment.terms.method not in BALANCED:
+            return  # Azure has health events for load balancers alone
+        pool = allotment.pools[protocol]
+        key = allotment.machine.name, allotment.address, protocol
+        detail = allotment.machine.address, allotment.terms, pool.used, pool.count
+        if self._high.note(key, detail, now):
+            self._report(_usage(key, detail, now))
+
+    def look(self, now: float) -> None:
+        """Report what came together in intervals that are over."""
+        for key, count, refused in self._exhausted.due(now):
+            self._report(self._exhaustion(key, refused, count, now))
+        for key, _, used in self._high.due(now):
+            self._report(_usage(key, used, now))
+
+    def _exhaustion(self, key: _Key, detail: _Refused, count: int, now: float) -> PortsExhausted:
+        vm, public, protocol = key
+        private, terms, remote, port = detail
+        shape: ExhaustionEvent | None = self._shape
+        if shape is ExhaustionEvent.HEALTH and terms.method not in BALANCED:
+            shape = None
+        return PortsExhausted(
+            now,
+            vm,
+            _dotted(public),
+            PROTOCOL_NAMES[protocol],
+            _dotted(remote),
+            port,
+            count,
+            _dotted(private),
+            terms.owner,
+            shape,
+        )
+
+
+def _usage(key: _Key, detail: _Used, now: float) -> HighSnatPortUsage:
+    vm, public, protocol = key
+    private, terms, used, allocated = detail
+    return HighSnatPortUsage(
+        now,
+        vm,
+        _dotted(public),
+        PROTOCOL_NAMES[protocol],
+        used,
+        allocated,
+        _dotted(private),
+        terms.owner,
+    )
+
+
+def _dotted(address: bytes) -> str:
+    return str(IPv4Address(address))

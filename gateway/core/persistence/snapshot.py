@@ -1,0 +1,126 @@
+"""What the engine has besides its flows that a restart must not lose: data, to and from it.
+
+Which ports each VM has been dealt (they depend on what came before: docs/fidelity.md A6), how full
+these ever were, which frontend port a member of a pool has, and which backends are up. Addresses
+are dotted, ports host order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from gateway.core.inbound.load_balancer import Target
+from gateway.core.snat.nat_gateway_pool import NatShare
+
+if TYPE_CHECKING:
+    from gateway.core.engine import Engine
+    from gateway.core.snat.allocations import Allotment
+
+ALLOTMENTS_PER_SLICE = 64
+
+
+@dataclass(frozen=True)
+class SavedPool:
+    """One of an allotment's pools, for the flows of a protocol."""
+
+    protocol: int
+    high_water: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class SavedAllotment:
+    """The SNAT ports of a VM on a public IP. ``ranges``: first and last ports; none of a NAT
+    gateway's, which are shared."""
+
+    vm: str
+    public: str
+    protocol: int
+    method: str
+    idle_timeout: float
+    owner: str
+    retired: bool
+    ranges: tuple[tuple[int, int], ...]
+    pools: tuple[SavedPool, ...]
+
+
+@dataclass(frozen=True)
+class SavedNatPorts:
+    """Frontend ports of an inbound NAT rule's members, by name."""
+
+    balancer: str
+    rule: str
+    ports: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SavedHealth:
+    """What was known of a backend."""
+
+    balancer: str
+    probe: str
+    vm: str
+    up: bool
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """All of it. ``opened``: flows ever opened, which is the latest flow's id."""
+
+    opened: int = 0
+    allotments: tuple[SavedAllotment, ...] = ()
+    nat_ports: tuple[SavedNatPorts, ...] = ()
+    health: tuple[SavedHealth, ...] = ()
+
+
+def save(engine: Engine) -> Iterator[SavedState | None]:
+    """None after each slice, the state last. What changes meanwhile is in it or not."""
+    allotments: list[SavedAllotment] = []
+    outbound = engine.outbound
+    for machine in list(outbound.machines.values()):
+        for allotment in list(machine.allotments):
+            allotments.append(_saved(allotment, retired=False))
+            if not len(allotments) % ALLOTMENTS_PER_SLICE:
+                yield None
+    for public in list(outbound.addresses.values()):
+        allotments += [
+            _saved(allotment, retired=True) for allotment in public.retired if allotment.ranges
+        ]
+        if public.retired:
+            yield None
+    yield SavedState(
+        engine.flows.opened,
+        tuple(allotments),
+        tuple(SavedNatPorts(*key, dict(ports)) for key, ports in engine.balancer.nat_ports.items()),
+        tuple(
+            SavedHealth(*target, up)
+            for target, up in engine.balancer.targets().items()
+            if up is not None
+        ),
+    )
+
+
+def _saved(allotment: Allotment, *, retired: bool) -> SavedAllotment:
+    shared = any(isinstance(pool, NatShare) for pool in allotment.pools.values())
+    return SavedAllotment(
+        str(IPv4Address(allotment.machine.address)),
+        str(IPv4Address(allotment.address)),
+        allotment.protocol,
+        allotment.terms.method.value,
+        allotment.terms.idle_timeout,
+        allotment.terms.owner,
+        retired,
+        () if shared else tuple((ports.start, ports.stop - 1) for ports in allotment.ranges),
+        tuple(
+            SavedPool(protocol, pool.high_water, pool.failed)
+            for protocol, pool in allotment.pools.items()
+        ),
+    )
+
+
+def target(health: SavedHealth) -> Target:
+    """Of whom it was known."""
+    return Target(health.balancer, health.probe, health.vm)

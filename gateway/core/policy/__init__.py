@@ -1,0 +1,1 @@
+"""Network security groups, and which addresses are inside, outside or neither."""

@@ -1,0 +1,168 @@
+"""The SNAT port allocator: which public IP and port a new flow gets, and who holds what.
+
+``port_pool.py`` and ``nat_gateway_pool.py`` have the ports of one VM on one public IP; this chooses
+among those of a VM (docs/fidelity.md A2, D16, P4, P9). Who finds none is answered with a
+``DropReason``, and what watches shortages is told.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from gateway.core.flows.counters import Connections
+from gateway.core.flows.flow import Flow
+from gateway.core.flows.tcp import ENDED
+from gateway.core.observe.exhaustion import PortWatch
+from gateway.core.snat.allocation_manager import Outbound
+from gateway.core.snat.allocations import Allotment, Machine
+from gateway.core.snat.nat_gateway_pool import NatShare, choose
+from gateway.core.snat.port_pool import PortPool, Ports
+from gateway.model.profile import DestinationScope, FrontendChoice, Profile
+from gateway.schema.drop_reasons import DropReason
+from gateway.schema.protocols import ICMP, TCP, UDP
+
+
+class _Endpoint:
+    """The SNAT port that a private UDP endpoint holds, and toward how many remotes."""
+
+    __slots__ = ("flows", "pool", "port")
+
+    def __init__(self, pool: Ports, port: int) -> None:
+        self.pool = pool
+        self.port = port
+        self.flows = 0
+
+
+class PortAllocator:
+    """Takes ports for flows, and takes them back. ``seed`` fixes the choice among frontends.
+
+    ``watch`` is told of every pool that has no port, or few; ``connections`` of refused attempts.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        outbound: Outbound,
+        seed: int | None,
+        watch: PortWatch,
+        connections: Connections,
+    ) -> None:
+        self._profile = profile
+        self._outbound = outbound
+        self._random = Random(seed)
+        self._watch = watch
+        self._connections = connections
+        self._high = profile.high_usage
+        self._endpoints: dict[bytes, _Endpoint] = {}
+
+    def destination(self, protocol: int, original: bytes) -> bytes:
+        """What makes a SNAT port reusable: the remote address, or address and port (A1)."""
+        profile = self._profile
+        scope = profile.tcp_destination if protocol == TCP else profile.udp_destination
+        if scope is DestinationScope.ADDRESS or protocol == ICMP:
+            return original[4:8]
+        return original[4:8] + original[10:12]
+
+    def take(
+        self, machine: Machine, protocol: int, original: bytes, now: float
+    ) -> tuple[Allotment, int] | DropReason:
+        """Hold a port for a flow with this original key: of which allotment, and which."""
+        if machine.nat_gateway is not None:
+            return self._take_shared(machine, protocol, original, now)
+        destination = self.destination(protocol, original)
+        allotments = [a for a in machine.allotments if protocol in a.pools]
+        if not allotments:
+            return DropReason.DEFAULT_OUTBOUND_CAPACITY
+        endpoint_key = original[0:4] + original[8:10]
+        endpoint = self._endpoints.get(endpoint_key) if protocol == UDP else None
+        if endpoint is not None:
+            for allotment in allotments:
+                pool = allotment.pools[protocol]
+                if endpoint.pool is pool and pool.take_exactly(destination, endpoint.port):
+                    endpoint.flows += 1
+                    return allotment, endpoint.port
+        if len(allotments) > 1 and self._profile.frontend_choice is FrontendChoice.RANDOM:
+            self._random.shuffle(allotments)
+        for allotment in allotments:
+            pool = allotment.pools[protocol]
+            if isinstance(pool, PortPool) and (port := pool.take(destination)):
+                if protocol == UDP and endpoint is None:
+                    endpoint = self._endpoints[endpoint_key] = _Endpoint(pool, port)
+                    endpoint.flows = 1
+                if self._high is not None and pool.used > self._high * pool.count:
+                    self._watch.high(allotment, protocol, now)
+                return allotment, port
+        return self._no_port(allotments, protocol, original, now)
+
+    def foreseen(self, machine: Machine, protocol: int, original: bytes) -> tuple[bytes, int]:
+        """The public address and port that ``take`` would hold, of several public IPs one of them;
+        port 0: that is not foreseen."""
+        destination = self.destination(protocol, original)
+        pools = [a.pools[protocol] for a in machine.allotments if protocol in a.pools]
+        endpoint = self._endpoints.get(original[0:4] + original[8:10]) if protocol == UDP else None
+        for pool in pools:
+            if endpoint is None or endpoint.pool is not pool or not isinstance(pool, PortPool):
+                continue
+            if pool.is_free(destination, endpoint.port):
+                return pool.address, endpoint.port
+        for pool in pools:
+            if port := pool.next_free(destination):
+                return pool.address, port
+        return b"", 0
+
+    def _take_shared(
+        self, machine: Machine, protocol: int, original: bytes, now: float
+    ) -> tuple[Allotment, int] | DropReason:
+        """A port of a NAT gateway, on any of its public IPs."""
+        if not machine.allotments:
+            self._outbound.share(machine)
+        allotments = [a for a in machine.allotments if protocol in a.pools]
+        shares = [pool for a in allotments if isinstance(pool := a.pools[protocol], NatShare)]
+        destination = self.destination(protocol, original)
+        number = choose(shares, destination, self._random)
+        if number < 0:
+            refusal = self._no_port(allotments, protocol, original, now)
+            self._outbound.forget(machine)
+            return refusal
+        return allotments[number], shares[number].take(destination, self._random)
+
+    def _no_port(
+        self, allotments: list[Allotment], protocol: int, original: bytes, now: float
+    ) -> DropReason:
+        for allotment in allotments:
+            pool = allotment.pools[protocol]
+            pool.failed += 1
+            self._connections.failed(allotment.machine.name, pool.address, protocol)
+            self._watch.exhausted(allotment, protocol, original, now)
+        return DropReason.PORTS_EXHAUSTED
+
+    def hold_again(self, flow: Flow, pool: Ports) -> bool:
+        """Hold the port that a flow of an earlier process held; False: it is not free."""
+        port = flow.snat_port
+        if not pool.take_again(self.destination(flow.protocol, flow.original), port):
+            return False
+        if flow.state in ENDED:
+            pool.cooling += 1
+        if flow.protocol == UDP and isinstance(pool, PortPool):
+            key = flow.original[0:4] + flow.original[8:10]
+            endpoint = self._endpoints.setdefault(key, _Endpoint(pool, port))
+            if endpoint.pool is pool and endpoint.port == port:
+                endpoint.flows += 1
+        return True
+
+    def release(self, flow: Flow, pool: Ports) -> None:
+        """Take back the port that a flow holds of ``pool``."""
+        pool.release(self.destination(flow.protocol, flow.original), flow.snat_port)
+        self.forget_port(flow, pool)
+
+    def forget_port(self, flow: Flow, pool: Ports) -> None:
+        """Undo what else a flow's port of ``pool`` counts for: cooling, a UDP endpoint."""
+        if flow.state in ENDED:
+            pool.cooling -= 1
+        if flow.protocol == UDP:
+            key = flow.original[0:4] + flow.original[8:10]
+            endpoint = self._endpoints.get(key)
+            if endpoint is not None and endpoint.pool is pool and endpoint.port == flow.snat_port:
+                endpoint.flows -= 1
+                if not endpoint.flows:
+                    del self._endpoints[key]

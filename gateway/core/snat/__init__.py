@@ -1,0 +1,1 @@
+"""Who goes out by which public IP and ports: plan, allocations, pools. Knows no flow."""

@@ -1,0 +1,405 @@
+"""Who goes out how, at run time: machines, public addresses, and the ports allotted to each.
+
+``Outbound`` carries a ``Plan`` out and keeps it through changes: what a reload does not change
+stays untouched, and where ports must move, flows are broken as Azure breaks them and no more
+(docs/fidelity.md A6). It looks at no packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from gateway.core.snat.allocations import CARRIED, SNAT_PROTOCOLS, Allotment, Machine, PublicAddress
+from gateway.core.snat.nat_gateway_pool import NatShare, SharedPorts
+from gateway.core.snat.plan import Grant, MachinePlan, NatGatewayPlan, Plan, SubnetPlan, Terms
+from gateway.core.snat.port_ranges import Inventory, joined, lowest
+from gateway.model.profile import Method, Profile
+from gateway.schema.protocols import TCP, UDP
+
+
+@dataclass(frozen=True)
+class Resized:
+    """An allotment whose ports changed, or that has none any more: its flows must be looked at."""
+
+    allotment: Allotment
+    before: int
+    ranges: tuple[range, ...]
+
+
+Resizings = dict[Allotment, Resized]
+
+
+class Outbound:
+    """The machines by private address and the public addresses, both 4 bytes."""
+
+    def __init__(self, plan: Plan, profile: Profile) -> None:
+        self.profile = profile
+        self.machines: dict[bytes, Machine] = {}
+        self.addresses: dict[bytes, PublicAddress] = {}
+        self._by_name: dict[str, Machine] = {}
+        self._subnets: tuple[SubnetPlan, ...] = ()
+        self._nat_gateways: dict[str, NatGatewayPlan] = {}
+        self._default_addresses: tuple[bytes, ...] = ()
+        ports = profile.ports_per_vm(profile.default_outbound_pool_size)
+        self._default_ports = ports
+        self._default_terms = Terms(
+            Method.DEFAULT_OUTBOUND_ACCESS, profile.idle_timeout, "defaultOutboundAccess"
+        )
+        self.apply(plan)
+
+    def machine(self, address: bytes, *, keep: bool = True) -> Machine | None:
+        """The machine with a private address; a standalone one is made for one that sends first.
+
+        None: every port of the default outbound addresses is allotted to machines that use them.
+        The caller has made sure that the address is in a subnet. Without ``keep`` nothing is
+        allotted and nobody remembered: an answer to "what if".
+        """
+        machine = self.peek(address)
+        if machine.allotments or not keep:
+            return machine
+        if not self._lacks_default(machine):
+            return machine
+        if not self._allot_default(machine, {}):
+            return None
+        self.machines[address] = machine
+        return machine
+
+    def peek(self, address: bytes) -> Machine:
+        """The machine with a private address, or what it would be if it sent."""
+        known = self.machines.get(address)
+        return known if known is not None else Machine(self._stranger(address), named=False)
+
+    def _stranger(self, address: bytes) -> MachinePlan:
+        """How a VM that the configuration does not name goes out."""
+        ip, timeout = IPv4Address(address), self.profile.idle_timeout
+        for subnet in self._subnets:
+            if ip in subnet.prefix:
+                ways = subnet.tcp, subnet.udp
+                return MachinePlan(str(ip), address, *ways, None, timeout, subnet.nat_gateway)
+        return MachinePlan(str(ip), address, None, None, None, timeout)
+
+    def owners(self) -> dict[bytes, Machine | None]:
+        """Each public address and whose own it is (None: its ports are shared)."""
+        return {address: public.instance_of for address, public in self.addresses.items()}
+
+    def forget(self, machine: Machine) -> None:
+        """Forget one that the configuration does not name, if all it has are shares (of a NAT
+        gateway's ports, so that it gives none back) and no flow is on them."""
+        if machine.named or machine.flows:
+            return
+        shared = [self.addresses.get(allotment.address) for allotment in machine.allotments]
+        if any(public is None or machine not in public.shares for public in shared):
+            return
+        for public in shared:
+            if public is not None:
+                public.shares.pop(machine, None)
+        machine.allotments.clear()  # a cycle would outlive it: the collector is off
+        if self.machines.get(machine.address) is machine:
+            del self.machines[machine.address]
+
+    def offers(
+        self, machine: Machine, protocol: int, destination: bytes
+    ) -> list[tuple[bytes, int]]:
+        """The public IPs that a new flow could get, with the ports free toward its destination."""
+        allotments = [a for a in machine.allotments if protocol in a.pools]
+        if allotments:
+            return [(a.address, a.pools[protocol].free_toward(destination)) for a in allotments]
+        if machine.nat_gateway is None:
+            return self._default_offers()
+        publics = (self.addresses[a] for a in self._nat_gateways[machine.nat_gateway].addresses)
+        return [(p.address, p.shared[protocol].free_toward(destination)) for p in publics]
+
+    def _default_offers(self) -> list[tuple[bytes, int]]:
+        """What a standalone machine without ports could be dealt: address and ports, or 0."""
+        ports = self._default_ports
+        return [
+            (address, ports if self._has_room(self.addresses[address], (TCP, UDP)) else 0)
+            for address in self._default_addresses
+        ]
+
+    def apply(self, plan: Plan) -> list[Resized]:
+        """Carry a plan out. Returns the allotments whose flows the caller must look at.
+
+        In this order: what is no longer wanted retires, shrinks or is lost; then what is new or
+        grows takes from what became free.
+        """
+        resized: Resizings = {}
+        self._subnets = plan.subnets
+        self._apply_addresses(plan, resized)
+        self._apply_machines(plan, resized)
+        self._default_addresses = plan.default_addresses
+        wanted = {
+            (self._by_name[name].address, grant.address, grant.protocol): (grant.terms, ports)
+            for grant in plan.grants
+            for name, ports in grant.ports.items()
+        }
+        self._apply_nat_gateways(plan)
+        self._retire_and_shrink(wanted, resized)
+        for grant in plan.grants:
+            self._allot(grant, resized)
+        self._complete_default(resized)
+        return list(resized.values())
+
+    def complete_default(self) -> None:
+        """Deal ports to the machines that should have default outbound access and have none."""
+        self._complete_default({})
+
+    def _complete_default(self, resized: Resizings) -> None:
+        for machine in self._by_name.values():
+            if self._lacks_default(machine):
+                self._allot_default(machine, resized)
+
+    def default_terms(self, machine: Machine, public: PublicAddress, protocol: int) -> Terms | None:
+        """Default outbound access on a public IP, if that is how the machine goes out; or None."""
+        if public.address not in self._default_addresses:
+            return None
+        default = machine.method_of(protocol) is Method.DEFAULT_OUTBOUND_ACCESS
+        return self._default_terms if default else None
+
+    # -- applying a plan, step by step
+
+    def _apply_addresses(self, plan: Plan, resized: Resizings) -> None:
+        profile = self.profile
+        for address in self.addresses.keys() - plan.addresses.keys():
+            self._drop_all(self.addresses[address], resized)
+            del self.addresses[address]
+        shared = {address for gateway in plan.nat_gateways for address in gateway.addresses}
+        for address, frontend_ports in plan.addresses.items():
+            public = self.addresses.get(address)
+            if public is None:
+                public = self.addresses[address] = PublicAddress(address)
+                public.shared = self._shared_ports(address in shared)
+            elif bool(public.shared) != (address in shared):
+                self._drop_all(public, resized)  # its ports are dealt in another way from now on
+                public.shared = self._shared_ports(address in shared)
+            elif public.frontend_ports == frontend_ports:
+                continue
+            public.frontend_ports = frontend_ports
+            for protocol in (TCP, UDP):
+                public.inventories[protocol] = Inventory(
+                    profile.first_snat_port,
+                    profile.last_snat_port,
+                    profile.port_unit,
+                    frontend_ports,
+                )
+            for allotment in (*public.allotments, *public.retired):
+                inventory = public.inventories[allotment.protocol]
+                kept = tuple(joined(inventory.claim(allotment.ranges)))
+                if kept != allotment.ranges:
+                    resized[allotment] = Resized(allotment, allotment.count, kept)
+
+    def _apply_machines(self, plan: Plan, resized: Resizings) -> None:
+        by_address = {machine.address: machine for machine in plan.machines}
+        for address, machine in list(self.machines.items()):
+            if machine.named and address not in by_address:
+                for allotment in list(machine.allotments):
+                    self._retire(allotment, resized)
+                del self.machines[address]
+        for planned in plan.machines:
+            existing = self.machines.get(planned.address)
+            if existing is None:
+                self.machines[planned.address] = Machine(planned, named=True)
+            else:
+                existing.adopt(planned)
+                existing.named = True
+        self._by_name = {m.name: m for m in self.machines.values() if m.named}
+        for machine in self.machines.values():
+            if not machine.named:
+                machine.adopt(self._stranger(machine.address))
+        for public in self.addresses.values():
+            public.instance_of = None
+        for planned in plan.machines:
+            if planned.instance is not None:
+                own = self.addresses[planned.instance]
+                own.instance_of = self.machines[planned.address]
+
+    def _apply_nat_gateways(self, plan: Plan) -> None:
+        """Give machines their shares of the addresses of their subnets' NAT gateways."""
+        self._nat_gateways = {gateway.name: gateway for gateway in plan.nat_gateways}
+        for public in self.addresses.values():
+            for machine, allotments in list(public.shares.items()):
+                gateway = self._nat_gateways.get(machine.nat_gateway or "")
+                if gateway is None or public.address not in gateway.addresses:
+                    for allotment in allotments:
+                        machine.allotments.remove(allotment)
+                    del public.shares[machine]
+                    public.retired += allotments
+            if public.shared:
+                self._reap_retired(public, {})
+        for machine in self.machines.values():
+            if machine.nat_gateway is not None:
+                self.share(machine)
+
+    def share(self, machine: Machine) -> None:
+        """Give a machine its shares of its NAT gateway's addresses, as far as it lacks them.
+
+        One that the configuration does not name is remembered until ``forget``: for its first flow.
+        """
+        self.machines.setdefault(machine.address, machine)
+        gateway = self._nat_gateways[machine.nat_gateway or ""]
+        for address in gateway.addresses:
+            public = self.addresses[address]
+            allotments = public.shares.setdefault(machine, [])
+            for protocol, carried in () if allotments else CARRIED.items():
+                timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
+                pools = {n: NatShare(address, public.shared[n], timeout) for n in carried}
+                terms = Terms(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
+                allotments.append(Allotment(machine, address, protocol, terms, pools))
+                machine.allotments.append(allotments[-1])
+
+    def _shared_ports(self, is_shared: bool) -> dict[int, SharedPorts]:
+        terms = self.profile.nat_gateway
+        if terms is None or not is_shared:
+            return {}
+        count = terms.port_count
+        return {number: SharedPorts(terms.first_port, count) for number in SNAT_PROTOCOLS}
+
+    def _retire_and_shrink(
+        self, wanted: dict[tuple[bytes, bytes, int], tuple[Terms, int]], resized: Resizings
+    ) -> None:
+        default = Method.DEFAULT_OUTBOUND_ACCESS, self._default_ports
+        for public in self.addresses.values():
+            is_default = public.address in self._default_addresses
+            for allotment in list(public.allotments):
+                machine, protocol = allotment.machine, allotment.protocol
+                if allotment.method is Method.DEFAULT_OUTBOUND_ACCESS:
+                    stays = is_default and machine.method_of(protocol) is default[0]
+                    target = default[1] if stays else 0
+                else:
+                    key = machine.address, public.address, protocol
+                    allotment.terms, target = wanted.get(key, (allotment.terms, 0))
+                if not target:
+                    self._retire(allotment, resized)
+                    continue
+                kept, rest = lowest(_ranges_after(allotment, resized), target)
+                if rest:
+                    public.inventories[protocol].release(rest)
+                    _resize(allotment, kept, resized)
+
+    def _allot(self, grant: Grant, resized: Resizings) -> None:
+        """Give what a grant says to those who have less; a machine's last grant is used last."""
+        public, protocol = self.addresses[grant.address], grant.protocol
+        for name, ports in grant.ports.items():
+            machine = self._by_name[name]
+            allotment = public.allotment(machine, protocol)
+            if allotment is None:
+                ranges = self._deal(public, protocol, ports, resized)
+                if ranges is not None:
+                    self._add(Allotment.own(machine, public.address, protocol, grant.terms, ranges))
+                continue
+            machine.allotments.remove(allotment)
+            machine.allotments.append(allotment)
+            current = _ranges_after(allotment, resized)
+            missing = ports - sum(map(len, current))
+            if missing > 0:
+                extra = self._deal(public, protocol, missing, resized)
+                if extra is not None:
+                    _resize(allotment, [*current, *extra], resized)
+
+    # -- default outbound access
+
+    def _lacks_default(self, machine: Machine) -> bool:
+        """Whether it goes out by default outbound access and has no ports for it."""
+        default = Method.DEFAULT_OUTBOUND_ACCESS
+        if machine.tcp is not default and machine.udp is not default:
+            return False
+        return not any(allotment.method is default for allotment in machine.allotments)
+
+    def _has_room(self, public: PublicAddress, protocols: Iterable[int]) -> bool:
+        return all(public.inventories[p].free >= self._default_ports for p in protocols)
+
+    def _allot_default(self, machine: Machine, resized: Resizings) -> bool:
+        """Associate a standalone machine with an address that has room, evicting idle strangers."""
+        default = Method.DEFAULT_OUTBOUND_ACCESS
+        protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]
+        for evict in (False, True):
+            for address in self._default_addresses:
+                public = self.addresses[address]
+                if evict:
+                    self._evict_idle(public, resized)
+                self._reap_retired(public, resized)
+                if not self._has_room(public, protocols):
+                    continue
+                for protocol in protocols:
+                    ranges = public.inventories[protocol].allot(self._default_ports)
+                    assert ranges is not None
+                    terms = self._default_terms
+                    self._add(Allotment.own(machine, address, protocol, terms, ranges))
+                return True
+        return False
+
+    def _evict_idle(self, public: PublicAddress, resized: Resizings) -> None:
+        for allotment in list(public.allotments):
+            machine = allotment.machine
+            if machine.named or machine.flows or any(a.in_use for a in machine.allotments):
+                continue
+            public.allotments.remove(allotment)
+            public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
+            machine.allotments.remove(allotment)  # a cycle would outlive it: the collector is off
+            self.machines.pop(machine.address, None)
+
+    # -- dealing, retiring, dropping
+
+    def _deal(
+        self, public: PublicAddress, protocol: int, count: int, resized: Resizings
+    ) -> list[range] | None:
+        inventory = public.inventories[protocol]
+        ranges = inventory.allot(count)
+        if ranges is None:
+            self._reap_retired(public, resized)
+            ranges = inventory.allot(count)
+        retired = [allotment for allotment in public.retired if allotment.protocol == protocol]
+        while ranges is None and retired:
+            # The flows of a member that left live on its ports only while nobody needs these.
+            self._drop(retired.pop(0), resized)
+            ranges = inventory.allot(count)
+        return ranges
+
+    def _add(self, allotment: Allotment) -> None:
+        self.addresses[allotment.address].allotments.append(allotment)
+        allotment.machine.allotments.append(allotment)
+
+    def _retire(self, allotment: Allotment, resized: Resizings) -> None:
+        """No new flows; those that live keep their ports until they end."""
+        public = self.addresses[allotment.address]
+        public.allotments.remove(allotment)
+        allotment.machine.allotments.remove(allotment)
+        public.retired.append(allotment)
+        self._reap_retired(public, resized)
+
+    def _reap_retired(self, public: PublicAddress, resized: Resizings) -> None:
+        for allotment in list(public.retired):
+            if not allotment.in_use:
+                public.retired.remove(allotment)
+                public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
+
+    def _drop_all(self, public: PublicAddress, resized: Resizings) -> None:
+        """A public IP goes, or becomes another kind: all flows on its ports break."""
+        for allotment in (*public.current, *public.retired):
+            self._drop(allotment, resized)
+
+    def _drop(self, allotment: Allotment, resized: Resizings) -> None:
+        """Take all ports back at once: the flows on them break."""
+        public = self.addresses[allotment.address]
+        if allotment in public.retired:
+            public.retired.remove(allotment)
+        else:
+            allotment.machine.allotments.remove(allotment)
+            if allotment in public.allotments:
+                public.allotments.remove(allotment)
+            else:
+                public.shares.pop(allotment.machine, None)
+        public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
+        _resize(allotment, (), resized)
+
+
+def _resize(allotment: Allotment, ranges: Iterable[range], resized: Resizings) -> None:
+    resized[allotment] = Resized(allotment, allotment.count, tuple(joined(ranges)))
+
+
+def _ranges_after(allotment: Allotment, resized: Resizings) -> tuple[range, ...]:
+    """The ports that an allotment will have, as far as is known."""
+    item = resized.get(allotment)
+    return allotment.ranges if item is None else item.ranges

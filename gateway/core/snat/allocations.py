@@ -1,0 +1,162 @@
+"""What there is at run time: machines, public addresses, and what a machine has on an address.
+
+Data with a few questions it can answer about itself; ``outbound.py`` makes and changes all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
+from itertools import chain
+
+from gateway.core.snat.nat_gateway_pool import SharedPorts
+from gateway.core.snat.plan import MachinePlan, Terms
+from gateway.core.snat.port_pool import PortPool, Ports
+from gateway.core.snat.port_ranges import Inventory, joined
+from gateway.model.profile import Method
+from gateway.schema.protocols import ICMP, TCP, UDP
+
+
+class Machine:
+    """A VM. One that the configuration does not name is named by its address."""
+
+    __slots__ = (
+        "address",
+        "allotments",
+        "flows",
+        "idle_timeout",
+        "instance",
+        "name",
+        "named",
+        "nat_gateway",
+        "tcp",
+        "udp",
+    )
+
+    def __init__(self, plan: MachinePlan, *, named: bool) -> None:
+        self.address = plan.address
+        self.named = named
+        self.flows = 0
+        self.allotments: list[Allotment] = []  # where there are several, in the order of their use
+        self.adopt(plan)
+
+    def adopt(self, plan: MachinePlan) -> None:
+        """Take the plan's decisions; flows that live keep what they have."""
+        self.name = plan.name
+        self.tcp = plan.tcp
+        self.udp = plan.udp
+        self.instance = plan.instance
+        self.idle_timeout = plan.idle_timeout
+        self.nat_gateway = plan.nat_gateway
+
+    @property
+    def method(self) -> Method | None:
+        """The method of its outbound flows, whatever their protocol; None: there is no way out."""
+        return self.tcp or self.udp
+
+    def method_of(self, protocol: int) -> Method | None:
+        """The method for a protocol; what is not UDP goes as TCP does, where it goes at all."""
+        return self.udp if protocol == UDP else self.tcp
+
+
+class Allotment:
+    """The SNAT ports of one machine on one public IP, for TCP (and ICMP echo) or for UDP."""
+
+    __slots__ = ("address", "machine", "pools", "protocol", "ranges", "terms")
+
+    def __init__(
+        self,
+        machine: Machine,
+        address: bytes,
+        protocol: int,
+        terms: Terms,
+        pools: Mapping[int, Ports],
+        ranges: tuple[range, ...] = (),
+    ) -> None:
+        self.machine = machine
+        self.address = address
+        self.protocol = protocol
+        self.terms = terms
+        self.pools = pools
+        self.ranges = ranges  # its own; of a NAT gateway's shared ports it has none
+
+    @classmethod
+    def own(
+        cls,
+        machine: Machine,
+        address: bytes,
+        protocol: int,
+        terms: Terms,
+        ranges: Iterable[range],
+    ) -> Allotment:
+        """One with ports of its own."""
+        ports = tuple(joined(ranges))
+        pools = {number: PortPool(address, ports) for number in CARRIED[protocol]}
+        return cls(machine, address, protocol, terms, pools, ports)
+
+    def relocate(self, ranges: tuple[range, ...]) -> None:
+        """Give it other ports; the caller takes the live ones again."""
+        self.ranges = ranges
+        for pool in self.pools.values():
+            pool.relocate(ranges)
+
+    @property
+    def method(self) -> Method:
+        return self.terms.method
+
+    @property
+    def count(self) -> int:
+        """Ports for its protocol."""
+        return self.pools[self.protocol].count
+
+    @property
+    def in_use(self) -> bool:
+        return any(pool.used for pool in self.pools.values())
+
+
+CARRIED = {TCP: (TCP, ICMP), UDP: (UDP,)}
+"""What an allotment's ports are for: a lab's ICMP echo has identifiers from TCP's ranges."""
+SNAT_PROTOCOLS = (TCP, UDP, ICMP)
+
+
+class PublicAddress:
+    """A public IP of the configuration: inventories of ports, or one machine's own address.
+
+    A NAT gateway's has ``shared`` ports, by protocol, and machines' shares of them.
+    """
+
+    __slots__ = (
+        "address",
+        "allotments",
+        "frontend_ports",
+        "instance_of",
+        "inventories",
+        "retired",
+        "shared",
+        "shares",
+    )
+
+    def __init__(self, address: bytes) -> None:
+        self.address = address
+        self.frontend_ports: frozenset[int] = frozenset()
+        self.inventories: dict[int, Inventory] = {}  # TCP's and UDP's
+        self.instance_of: Machine | None = None
+        self.allotments: list[Allotment] = []
+        self.retired: list[Allotment] = []  # hold ports until their flows end
+        self.shared: dict[int, SharedPorts] = {}
+        self.shares: dict[Machine, list[Allotment]] = {}
+
+    def __str__(self) -> str:
+        return str(IPv4Address(self.address))
+
+    @property
+    def current(self) -> list[Allotment]:
+        """Those that new flows get ports from."""
+        return [*self.allotments, *chain.from_iterable(self.shares.values())]
+
+    def allotment(self, machine: Machine, protocol: int) -> Allotment | None:
+        """What a machine has here for a protocol."""
+        for allotment in machine.allotments:
+            if allotment.address == self.address and allotment.protocol == protocol:
+                return allotment
+        return None

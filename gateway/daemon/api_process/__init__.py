@@ -1,0 +1,1 @@
+"""The API process: an unprivileged one that answers HTTP from what the engine process tells it."""

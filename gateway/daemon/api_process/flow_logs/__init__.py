@@ -1,0 +1,1 @@
+"""In the API process: flow logs on disk in Azure's formats."""

@@ -1,0 +1,105 @@
+"""Tells of the guard on the outside interface: what it stopped, and that others took it away.
+
+It stops what got past the gateway's rules, so what it has to tell is that somebody changed these.
+The packets count as drops of the engine's, with a reason of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from gateway.daemon.engine_process.console import say
+from gateway.daemon.engine_process.event_loop import Turns
+from gateway.daemon.engine_process.host import Diverted
+from gateway.datapath.errors import DatapathError
+from gateway.schema.drop_reasons import DropReason
+
+INTERVAL = 10.0
+"""Seconds (real) between events about packets that it stopped; each has all since the last."""
+RESTORED = "somebody took the guard away from the outside interface: it was put back"
+
+
+class GuardWatch:
+    """Looks at one gateway's guard, about once a second."""
+
+    def __init__(
+        self,
+        diverted: Callable[[], Diverted],
+        count: Callable[[DropReason, int], None],
+        own_event: Callable[[str, str, dict[str, Any]], None],
+    ) -> None:
+        self._diverted = diverted
+        self._count = count
+        self._own_event = own_event
+        self._dropped = 0
+        self._told = 0
+        self._due = 0.0
+        self._restored = 0
+        self._gained = 0
+
+    def watch(self, turns: Turns) -> None:
+        """Hear of changes to filters from now on; say so where there is no guard."""
+        guard = self._diverted().guard()
+        if not guard.kind:
+            say(f"no guard, the netfilter rules alone keep private addresses in: {guard.problem}")
+        elif guard.problem:
+            say(f"the guard stands in {guard.kind}, for want of a better place: {guard.problem}")
+        turns.watch(self._diverted().guard_fileno(), self._filters_changed)
+
+    def _filters_changed(self) -> None:
+        # What cannot be put back at once, ``HostWatch`` tries again, and tells of.
+        with contextlib.suppress(DatapathError):
+            self._diverted().restore_guard()
+
+    def look(self, real: float) -> None:
+        """Count what it stopped, and tell of it now and then."""
+        told, guard = self._told, self._diverted().guard()
+        grown = guard.dropped - self._dropped
+        if grown > 0:
+            if not guard.shared:
+                self._count(DropReason.PRIVATE_ADDRESS_OUTSIDE, grown)
+            self._dropped = guard.dropped
+        if self._told < guard.meanwhile:
+            self._tell(guard.meanwhile, shared=guard.shared, meanwhile=True)
+        if self._told < self._dropped and real >= self._due:
+            self._tell(self._dropped, shared=guard.shared)
+            self._due = real + INTERVAL
+        if self._told != told:
+            self._diverted().guard_told()
+        if guard.restored != self._restored:
+            self._restored = guard.restored
+            say(RESTORED)
+            self._own_event("GuardRestored", "Warning", {"times": guard.restored})
+
+        if guard.gained != self._gained:
+            self._gained = guard.gained
+            say(f"a guard can be had now on the outside interface, and stands there ({guard.kind})")
+            self._own_event("GuardGained", "Informational", {"kind": guard.kind})
+
+    def _tell(self, total: int, *, shared: bool, meanwhile: bool = False) -> None:
+        number, self._told = total - self._told, total
+        properties = {
+            "count": number,
+            "total": total,
+            "whileNoGatewayRan": meanwhile,
+            "otherFilters": shared,
+        }
+        self._own_event("GuardDroppedPackets", "Warning", properties)
+        when = ", while no gateway ran" if meanwhile else ""
+        say(
+            f"at most {number} packets were stopped by the guard{when}: filters of other programs "
+            "on the outside interface drop packets into the same counter"
+            if shared
+            else f"the guard stopped {number} packets with a private address that were about to "
+            f"leave{when or ': they had got past the rules that this gateway has in netfilter'}"
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The guard in a status."""
+        guard = self._diverted().guard()
+        if not guard.kind:
+            return {"active": False, "reason": guard.problem}
+        status = {"active": True, "dropped": guard.dropped, "restored": guard.restored}
+        return status | ({"kind": guard.kind, "reason": guard.problem} if guard.problem else {})

@@ -1,0 +1,188 @@
+"""Captures in the engine process: begun and ended by the API process, handed to it in messages.
+
+The first one puts the tap between queue and engine, the last one takes it away. What is captured
+waits here, within bounds, until the control channel has room for it; what does not fit is counted.
+The API process makes pcapng of it (``streams.py``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Address
+from typing import Any
+
+from gateway.core.capture_tap import Recorder, Tap, Wanted
+from gateway.core.engine import Engine
+from gateway.core.established import Way
+from gateway.core.explain import address_of
+from gateway.core.flows.resets import Reset
+from gateway.daemon.channel.api_messages import Kind
+from gateway.daemon.engine_process.request_channel import Answers
+from gateway.schema.capture_query import ENGINES, CaptureQuery, described
+from gateway.schema.captures import INSIDE, OUTSIDE, Sighting
+from gateway.schema.queries import QueryError, unknown_parameters, whole
+
+MAXIMUM_CAPTURES = 4
+WAITING_BYTES = 4 << 20
+"""Of a capture's packets, until they can be sent; more are lost."""
+WAITING_PACKETS = 16_384
+MESSAGE_BYTES = 256 << 10
+MESSAGE_PACKETS = 256
+PATIENCE = 0.02
+"""Seconds (real) that fewer than half a message's packets wait for more."""
+NAMES_PER_PART = 1024
+
+_SIDES = {"inside": INSIDE, "outside": OUTSIDE, "both": None}
+Steps = Iterator[tuple[Kind, Any] | None]
+
+
+def message(number: int, recorder: Recorder, sightings: list[Sighting]) -> Any:
+    """What goes to the API process, plain values: capture, matched and lost by side, packets."""
+    return number, tuple(recorder.matched), tuple(recorder.lost), sightings
+
+
+class Captures:
+    """The captures of one engine. ``use_ways`` has packets handled by these ways from now on."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        use_ways: Callable[[tuple[Way, ...]], None],
+        on_event: Callable[[str, dict[str, Any]], None],
+        in_slices: Callable[[Iterator[object]], None],
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``on_event`` is told of captures that begin and end: operation and properties.
+
+        ``in_slices`` does what takes long, a step at a time.
+        """
+        self._engine = engine
+        self._use_ways = use_ways
+        self._on_event = on_event
+        self._in_slices = in_slices
+        self._monotonic = monotonic
+        self._patience = PATIENCE
+        self._tap = Tap(engine, clock)
+        self._running: dict[int, Recorder] = {}
+        self._sent: dict[int, float] = {}  # when a capture's last message went
+        self._number = 0
+        self.questions: dict[str, Answers] = {"capture": self._begin, "endCapture": self._end}
+
+    @property
+    def running(self) -> int:
+        """How many there are."""
+        return len(self._running)
+
+    def next_message(self) -> Any:
+        """The next message with packets, if one is due, else None."""
+        now = self._monotonic()
+        for number, recorder in self._running.items():
+            waiting = len(recorder)
+            if not waiting or (
+                waiting < MESSAGE_PACKETS // 2
+                and recorder.size < MESSAGE_BYTES // 2
+                and now - self._sent[number] < self._patience
+            ):
+                continue
+            # The next time it is another one's turn.
+            self._running[number] = self._running.pop(number)
+            self._sent[number] = now
+            return message(number, recorder, recorder.take(MESSAGE_BYTES, MESSAGE_PACKETS))
+        return None
+
+    def made(self, reset: Reset) -> None:
+        """The gateway itself sends an RST."""
+        if self._running:
+            self._tap.made(reset)
+
+    def hurry(self) -> None:
+        """Have everything that waits sent at once from now on: the gateway stops."""
+        self._patience = 0.0
+
+    def end_all(self) -> None:
+        """Forget all captures: nobody is there to take them."""
+        for number in list(self._running):
+            self._stop(number)
+
+    def _begin(self, values: Mapping[str, str]) -> Steps:
+        try:
+            problems = unknown_parameters(values, ENGINES)
+            if problems:
+                raise QueryError(problems)
+            query = CaptureQuery.parse(values)
+        except QueryError as error:
+            yield Kind.FAILED, error.problems
+            return
+        if len(self._running) >= MAXIMUM_CAPTURES:
+            yield Kind.FAILED, [f"{MAXIMUM_CAPTURES} captures are running: end one of them first"]
+            return
+        address = None if query.vm is None else address_of(self._engine, query.vm)
+        if query.vm is not None and address is None:
+            names = [machine.name for machine in self._engine.outbound.machines.values()]
+            for start in range(0, len(names), NAMES_PER_PART):
+                yield Kind.PART, names[start : start + NAMES_PER_PART]
+            yield Kind.END, None
+            return
+        recorder = Recorder(_wanted(query, address), WAITING_BYTES, WAITING_PACKETS)
+        self._number += 1
+        number = self._number
+        self._running[number] = recorder
+        self._sent[number] = self._monotonic()
+        self._tap.attach(recorder)
+        if len(self._running) == 1:
+            self._use_ways(self._tap.ways())
+        for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries nobody sees
+            yield None
+        self._on_event("CaptureStarted", {"capture": number, "of": described(values)})
+        gateway = self._engine.configuration.gateway
+        yield (
+            Kind.END,
+            {"capture": number, "inside": list(gateway.inside), "outside": gateway.outside},
+        )
+
+    def _end(self, values: Mapping[str, str]) -> Steps:
+        """All that waits, then the totals."""
+        try:
+            number = whole(values.get("capture", ""), 1, self._number)
+        except ValueError:
+            yield Kind.FAILED, ["capture: no such capture"]
+            return
+        recorder = self._stop(number)
+        if recorder is None:
+            yield Kind.FAILED, [f"capture: {number} has ended"]
+            return
+        while len(recorder):
+            yield (
+                Kind.CAPTURED,
+                message(number, recorder, recorder.take(MESSAGE_BYTES, MESSAGE_PACKETS)),
+            )
+        yield Kind.END, {"matched": list(recorder.matched), "lost": list(recorder.lost)}
+
+    def _stop(self, number: int) -> Recorder | None:
+        recorder = self._running.pop(number, None)
+        if recorder is None:
+            return None
+        del self._sent[number]
+        self._tap.detach(recorder)
+        if not self._running:
+            self._use_ways(self._engine.ways)
+        wanted = self._tap.wants if self._running else None
+        self._in_slices(self._engine.watch_flows(wanted))
+        properties = {"capture": number, "packets": sum(recorder.matched)}
+        self._on_event("CaptureEnded", properties | {"lost": sum(recorder.lost)})
+        return recorder
+
+
+def _wanted(query: CaptureQuery, vm_address: IPv4Address | None) -> Wanted:
+    return Wanted(
+        side=_SIDES[query.side],
+        vm=query.vm,
+        vm_address=None if vm_address is None else vm_address.packed,
+        remote=None if query.remote_ip is None else IPv4Address(query.remote_ip).packed,
+        remote_port=None if query.remote_port is None else query.remote_port.to_bytes(2, "big"),
+        protocol=query.protocol,
+        snap_length=query.snap_length,
+    )

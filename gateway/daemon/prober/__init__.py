@@ -1,0 +1,1 @@
+"""The prober: an unprivileged process that sends health probes."""

@@ -1,0 +1,149 @@
+"""One gateway's rules in the kernel: loaded, and still as they were meant.
+
+What stands after loading is compared with the plan, never taken for right because it stands:
+somebody may flush between the two. The notices of our own loading lead to one more look, and that
+is cheap (``rule_fingerprints.py``); none is thrown away, since it may have been somebody else's.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from functools import partial
+
+from gateway.datapath.errors import DatapathError
+from gateway.datapath.host import fragment_marks as fragments
+from gateway.datapath.host.jump_placement import Place as Where
+from gateway.datapath.host.netfilter import IPV4, IPV6
+from gateway.datapath.host.netfilter_rules import (
+    PREFIX,
+    Chain,
+    DiversionPlan,
+    ipv4_chains,
+    ipv6_chains,
+    ipv6_is_forwarded,
+)
+from gateway.datapath.host.rule_fingerprints import WHOLE_TABLE, Place, legacy_mark, mark
+
+ATTEMPTS = 5
+"""Times that rules are loaded again when others flush them meanwhile."""
+
+_Standing = tuple[list[str], list[str], list[str]]  # of iptables, ip6tables and nft
+
+
+class Ruleset:
+    """The rules of one instance. Failures are DatapathError."""
+
+    def __init__(self) -> None:
+        self._instance = ""
+        self._places: list[Place] = []
+        self._standing: _Standing = [], [], []
+        self._mark = b""
+        self._chains: list[Chain] = []
+        self._chains6: list[Chain] = []
+        self._reverse_path = True
+        self.moved = 0  # times that rules of others stood where ours must
+        self._legacy = b""
+
+    def load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool = False) -> None:
+        """Load a plan's rules, and see that they stand."""
+        self._instance = plan.instance
+        chains = partial(ipv4_chains, plan, guard_outside=guard_outside, bridged=bridged)
+        ipv4 = self._chains = chains(reverse_path=self._reverse_path)
+        ipv6 = ipv6_chains(plan) if IPV6.available() or ipv6_is_forwarded() else []
+        self._chains6 = ipv6
+        self._places = [*_places(socket.AF_INET, ipv4), *_places(socket.AF_INET6, ipv6)]
+        if plan.mark_fragments:
+            self._places.append((socket.AF_INET, PREFIX + plan.instance, fragments.CHAIN))
+        before: _Standing | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                IPV4.load(ipv4)
+            except DatapathError:
+                if self._mark or not self._reverse_path:
+                    raise
+                self._reverse_path = False  # this kernel may have no xt_rpfilter
+                ipv4 = self._chains = chains(reverse_path=False)
+                IPV4.load(ipv4)
+            if ipv6:
+                IPV6.load(ipv6)
+            fragments.load(plan)
+            marked = self._look()
+            standing = self._read()
+            exactly = standing != before
+            if (
+                is_whole(ipv4, standing[0], exactly=exactly)
+                and is_whole(ipv6, standing[1], exactly=exactly)
+                and fragments.is_whole(plan, standing[2])
+                and not IPV4.place(ipv4)
+                and not (ipv6 and IPV6.place(ipv6))
+            ):
+                self._standing, self._mark = standing, marked
+                return
+            before = standing
+        raise DatapathError(
+            ["others change this host's netfilter rules as fast as the gateway loads its own"]
+        )
+
+    def others_changed(self) -> bool:
+        """Whether anything was changed in a way of which the kernel tells nobody: by iptables with
+        the legacy back end."""
+        return legacy_mark() != self._legacy
+
+    def stand(self) -> bool:
+        """Whether they still do."""
+        marked = self._look()
+        if marked == self._mark:
+            return True
+        if self._read() != self._standing:
+            return False
+        moved = IPV4.place(self._chains)
+        if self._chains6:
+            moved += IPV6.place(self._chains6)
+        if moved:
+            self.moved += 1  # and what we have changed leads to another look
+        else:
+            self._mark = marked
+        return True
+
+    def _look(self) -> bytes:
+        self._legacy = legacy_mark()
+        return mark(self._places, f"{PREFIX}{self._instance}-", self._legacy)
+
+    def _read(self) -> _Standing:
+        ipv6 = IPV6.standing(self._instance) if IPV6.available() else []
+        return IPV4.standing(self._instance), ipv6, fragments.standing(self._instance)
+
+
+def is_whole(chains: Iterable[Chain], standing: Iterable[str], *, exactly: bool = True) -> bool:
+    """Whether lines that ``Netfilter.standing`` gave have every rule of these chains, in its order,
+    no other, and the jumps to them.
+
+    A rule is the same if it has the same words: ``iptables-save`` has an order of its own. Not
+    ``exactly``: the same number of rules is enough, for one that prints them in other words.
+    """
+    rules: dict[tuple[str, str], list[list[str]]] = {}
+    jumps = set()
+    for line in standing:
+        table, verb, place, *words = line.split()
+        if verb == "-A":
+            rules.setdefault((table, place), []).append(sorted(words))
+            jumps.add((table, place, words[-1] if words else ""))
+    for chain in chains:
+        found = rules.get((chain.table, chain.name), [])
+        wanted = [sorted(rule.split()) for rule in chain.rules]
+        if len(found) != len(wanted) or (exactly and found != wanted):
+            return False
+        if chain.hook and (chain.table, chain.hook, chain.name) not in jumps:
+            return False
+    return True
+
+
+def _places(family: int, chains: Iterable[Chain]) -> list[Place]:
+    places = []
+    for chain in chains:
+        places += [(family, chain.table, name) for name in (chain.name, chain.hook) if name]
+        if chain.place is not Where.LAST:
+            # What others have there decides where ours must stand.
+            places.append((family, chain.table, WHOLE_TABLE))
+    return list(dict.fromkeys(places))

@@ -1,0 +1,1 @@
+"""A configuration file read: YAML, types, placeholders, and every mistake reported at once."""

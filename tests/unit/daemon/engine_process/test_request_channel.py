@@ -1,0 +1,289 @@
+"""The channel between engine and API process: framing, garbage, slices, back-pressure."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from gateway.daemon.channel.api_messages import (
+    GarbageError,
+    Kind,
+    decode_header,
+    decode_payload,
+    decode_request,
+    encode,
+    encode_request,
+)
+from gateway.daemon.engine_process import request_channel as control_module
+from gateway.daemon.engine_process.request_channel import FLOWS_PER_SLICE, ControlChannel
+from tests.unit.daemon.serving import FakeEngine, flow, pool
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+def pieces(values: Mapping[str, str]) -> Iterator[tuple[Kind, Any] | None]:
+    """Answers in three turns what it was asked."""
+    yield Kind.PART, [1]
+    yield None
+    yield Kind.END, dict(values)
+
+
+@pytest.fixture
+def pair(engine: FakeEngine) -> Iterator[tuple[ControlChannel, socket.socket]]:
+    channel = ControlChannel(
+        engine,
+        status=lambda: {"flows": len(engine.flows)},
+        reload=lambda answer, enforce: answer(Kind.FAILED, [f"no, {enforce}"]),
+        questions={"nsg": pieces},
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.connect(ours)
+    theirs.setblocking(False)
+    yield channel, theirs
+    channel.disconnect()
+    theirs.close()
+
+
+def messages(connection: socket.socket) -> list[tuple[int, Kind, Any]]:
+    found = []
+    while True:
+        try:
+            message = connection.recv(1 << 20)
+        except BlockingIOError:
+            return found
+        if not message:
+            return found
+        found.append((*decode_header(message), decode_payload(message)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00" * 5000,
+        b"{",
+        b"[" * 4000,
+        b"null",
+        b"[]",
+        b'{"number": 1}',
+        b'{"number": 1, "request": "flows", "more": 1}',
+        b'{"number": true, "request": "flows"}',
+        b'{"number": 0, "request": "flows"}',
+        b'{"number": 4294967296, "request": "flows"}',
+        b'{"number": "1", "request": "flows"}',
+        b'{"number": 1, "request": "exec"}',
+        b'{"number": 1, "request": ["flows"]}',
+        b'{"number": 1, "request": "flows", "parameters": {"vm": "vm1"}}',
+        b'{"number": 1, "request": "nsg", "parameters": []}',
+        b'{"number": 1, "request": "nsg", "parameters": {"vm": 1}}',
+        b'{"number": 1, "request": "nsg", "parameters": {"vm": null}}',
+        b'{"number": 1, "request": "nsg", "parameters": {"to": "198.51.100.1/icmp"}}',
+        b'{"number": 1, "request": "reload", "parameters": {"enforce": true}}',
+        b'{"number": 1e999, "request": "flows"}',
+        b'\xff\xfe{"number": 1, "request": "flows"}',
+        encode(1, Kind.PART, ["a message of the other direction"]),
+    ],
+)
+def test_what_is_no_request_is_garbage(data: bytes) -> None:
+    with pytest.raises(GarbageError):
+        decode_request(data)
+
+
+def test_random_bytes_are_garbage_or_a_request() -> None:
+    dice = random.Random(1)
+    for _ in range(2000):
+        whole = bytearray(encode_request(7, "flows"))
+        for _ in range(dice.randrange(4)):
+            whole[dice.randrange(len(whole))] = dice.randrange(256)
+        try:
+            request = decode_request(bytes(whole))
+        except GarbageError:
+            continue
+        assert request.what in ("flows", "ports", "status", "reload")
+
+
+def test_messages_of_the_engine_that_cannot_be_read_are_garbage() -> None:
+    for data in (b"", b"\x00" * 4, b"\x00\x00\x00\x01\x09"):
+        with pytest.raises(GarbageError):
+            decode_header(data)
+    with pytest.raises(GarbageError):
+        decode_payload(b"\x00\x00\x00\x01\x00" + b"\x7fnonsense")
+
+
+def test_garbage_is_counted_and_the_next_request_answered(
+    pair: tuple[ControlChannel, socket.socket],
+) -> None:
+    channel, api = pair
+    api.send(b"\x80\x04garbage")
+    api.send(os.urandom(200))
+    api.send(b"x" * 8000)
+    api.send(encode_request(3, "status"))
+    assert channel.read()
+    assert channel.garbage == 3
+    assert channel.has_work
+    assert channel.work(0.0)
+    assert messages(api) == [(3, Kind.END, {"flows": 0})]
+
+
+def test_a_listing_comes_in_slices_one_a_turn(
+    pair: tuple[ControlChannel, socket.socket], engine: FakeEngine
+) -> None:
+    channel, api = pair
+    engine.flows = [flow(number) for number in range(300)]
+    api.send(encode_request(1, "flows"))
+    channel.read()
+    sizes = []
+    while channel.has_work:
+        assert channel.work(0.0)
+        sizes += [None if payload is None else len(payload) for _, _, payload in messages(api)]
+    assert sizes == [*[FLOWS_PER_SLICE] * (300 // FLOWS_PER_SLICE), 300 % FLOWS_PER_SLICE, None]
+
+
+def test_ports_pause_where_the_engine_says_so(
+    pair: tuple[ControlChannel, socket.socket], engine: FakeEngine
+) -> None:
+    channel, api = pair
+    engine.ports = [pool("vm1"), None, None, pool("vm2")]
+    api.send(encode_request(1, "ports"))
+    channel.read()
+    turns = 0
+    while channel.has_work:
+        assert channel.work(0.0)
+        turns += 1
+    received = messages(api)
+    assert [kind for _, kind, _ in received] == [Kind.PART, Kind.END]
+    assert [record[0] for record in received[0][2]] == ["vm1", "vm2"]
+    assert turns >= 4
+
+
+def test_events_wait_for_room_and_are_counted_when_there_is_none(
+    pair: tuple[ControlChannel, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel, api = pair
+    socket.socket(fileno=os.dup(channel.fileno())).setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16
+    )
+    monkeypatch.setattr(control_module, "MAXIMUM_EVENTS", 3000)
+    for number in range(3000):
+        channel.post({"number": number, "padding": "x" * 500})
+    for _ in range(3000):
+        assert channel.work(0.0)
+    assert channel.wants_to_write
+    assert not channel.has_work  # no busy loop while the other end sleeps
+    for _ in range(100_000):
+        channel.post({"number": -1})
+    assert channel.events_lost > 90_000
+    seen = []
+    while len(seen) < 3000:
+        assert channel.work(0.0)
+        for _, kind, payload in messages(api):
+            assert kind is Kind.EVENTS
+            seen += [event["number"] for event in payload]
+    assert seen[:3000] == list(range(3000))
+
+
+def test_large_events_go_a_few_at_a_time(
+    pair: tuple[ControlChannel, socket.socket],
+) -> None:
+    """All in one are more than a socket takes in Debian: it would refuse them again and again."""
+    channel, theirs = pair
+    events = [{"number": number, "text": "x" * 20_000} for number in range(64)]
+    for event in events:
+        channel.post(event)
+    found: list[Any] = []
+    for _ in range(64):
+        assert channel.work(0.0)
+        for _, kind, batch in messages(theirs):
+            assert kind is Kind.EVENTS
+            found += batch
+    assert found == events
+
+
+def test_more_requests_than_fit_are_refused_with_a_sentence(
+    pair: tuple[ControlChannel, socket.socket],
+) -> None:
+    channel, api = pair
+    for number in range(1, 71):
+        api.send(encode_request(number, "status"))
+        channel.read()
+    while channel.has_work:
+        channel.work(0.0)
+    kinds = [kind for _, kind, _ in messages(api)]
+    assert kinds.count(Kind.END) == 64
+    assert kinds.count(Kind.FAILED) == 6
+
+
+def test_the_other_ends_death_is_noticed(pair: tuple[ControlChannel, socket.socket]) -> None:
+    channel, api = pair
+    api.close()
+    assert not channel.read()
+    channel.post({"number": 1})
+    assert not channel.work(0.0)
+    channel.disconnect()
+    assert channel.fileno() == -1
+    assert channel.work(0.0)  # and is nobody's problem afterwards
+
+
+def test_an_answer_for_a_process_that_died_is_not_given_to_its_successor(
+    engine: FakeEngine,
+) -> None:
+    answers: list[Any] = []
+    channel = ControlChannel(
+        engine,
+        status=dict,
+        reload=lambda answer, enforce: answers.append(answer),
+        questions={},
+    )
+    ours, first = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.connect(ours)
+    first.send(encode_request(1, "reload"))
+    channel.read()
+    channel.work(0.0)
+    ours, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    second.setblocking(False)
+    channel.connect(ours)
+    answers[0](Kind.END, {"warnings": []})
+    channel.work(0.0)
+    assert messages(second) == []
+    channel.disconnect()
+    first.close()
+    second.close()
+
+
+def test_a_request_is_small_json() -> None:
+    assert json.loads(encode_request(5, "ports")) == {"number": 5, "request": "ports"}
+    request = encode_request(6, "nsg", {"vm": "vm1"})
+    assert json.loads(request) == {"number": 6, "request": "nsg", "parameters": {"vm": "vm1"}}
+
+
+def test_a_question_gets_its_parameters_and_answers_a_step_a_turn(
+    pair: tuple[ControlChannel, socket.socket],
+) -> None:
+    channel, api = pair
+    api.send(encode_request(1, "nsg", {"vm": "vm1"}))
+    channel.read()
+    seen = []
+    while channel.has_work:
+        assert channel.work(0.0)
+        seen.append(messages(api))
+    assert seen[:3] == [[(1, Kind.PART, [1])], [], [(1, Kind.END, {"vm": "vm1"})]]
+
+
+def test_a_reload_says_whether_to_enforce(pair: tuple[ControlChannel, socket.socket]) -> None:
+    channel, api = pair
+    api.send(encode_request(1, "reload"))
+    api.send(encode_request(2, "reload", {"enforce": "1"}))
+    channel.read()
+    while channel.has_work:
+        channel.work(0.0)
+    said = [payload for _, _, payload in messages(api)]
+    assert said == [["no, False"], ["no, True"]]
