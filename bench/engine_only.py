@@ -198,7 +198,7 @@ def filling(repeats: int) -> dict[str, Any]:
 
     ``pool``: ``PortPool.take`` on a fresh pool. ``holes``: the same on a pool whose ports came back
     in random order, the allocator's other form. ``engine``: the SYNs of one VM through the engine,
-    with a profile that allots a VM all 64,000 ports.
+    with a profile that allocates a VM all 64,000 ports.
     """
     result = {}
     measures: dict[str, Callable[[], tuple[float, float]]] = {

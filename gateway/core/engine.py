@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.admission import Admission
 from gateway.core.backend_health import HealthKeeper
-from gateway.core.events import AllotmentReclaimed, Event, FlowsEnded
+from gateway.core.events import Event, FlowsEnded, SnatPortsReclaimed
 from gateway.core.flow_lifecycle import Translation
 from gateway.core.flows.flow import Flow, record
 from gateway.core.flows.offload import Offload, is_busy
@@ -27,7 +27,7 @@ from gateway.core.observe.listings import port_records, security_records
 from gateway.core.pipeline import Pipeline
 from gateway.core.policy.address_scope import AddressScope
 from gateway.core.policy.nsg import Policy
-from gateway.core.reload.change_report import allotment_changes, changes_between
+from gateway.core.reload.change_report import allocation_changes, changes_between
 from gateway.core.reload.flow_eviction import end_misplaced, end_outside, resize
 from gateway.core.snat.allocation_manager import Outbound
 from gateway.core.snat.plan import plan
@@ -160,10 +160,10 @@ class Engine:
         resized = self.outbound.apply(plan(configuration, self.profile))
         broken = resize(self.translation, resized)
         changes = changes_between(before, configuration, self.profile)
-        for sentence, machine, address, ports, lost in allotment_changes(resized, broken):
+        for sentence, machine, address, ports, lost in allocation_changes(resized, broken):
             changes.append(sentence)
             if ports or lost:
-                self._events.append(AllotmentReclaimed(now, machine.name, address, ports, lost))
+                self._events.append(SnatPortsReclaimed(now, machine.name, address, ports, lost))
         gone = self.balancer.apply(configuration)
         self.health.reconfigured()
         # A look at every flow: only where an address went, or went to another VM, or a rule or VM.

@@ -61,7 +61,7 @@ class PacketsDropped:
 
 
 @dataclass(frozen=True, slots=True)
-class AllotmentReclaimed:
+class SnatPortsReclaimed:
     """``ports`` SNAT ports were taken back from a VM; ``flows`` live flows on them are broken."""
 
     time: float
@@ -120,7 +120,7 @@ Event = (
     PortsExhausted
     | HighSnatPortUsage
     | PacketsDropped
-    | AllotmentReclaimed
+    | SnatPortsReclaimed
     | FlowTableFull
     | FlowsEnded
     | ProbeHealthChanged

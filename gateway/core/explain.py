@@ -1,7 +1,7 @@
 """What would happen to a packet, and why: the engine's own questions, asked without consequence.
 
 The packet that would open the flow is built and put before the very ``Admission`` that judges real
-ones, so that the answer cannot differ from what the packet meets. Nothing is allotted, counted or
+ones, so that the answer cannot differ from what the packet meets. Nothing is allocated, counted or
 remembered.
 """
 

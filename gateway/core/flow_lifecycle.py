@@ -77,11 +77,11 @@ class Translation(Tracking):
             held = self.allocator.take(machine, protocol, original, now)
             if isinstance(held, DropReason):
                 return held
-            allotment, number = held
-            pool = allotment.pools[protocol]
+            allocation, number = held
+            pool = allocation.pools[protocol]
             public, port = pool.address, PORTS[number]
-            method, timeout = allotment.terms.method, allotment.terms.idle_timeout
-            reset = allotment.terms.tcp_reset
+            method, timeout = allocation.terms.method, allocation.terms.idle_timeout
+            reset = allocation.terms.tcp_reset
             if method is Method.NAT_GATEWAY and protocol == TCP:
                 timeout = min(timeout, self._half_open)
         # An echo's identifier stands on the asking side; its reply key has it on that side too.

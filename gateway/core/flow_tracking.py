@@ -203,9 +203,9 @@ class Tracking:
         """What a flow has that opens on a port of the pool."""
         if isinstance(pool, NatShare):
             return min(pool.idle_timeout, self._half_open)
-        for allotment in flow.machine.allotments:
-            if allotment.pools.get(flow.protocol) is pool:
-                return allotment.terms.idle_timeout
+        for allocation in flow.machine.allocations:
+            if allocation.pools.get(flow.protocol) is pool:
+                return allocation.terms.idle_timeout
         return self.profile.idle_timeout
 
     # -- flows whose packets pass elsewhere

@@ -14,7 +14,7 @@ from gateway.core.flows.flow import Flow
 from gateway.core.flows.tcp import ENDED
 from gateway.core.observe.exhaustion import PortWatch
 from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import Allotment, Machine
+from gateway.core.snat.allocations import Machine, PortAllocation
 from gateway.core.snat.nat_gateway_pool import NatShare, choose
 from gateway.core.snat.port_pool import PortPool, Ports
 from gateway.model.profile import DestinationScope, FrontendChoice, Profile
@@ -65,40 +65,40 @@ class PortAllocator:
 
     def take(
         self, machine: Machine, protocol: int, original: bytes, now: float
-    ) -> tuple[Allotment, int] | DropReason:
-        """Hold a port for a flow with this original key: of which allotment, and which."""
+    ) -> tuple[PortAllocation, int] | DropReason:
+        """Hold a port for a flow with this original key: of which allocation, and which."""
         if machine.nat_gateway is not None:
             return self._take_shared(machine, protocol, original, now)
         destination = self.destination(protocol, original)
-        allotments = [a for a in machine.allotments if protocol in a.pools]
-        if not allotments:
+        allocations = [a for a in machine.allocations if protocol in a.pools]
+        if not allocations:
             return DropReason.DEFAULT_OUTBOUND_CAPACITY
         endpoint_key = original[0:4] + original[8:10]
         endpoint = self._endpoints.get(endpoint_key) if protocol == UDP else None
         if endpoint is not None:
-            for allotment in allotments:
-                pool = allotment.pools[protocol]
+            for allocation in allocations:
+                pool = allocation.pools[protocol]
                 if endpoint.pool is pool and pool.take_exactly(destination, endpoint.port):
                     endpoint.flows += 1
-                    return allotment, endpoint.port
-        if len(allotments) > 1 and self._profile.frontend_choice is FrontendChoice.RANDOM:
-            self._random.shuffle(allotments)
-        for allotment in allotments:
-            pool = allotment.pools[protocol]
+                    return allocation, endpoint.port
+        if len(allocations) > 1 and self._profile.frontend_choice is FrontendChoice.RANDOM:
+            self._random.shuffle(allocations)
+        for allocation in allocations:
+            pool = allocation.pools[protocol]
             if isinstance(pool, PortPool) and (port := pool.take(destination)):
                 if protocol == UDP and endpoint is None:
                     endpoint = self._endpoints[endpoint_key] = _Endpoint(pool, port)
                     endpoint.flows = 1
                 if self._high is not None and pool.used > self._high * pool.count:
-                    self._watch.high(allotment, protocol, now)
-                return allotment, port
-        return self._no_port(allotments, protocol, original, now)
+                    self._watch.high(allocation, protocol, now)
+                return allocation, port
+        return self._no_port(allocations, protocol, original, now)
 
     def foreseen(self, machine: Machine, protocol: int, original: bytes) -> tuple[bytes, int]:
         """The public address and port that ``take`` would hold, of several public IPs one of them;
         port 0: that is not foreseen."""
         destination = self.destination(protocol, original)
-        pools = [a.pools[protocol] for a in machine.allotments if protocol in a.pools]
+        pools = [a.pools[protocol] for a in machine.allocations if protocol in a.pools]
         endpoint = self._endpoints.get(original[0:4] + original[8:10]) if protocol == UDP else None
         for pool in pools:
             if endpoint is None or endpoint.pool is not pool or not isinstance(pool, PortPool):
@@ -112,28 +112,28 @@ class PortAllocator:
 
     def _take_shared(
         self, machine: Machine, protocol: int, original: bytes, now: float
-    ) -> tuple[Allotment, int] | DropReason:
+    ) -> tuple[PortAllocation, int] | DropReason:
         """A port of a NAT gateway, on any of its public IPs."""
-        if not machine.allotments:
+        if not machine.allocations:
             self._outbound.share(machine)
-        allotments = [a for a in machine.allotments if protocol in a.pools]
-        shares = [pool for a in allotments if isinstance(pool := a.pools[protocol], NatShare)]
+        allocations = [a for a in machine.allocations if protocol in a.pools]
+        shares = [pool for a in allocations if isinstance(pool := a.pools[protocol], NatShare)]
         destination = self.destination(protocol, original)
         number = choose(shares, destination, self._random)
         if number < 0:
-            refusal = self._no_port(allotments, protocol, original, now)
+            refusal = self._no_port(allocations, protocol, original, now)
             self._outbound.forget(machine)
             return refusal
-        return allotments[number], shares[number].take(destination, self._random)
+        return allocations[number], shares[number].take(destination, self._random)
 
     def _no_port(
-        self, allotments: list[Allotment], protocol: int, original: bytes, now: float
+        self, allocations: list[PortAllocation], protocol: int, original: bytes, now: float
     ) -> DropReason:
-        for allotment in allotments:
-            pool = allotment.pools[protocol]
+        for allocation in allocations:
+            pool = allocation.pools[protocol]
             pool.failed += 1
-            self._connections.failed(allotment.machine.name, pool.address, protocol)
-            self._watch.exhausted(allotment, protocol, original, now)
+            self._connections.failed(allocation.machine.name, pool.address, protocol)
+            self._watch.exhausted(allocation, protocol, original, now)
         return DropReason.PORTS_EXHAUSTED
 
     def hold_again(self, flow: Flow, pool: Ports) -> bool:

@@ -111,7 +111,7 @@ class Profile:
     last_snat_port: int
     """SNAT's range on a public IP, per protocol. 64,000 ports: OUT19; its bounds: inferred."""
     port_unit: int
-    """Ports are allotted, and taken out by rules' frontend ports, in units of 8: ORULE;
+    """Ports are allocated, and taken out by rules' frontend ports, in units of 8: ORULE;
     units aligned to multiples of 8: inferred."""
     preallocation: tuple[tuple[int, int], ...]
     """(largest pool size, SNAT ports for each VM) per frontend and protocol, ascending: OUT19."""
@@ -226,7 +226,7 @@ AZURE_2017 = Profile(
 )
 
 HIGH_SNAT_PORT_USAGE = 0.75
-"""Of the ports allotted on a frontend; above it Azure tells of HighSnatPortUsage: HEV."""
+"""Of the ports allocated on a frontend; above it Azure tells of HighSnatPortUsage: HEV."""
 NAT_GATEWAY_PORTS = 64_512
 """SNAT ports of a public IP of a NAT gateway, for each protocol, on demand for all VMs of its
 subnets: NGRES, NGSNAT. No part of azure-2017, where they are something to advise."""

@@ -81,7 +81,7 @@ class DropReason(Enum):
     )
     DEFAULT_OUTBOUND_CAPACITY = (
         "DefaultOutboundCapacity",
-        "Every SNAT port of the public IPs of defaultOutboundAccess is allotted to another VM.",
+        "Every SNAT port of the public IPs of defaultOutboundAccess is allocated to another VM.",
     )
     PROTOCOL_NOT_SUPPORTED = (
         "ProtocolNotSupported",
@@ -118,7 +118,7 @@ class DropReason(Enum):
     )
     PORTS_EXHAUSTED = (
         "PortsExhausted",
-        "Every SNAT port allotted to the VM is in use toward this destination.",
+        "Every SNAT port allocated to the VM is in use toward this destination.",
     )
     FLOW_TABLE_FULL = (
         "FlowTableFull",

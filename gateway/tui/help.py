@@ -22,7 +22,7 @@ p, Space   hold the screen; the daemon has no work then
 q          quit
 
 SNAT ports: █ held by live flows  ▓ cooling down  | high-water mark
-  red from 90% of the allotment, yellow from 70%; FAILED counts
+  red from 90% of the allocation, yellow from 70%; FAILED counts
   packets that found no port.
 Flows: rates are per second; IDLE, EXPIRES and AGE are Azure's
   seconds (with timeScale 60, sixty of them pass in one)."""

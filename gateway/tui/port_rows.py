@@ -14,7 +14,7 @@ from gateway.tui.listing import Cell, Column, Row
 
 LEAST_BAR, MOST_BAR = 16, 60
 ALARM, WARNING = 0.9, 0.7
-"""Parts of the allotment in use from which a bar is red, and yellow."""
+"""Parts of the allocation in use from which a bar is red, and yellow."""
 _WIDTHS = {"vm": 8, "public": 15, "protocol": 4, "used": 11, "high": 5, "cool": 5, "failed": 6}
 
 
@@ -28,7 +28,7 @@ def columns(room: int) -> list[Column]:
         Column("public", "PUBLIC IP", _WIDTHS["public"]),
         Column("protocol", "PROT", _WIDTHS["protocol"]),
         Column("bar", "SNAT PORTS", wide),
-        Column("used", "USED/ALLOT", _WIDTHS["used"], right=True),
+        Column("used", "USED/ALLOCATE", _WIDTHS["used"], right=True),
         Column("high", "HIGH", _WIDTHS["high"], right=True),
         Column("cool", "COOL", _WIDTHS["cool"], right=True),
         Column("failed", "FAILED", _WIDTHS["failed"], right=True),
@@ -48,7 +48,7 @@ def key(pool: Mapping[str, Any]) -> str:
 
 
 def bar(pool: Mapping[str, Any], wide: int) -> str:
-    """The pool's allotment in ``wide`` characters."""
+    """The pool's allocation in ``wide`` characters."""
     allocated = max(pool["allocated"], 1)
 
     def cells(count: int) -> int:

@@ -27,7 +27,7 @@ def test_a_standalone_vm_leaves_by_default_snat(town: Gateway, protocol: str) ->
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_ports_of_default_snat_are_the_lowest_of_the_allotment(
+def test_ports_of_default_snat_are_the_lowest_of_the_allocation(
     town: Gateway, protocol: str
 ) -> None:
     town.net.client("vm1").peer(protocol, SERVER2)

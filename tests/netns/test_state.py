@@ -155,7 +155,7 @@ def corrupt(directory: Path, what: str) -> None:
         index.write_text(json.dumps(document | {"boot": "another"}))
     elif what == "ports":
         document = json.loads(index.read_text())
-        document["state"]["allotments"] += document["state"]["allotments"]
+        document["state"]["allocations"] += document["state"]["allocations"]
         index.write_text(json.dumps(document))
     elif what == "flows":
         (flows,) = directory.glob("flows-*")

@@ -392,22 +392,22 @@ class GatewayUnderLoad(RuleBasedStateMachine):
                     assert flow.pool.index(flow.snat_port) >= 0
         for public in self.engine.outbound.addresses.values():
             shares: dict[int, int] = {}
-            for allotment in (*public.current, *public.retired):
-                for number, pool in allotment.pools.items():
+            for allocation in (*public.current, *public.retired):
+                for number, pool in allocation.pools.items():
                     shares[number] = shares.get(number, 0) + pool.held
             for number, shared in public.shared.items():
                 assert shared.held == shares.get(number, 0)
-            for allotment in (*public.current, *public.retired):
-                for pool in allotment.pools.values():
+            for allocation in (*public.current, *public.retired):
+                for pool in allocation.pools.values():
                     assert pool.held == held.get(id(pool), 0)
                     assert pool.cooling == cooling.get(id(pool), 0)
 
     @invariant()
-    def allotments_never_overlap(self) -> None:
+    def allocations_never_overlap(self) -> None:
         for public in self.engine.outbound.addresses.values():
             reserved = {port // 8 for port in public.frontend_ports}
             for protocol, inventory in public.inventories.items():
-                everyone = (*public.allotments, *public.retired)
+                everyone = (*public.allocations, *public.retired)
                 ranges = [r for a in everyone if a.protocol == protocol for r in a.ranges]
                 dealt = sorted(ranges, key=lambda r: r.start)
                 for before, after in pairwise(dealt):

@@ -140,8 +140,8 @@ def test_records_that_are_not_what_they_were_break_nothing(
         if flow.pool is not None:
             held[id(flow.pool)] = held.get(id(flow.pool), 0) + 1
     for public in after.outbound.addresses.values():
-        for allotment in (*public.current, *public.retired):
-            for pool in allotment.pools.values():
+        for allocation in (*public.current, *public.retired):
+            for pool in allocation.pools.values():
                 assert pool.held == held.get(id(pool), 0)
     while after.expire(now + 1e9):
         pass

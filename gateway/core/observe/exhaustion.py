@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from gateway.core.events import Event, HighSnatPortUsage, PortsExhausted, Sampler
-from gateway.core.snat.allocations import Allotment
+from gateway.core.snat.allocations import PortAllocation
 from gateway.core.snat.plan import Terms
 from gateway.model.profile import ExhaustionEvent, Method, Profile
 from gateway.schema.protocols import PROTOCOL_NAMES
@@ -38,21 +38,23 @@ class PortWatch:
         """Occurrences that found no room among the kinds."""
         return self._exhausted.unsampled + self._high.unsampled
 
-    def exhausted(self, allotment: Allotment, protocol: int, original: bytes, now: float) -> None:
-        """A flow with this original key found no port on an allotment."""
-        key = allotment.machine.name, allotment.address, protocol
+    def exhausted(
+        self, allocation: PortAllocation, protocol: int, original: bytes, now: float
+    ) -> None:
+        """A flow with this original key found no port on an allocation."""
+        key = allocation.machine.name, allocation.address, protocol
         remote = original[4:8], int.from_bytes(original[10:12], "big")
-        detail = allotment.machine.address, allotment.terms, *remote
+        detail = allocation.machine.address, allocation.terms, *remote
         if self._exhausted.note(key, detail, now):
             self._report(self._exhaustion(key, detail, 1, now))
 
-    def high(self, allotment: Allotment, protocol: int, now: float) -> None:
-        """A flow got a port, and more than the profile's share of the allotment is in use."""
-        if allotment.terms.method not in BALANCED:
+    def high(self, allocation: PortAllocation, protocol: int, now: float) -> None:
+        """A flow got a port, and more than the profile's share of the allocation is in use."""
+        if allocation.terms.method not in BALANCED:
             return  # Azure has health events for load balancers alone
-        pool = allotment.pools[protocol]
-        key = allotment.machine.name, allotment.address, protocol
-        detail = allotment.machine.address, allotment.terms, pool.used, pool.count
+        pool = allocation.pools[protocol]
+        key = allocation.machine.name, allocation.address, protocol
+        detail = allocation.machine.address, allocation.terms, pool.used, pool.count
         if self._high.note(key, detail, now):
             self._report(_usage(key, detail, now))
 

@@ -37,10 +37,10 @@ def live_pools(outbound: Outbound) -> Iterator[LivePool]:
     """Each VM's pool on each public IP, for each protocol; ICMP only where used."""
     for public in list(outbound.addresses.values()):
         current = public.current
-        for position, allotment in enumerate([*current, *public.retired]):
-            for protocol, pool in allotment.pools.items():
+        for position, allocation in enumerate([*current, *public.retired]):
+            for protocol, pool in allocation.pools.items():
                 if protocol != ICMP or pool.high_water:
-                    vm, method = allotment.machine.name, allotment.method
+                    vm, method = allocation.machine.name, allocation.method
                     retired = position >= len(current)
                     yield LivePool(vm, public.address, protocol, method, retired, pool)
 
@@ -97,9 +97,9 @@ def machine_records(
     for machine in machines:
         instance = machine.instance
         ports: dict[str, int] = {}
-        for allotment in machine.allotments:  # one for each protocol
-            address = str(IPv4Address(allotment.address))
-            ports[address] = max(ports.get(address, 0), allotment.count)
+        for allocation in machine.allocations:  # one for each protocol
+            address = str(IPv4Address(allocation.address))
+            ports[address] = max(ports.get(address, 0), allocation.count)
         yield MachineRecord(
             machine.name,
             str(IPv4Address(machine.address)),
@@ -123,7 +123,7 @@ def _tcp_idle_timeouts(machine: Machine, by_nat_gateway: float | None) -> tuple[
 
 
 def _idle_timeouts(machine: Machine, protocol: int) -> list[float]:
-    found = [a.terms.idle_timeout for a in machine.allotments if a.protocol == protocol]
+    found = [a.terms.idle_timeout for a in machine.allocations if a.protocol == protocol]
     return found or [machine.idle_timeout]
 
 

@@ -16,10 +16,10 @@ from gateway.core.flows.flow import Flow
 from gateway.core.flows.offload import is_busy
 from gateway.core.flows.tcp import ENDED, State
 from gateway.core.persistence.flow_record import MOST, SavedFlow, Seen
-from gateway.core.persistence.snapshot import SavedAllotment, SavedState, target
+from gateway.core.persistence.snapshot import SavedAllocation, SavedState, target
 from gateway.core.reload.flow_eviction import is_in_place
 from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import CARRIED, Allotment, Machine, PublicAddress
+from gateway.core.snat.allocations import CARRIED, Machine, PortAllocation, PublicAddress
 from gateway.core.snat.nat_gateway_pool import NatShare
 from gateway.core.snat.plan import Terms
 from gateway.core.snat.port_pool import Ports
@@ -41,7 +41,7 @@ def resume_state(engine: Engine, saved: SavedState) -> None:
     """Deal the ports as they were dealt. Raises ContradictionError; the engine is spoilt then."""
     if not 0 <= saved.opened < MOST:
         raise ContradictionError(f"{saved.opened} flows have been opened")
-    _deal(engine.outbound, saved.allotments)
+    _deal(engine.outbound, saved.allocations)
     engine.balancer.recall(
         engine.configuration,
         {target(health): health.up for health in saved.health},
@@ -130,15 +130,17 @@ def _is_whole(saved: SavedFlow) -> bool:
 # -- ports
 
 
-def _deal(outbound: Outbound, saved: tuple[SavedAllotment, ...]) -> None:
+def _deal(outbound: Outbound, saved: tuple[SavedAllocation, ...]) -> None:
     """Put the fresh deal aside, then give everybody what he had."""
     fresh: dict[_Key, Terms] = {}
     for public in outbound.addresses.values():
-        for allotment in list(public.allotments):
-            fresh[allotment.machine.address, public.address, allotment.protocol] = allotment.terms
-            public.allotments.remove(allotment)
-            allotment.machine.allotments.remove(allotment)
-            public.inventories[allotment.protocol].release(allotment.ranges)
+        for allocation in list(public.allocations):
+            fresh[allocation.machine.address, public.address, allocation.protocol] = (
+                allocation.terms
+            )
+            public.allocations.remove(allocation)
+            allocation.machine.allocations.remove(allocation)
+            public.inventories[allocation.protocol].release(allocation.ranges)
     for item in saved:
         _deal_again(outbound, item, fresh)
     outbound.complete_default()
@@ -150,7 +152,7 @@ def _deal(outbound: Outbound, saved: tuple[SavedAllotment, ...]) -> None:
             )
 
 
-def _deal_again(outbound: Outbound, item: SavedAllotment, fresh: dict[_Key, Terms]) -> None:
+def _deal_again(outbound: Outbound, item: SavedAllocation, fresh: dict[_Key, Terms]) -> None:
     try:
         private, address = IPv4Address(item.vm).packed, IPv4Address(item.public).packed
         method = Method(item.method)
@@ -175,30 +177,30 @@ def _deal_again(outbound: Outbound, item: SavedAllotment, fresh: dict[_Key, Term
         stays = terms is not None
     if terms is None:
         terms = Terms(method, item.idle_timeout, item.owner)
-    allotment = Allotment.own(machine, address, item.protocol, terms, ranges)
+    allocation = PortAllocation.own(machine, address, item.protocol, terms, ranges)
     if stays:
         outbound.machines.setdefault(private, machine)
-        public.allotments.append(allotment)
-        machine.allotments.append(allotment)
+        public.allocations.append(allocation)
+        machine.allocations.append(allocation)
     else:
-        public.retired.append(allotment)
-    _remember_use(allotment, item)
+        public.retired.append(allocation)
+    _remember_use(allocation, item)
 
 
 def _remember_share(
-    outbound: Outbound, machine: Machine, public: PublicAddress, item: SavedAllotment
+    outbound: Outbound, machine: Machine, public: PublicAddress, item: SavedAllocation
 ) -> None:
     if machine.nat_gateway is None or not public.shared:
         return
     outbound.share(machine)
-    allotment = public.allotment(machine, item.protocol)
-    if allotment is not None:
-        _remember_use(allotment, item)
+    allocation = public.allocation(machine, item.protocol)
+    if allocation is not None:
+        _remember_use(allocation, item)
 
 
-def _remember_use(allotment: Allotment, item: SavedAllotment) -> None:
+def _remember_use(allocation: PortAllocation, item: SavedAllocation) -> None:
     for saved in item.pools:
-        pool = allotment.pools.get(saved.protocol)
+        pool = allocation.pools.get(saved.protocol)
         if pool is not None:
             pool.high_water = max(pool.high_water, saved.high_water)
             pool.failed = saved.failed
@@ -211,30 +213,32 @@ def _held_again(engine: Engine, flow: Flow) -> Ports | None:
     if public is None or flow.snat_port == 0:
         return None
     machine, number = flow.machine, TCP if protocol not in CARRIED else protocol
-    allotments = [a for a in machine.allotments if a.address == flow.public]
-    allotments += [a for a in public.retired if a.machine.address == machine.address]
+    allocations = [a for a in machine.allocations if a.address == flow.public]
+    allocations += [a for a in public.retired if a.machine.address == machine.address]
     if flow.method is Method.NAT_GATEWAY and public.shared:
-        if machine.nat_gateway is not None and not allotments:
+        if machine.nat_gateway is not None and not allocations:
             outbound.share(machine)
-            allotments = [a for a in machine.allotments if a.address == flow.public]
-        if not any(_is_shared(a, protocol) for a in allotments):
-            allotments.append(_retired_share(public, machine, number, flow))
-    for allotment in allotments:
-        pool = allotment.pools.get(protocol)
+            allocations = [a for a in machine.allocations if a.address == flow.public]
+        if not any(_is_shared(a, protocol) for a in allocations):
+            allocations.append(_retired_share(public, machine, number, flow))
+    for allocation in allocations:
+        pool = allocation.pools.get(protocol)
         if pool is not None and engine.translation.allocator.hold_again(flow, pool):
-            flow.machine = allotment.machine
+            flow.machine = allocation.machine
             return pool
     return None
 
 
-def _is_shared(allotment: Allotment, protocol: int) -> bool:
-    return isinstance(allotment.pools.get(protocol), NatShare)
+def _is_shared(allocation: PortAllocation, protocol: int) -> bool:
+    return isinstance(allocation.pools.get(protocol), NatShare)
 
 
-def _retired_share(public: PublicAddress, machine: Machine, protocol: int, flow: Flow) -> Allotment:
+def _retired_share(
+    public: PublicAddress, machine: Machine, protocol: int, flow: Flow
+) -> PortAllocation:
     """What a VM still holds of a NAT gateway that is its subnet's no more."""
     terms = Terms(Method.NAT_GATEWAY, flow.timeout, "natGateways")
     pools = {n: NatShare(public.address, public.shared[n], flow.timeout) for n in CARRIED[protocol]}
-    allotment = Allotment(machine, public.address, protocol, terms, pools)
-    public.retired.append(allotment)
-    return allotment
+    allocation = PortAllocation(machine, public.address, protocol, terms, pools)
+    public.retired.append(allocation)
+    return allocation

@@ -17,14 +17,14 @@ from gateway.core.snat.nat_gateway_pool import NatShare
 
 if TYPE_CHECKING:
     from gateway.core.engine import Engine
-    from gateway.core.snat.allocations import Allotment
+    from gateway.core.snat.allocations import PortAllocation
 
-ALLOTMENTS_PER_SLICE = 64
+ALLOCATIONS_PER_SLICE = 64
 
 
 @dataclass(frozen=True)
 class SavedPool:
-    """One of an allotment's pools, for the flows of a protocol."""
+    """One of an allocation's pools, for the flows of a protocol."""
 
     protocol: int
     high_water: int
@@ -32,7 +32,7 @@ class SavedPool:
 
 
 @dataclass(frozen=True)
-class SavedAllotment:
+class SavedAllocation:
     """The SNAT ports of a VM on a public IP. ``ranges``: first and last ports; none of a NAT
     gateway's, which are shared."""
 
@@ -71,29 +71,29 @@ class SavedState:
     """All of it. ``opened``: flows ever opened, which is the latest flow's id."""
 
     opened: int = 0
-    allotments: tuple[SavedAllotment, ...] = ()
+    allocations: tuple[SavedAllocation, ...] = ()
     nat_ports: tuple[SavedNatPorts, ...] = ()
     health: tuple[SavedHealth, ...] = ()
 
 
 def save(engine: Engine) -> Iterator[SavedState | None]:
     """None after each slice, the state last. What changes meanwhile is in it or not."""
-    allotments: list[SavedAllotment] = []
+    allocations: list[SavedAllocation] = []
     outbound = engine.outbound
     for machine in list(outbound.machines.values()):
-        for allotment in list(machine.allotments):
-            allotments.append(_saved(allotment, retired=False))
-            if not len(allotments) % ALLOTMENTS_PER_SLICE:
+        for allocation in list(machine.allocations):
+            allocations.append(_saved(allocation, retired=False))
+            if not len(allocations) % ALLOCATIONS_PER_SLICE:
                 yield None
     for public in list(outbound.addresses.values()):
-        allotments += [
-            _saved(allotment, retired=True) for allotment in public.retired if allotment.ranges
+        allocations += [
+            _saved(allocation, retired=True) for allocation in public.retired if allocation.ranges
         ]
         if public.retired:
             yield None
     yield SavedState(
         engine.flows.opened,
-        tuple(allotments),
+        tuple(allocations),
         tuple(SavedNatPorts(*key, dict(ports)) for key, ports in engine.balancer.nat_ports.items()),
         tuple(
             SavedHealth(*target, up)
@@ -103,20 +103,20 @@ def save(engine: Engine) -> Iterator[SavedState | None]:
     )
 
 
-def _saved(allotment: Allotment, *, retired: bool) -> SavedAllotment:
-    shared = any(isinstance(pool, NatShare) for pool in allotment.pools.values())
-    return SavedAllotment(
-        str(IPv4Address(allotment.machine.address)),
-        str(IPv4Address(allotment.address)),
-        allotment.protocol,
-        allotment.terms.method.value,
-        allotment.terms.idle_timeout,
-        allotment.terms.owner,
+def _saved(allocation: PortAllocation, *, retired: bool) -> SavedAllocation:
+    shared = any(isinstance(pool, NatShare) for pool in allocation.pools.values())
+    return SavedAllocation(
+        str(IPv4Address(allocation.machine.address)),
+        str(IPv4Address(allocation.address)),
+        allocation.protocol,
+        allocation.terms.method.value,
+        allocation.terms.idle_timeout,
+        allocation.terms.owner,
         retired,
-        () if shared else tuple((ports.start, ports.stop - 1) for ports in allotment.ranges),
+        () if shared else tuple((ports.start, ports.stop - 1) for ports in allocation.ranges),
         tuple(
             SavedPool(protocol, pool.high_water, pool.failed)
-            for protocol, pool in allotment.pools.items()
+            for protocol, pool in allocation.pools.items()
         ),
     )
 

@@ -102,7 +102,7 @@ def _way(machine: MachinePlan) -> str:
     return f"{address} by {method}"
 
 
-def allotment_changes(
+def allocation_changes(
     resized: list[Resized], broken: Mapping[int, int]
 ) -> Iterator[tuple[str, Machine, str, int, int]]:
     """Sentence, VM, public IP, ports taken back and flows broken, for each VM and public IP.
@@ -111,20 +111,20 @@ def allotment_changes(
     """
     together: dict[tuple[int, bytes], list[int]] = {}
     for position, change in enumerate(resized):
-        allotment = change.allotment
-        together.setdefault((id(allotment.machine), allotment.address), []).append(position)
+        allocation = change.allocation
+        together.setdefault((id(allocation.machine), allocation.address), []).append(position)
     for positions in together.values():
         counts = {(resized[n].before, sum(map(len, resized[n].ranges))) for n in positions}
         both = len(positions) == 2 and len(counts) == 1
         for number in positions[:1] if both else positions:
             change = resized[number]
-            allotment = change.allotment
+            allocation = change.allocation
             before, after = change.before, sum(map(len, change.ranges))
             lost = sum(broken.get(n, 0) for n in (positions if both else (number,)))
-            address = str(IPv4Address(allotment.address))
-            of = "each protocol" if both else PROTOCOL_NAMES[allotment.protocol]
+            address = str(IPv4Address(allocation.address))
+            of = "each protocol" if both else PROTOCOL_NAMES[allocation.protocol]
             sentence = (
-                f"{allotment.machine.name} on {address}: {before} -> {after} SNAT ports for {of}, "
+                f"{allocation.machine.name} on {address}: {before} -> {after} SNAT ports for {of}, "
                 f"{lost} flow{'' if lost == 1 else 's'} broken"
             )
-            yield sentence, allotment.machine, address, max(before - after, 0), lost
+            yield sentence, allocation.machine, address, max(before - after, 0), lost

@@ -32,8 +32,8 @@ def resize(translation: Translation, resized: list[Resized]) -> dict[int, int]:
             holders[flow.pool].append(flow)
     broken: dict[int, int] = defaultdict(int)
     for position, change in enumerate(resized):
-        change.allotment.relocate(change.ranges)
-        for pool in change.allotment.pools.values():
+        change.allocation.relocate(change.ranges)
+        for pool in change.allocation.pools.values():
             for flow in holders.get(pool, ()):
                 destination = translation.allocator.destination(flow.protocol, flow.original)
                 if pool.take_exactly(destination, flow.snat_port):

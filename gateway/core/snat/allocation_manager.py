@@ -1,4 +1,4 @@
-"""Who goes out how, at run time: machines, public addresses, and the ports allotted to each.
+"""Who goes out how, at run time: machines, public addresses, and the ports allocated to each.
 
 ``Outbound`` carries a ``Plan`` out and keeps it through changes: what a reload does not change
 stays untouched, and where ports must move, flows are broken as Azure breaks them and no more
@@ -11,7 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from gateway.core.snat.allocations import CARRIED, SNAT_PROTOCOLS, Allotment, Machine, PublicAddress
+from gateway.core.snat.allocations import (
+    CARRIED,
+    SNAT_PROTOCOLS,
+    Machine,
+    PortAllocation,
+    PublicAddress,
+)
 from gateway.core.snat.nat_gateway_pool import NatShare, SharedPorts
 from gateway.core.snat.plan import Grant, MachinePlan, NatGatewayPlan, Plan, SubnetPlan, Terms
 from gateway.core.snat.port_ranges import Inventory, joined, lowest
@@ -21,14 +27,14 @@ from gateway.schema.protocols import TCP, UDP
 
 @dataclass(frozen=True)
 class Resized:
-    """An allotment whose ports changed, or that has none any more: its flows must be looked at."""
+    """An allocation whose ports changed, or that has none any more: its flows must be looked at."""
 
-    allotment: Allotment
+    allocation: PortAllocation
     before: int
     ranges: tuple[range, ...]
 
 
-Resizings = dict[Allotment, Resized]
+Resizings = dict[PortAllocation, Resized]
 
 
 class Outbound:
@@ -52,16 +58,16 @@ class Outbound:
     def machine(self, address: bytes, *, keep: bool = True) -> Machine | None:
         """The machine with a private address; a standalone one is made for one that sends first.
 
-        None: every port of the default outbound addresses is allotted to machines that use them.
+        None: every port of the default outbound addresses is allocated to machines that use them.
         The caller has made sure that the address is in a subnet. Without ``keep`` nothing is
-        allotted and nobody remembered: an answer to "what if".
+        allocated and nobody remembered: an answer to "what if".
         """
         machine = self.peek(address)
-        if machine.allotments or not keep:
+        if machine.allocations or not keep:
             return machine
         if not self._lacks_default(machine):
             return machine
-        if not self._allot_default(machine, {}):
+        if not self._allocate_default(machine, {}):
             return None
         self.machines[address] = machine
         return machine
@@ -89,13 +95,13 @@ class Outbound:
         gateway's ports, so that it gives none back) and no flow is on them."""
         if machine.named or machine.flows:
             return
-        shared = [self.addresses.get(allotment.address) for allotment in machine.allotments]
+        shared = [self.addresses.get(allocation.address) for allocation in machine.allocations]
         if any(public is None or machine not in public.shares for public in shared):
             return
         for public in shared:
             if public is not None:
                 public.shares.pop(machine, None)
-        machine.allotments.clear()  # a cycle would outlive it: the collector is off
+        machine.allocations.clear()  # a cycle would outlive it: the collector is off
         if self.machines.get(machine.address) is machine:
             del self.machines[machine.address]
 
@@ -103,9 +109,9 @@ class Outbound:
         self, machine: Machine, protocol: int, destination: bytes
     ) -> list[tuple[bytes, int]]:
         """The public IPs that a new flow could get, with the ports free toward its destination."""
-        allotments = [a for a in machine.allotments if protocol in a.pools]
-        if allotments:
-            return [(a.address, a.pools[protocol].free_toward(destination)) for a in allotments]
+        allocations = [a for a in machine.allocations if protocol in a.pools]
+        if allocations:
+            return [(a.address, a.pools[protocol].free_toward(destination)) for a in allocations]
         if machine.nat_gateway is None:
             return self._default_offers()
         publics = (self.addresses[a] for a in self._nat_gateways[machine.nat_gateway].addresses)
@@ -120,7 +126,7 @@ class Outbound:
         ]
 
     def apply(self, plan: Plan) -> list[Resized]:
-        """Carry a plan out. Returns the allotments whose flows the caller must look at.
+        """Carry a plan out. Returns the allocations whose flows the caller must look at.
 
         In this order: what is no longer wanted retires, shrinks or is lost; then what is new or
         grows takes from what became free.
@@ -138,7 +144,7 @@ class Outbound:
         self._apply_nat_gateways(plan)
         self._retire_and_shrink(wanted, resized)
         for grant in plan.grants:
-            self._allot(grant, resized)
+            self._allocate(grant, resized)
         self._complete_default(resized)
         return list(resized.values())
 
@@ -149,7 +155,7 @@ class Outbound:
     def _complete_default(self, resized: Resizings) -> None:
         for machine in self._by_name.values():
             if self._lacks_default(machine):
-                self._allot_default(machine, resized)
+                self._allocate_default(machine, resized)
 
     def default_terms(self, machine: Machine, public: PublicAddress, protocol: int) -> Terms | None:
         """Default outbound access on a public IP, if that is how the machine goes out; or None."""
@@ -184,18 +190,18 @@ class Outbound:
                     profile.port_unit,
                     frontend_ports,
                 )
-            for allotment in (*public.allotments, *public.retired):
-                inventory = public.inventories[allotment.protocol]
-                kept = tuple(joined(inventory.claim(allotment.ranges)))
-                if kept != allotment.ranges:
-                    resized[allotment] = Resized(allotment, allotment.count, kept)
+            for allocation in (*public.allocations, *public.retired):
+                inventory = public.inventories[allocation.protocol]
+                kept = tuple(joined(inventory.claim(allocation.ranges)))
+                if kept != allocation.ranges:
+                    resized[allocation] = Resized(allocation, allocation.count, kept)
 
     def _apply_machines(self, plan: Plan, resized: Resizings) -> None:
         by_address = {machine.address: machine for machine in plan.machines}
         for address, machine in list(self.machines.items()):
             if machine.named and address not in by_address:
-                for allotment in list(machine.allotments):
-                    self._retire(allotment, resized)
+                for allocation in list(machine.allocations):
+                    self._retire(allocation, resized)
                 del self.machines[address]
         for planned in plan.machines:
             existing = self.machines.get(planned.address)
@@ -219,13 +225,13 @@ class Outbound:
         """Give machines their shares of the addresses of their subnets' NAT gateways."""
         self._nat_gateways = {gateway.name: gateway for gateway in plan.nat_gateways}
         for public in self.addresses.values():
-            for machine, allotments in list(public.shares.items()):
+            for machine, allocations in list(public.shares.items()):
                 gateway = self._nat_gateways.get(machine.nat_gateway or "")
                 if gateway is None or public.address not in gateway.addresses:
-                    for allotment in allotments:
-                        machine.allotments.remove(allotment)
+                    for allocation in allocations:
+                        machine.allocations.remove(allocation)
                     del public.shares[machine]
-                    public.retired += allotments
+                    public.retired += allocations
             if public.shared:
                 self._reap_retired(public, {})
         for machine in self.machines.values():
@@ -241,13 +247,13 @@ class Outbound:
         gateway = self._nat_gateways[machine.nat_gateway or ""]
         for address in gateway.addresses:
             public = self.addresses[address]
-            allotments = public.shares.setdefault(machine, [])
-            for protocol, carried in () if allotments else CARRIED.items():
+            allocations = public.shares.setdefault(machine, [])
+            for protocol, carried in () if allocations else CARRIED.items():
                 timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
                 pools = {n: NatShare(address, public.shared[n], timeout) for n in carried}
                 terms = Terms(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
-                allotments.append(Allotment(machine, address, protocol, terms, pools))
-                machine.allotments.append(allotments[-1])
+                allocations.append(PortAllocation(machine, address, protocol, terms, pools))
+                machine.allocations.append(allocations[-1])
 
     def _shared_ports(self, is_shared: bool) -> dict[int, SharedPorts]:
         terms = self.profile.nat_gateway
@@ -262,41 +268,43 @@ class Outbound:
         default = Method.DEFAULT_OUTBOUND_ACCESS, self._default_ports
         for public in self.addresses.values():
             is_default = public.address in self._default_addresses
-            for allotment in list(public.allotments):
-                machine, protocol = allotment.machine, allotment.protocol
-                if allotment.method is Method.DEFAULT_OUTBOUND_ACCESS:
+            for allocation in list(public.allocations):
+                machine, protocol = allocation.machine, allocation.protocol
+                if allocation.method is Method.DEFAULT_OUTBOUND_ACCESS:
                     stays = is_default and machine.method_of(protocol) is default[0]
                     target = default[1] if stays else 0
                 else:
                     key = machine.address, public.address, protocol
-                    allotment.terms, target = wanted.get(key, (allotment.terms, 0))
+                    allocation.terms, target = wanted.get(key, (allocation.terms, 0))
                 if not target:
-                    self._retire(allotment, resized)
+                    self._retire(allocation, resized)
                     continue
-                kept, rest = lowest(_ranges_after(allotment, resized), target)
+                kept, rest = lowest(_ranges_after(allocation, resized), target)
                 if rest:
                     public.inventories[protocol].release(rest)
-                    _resize(allotment, kept, resized)
+                    _resize(allocation, kept, resized)
 
-    def _allot(self, grant: Grant, resized: Resizings) -> None:
+    def _allocate(self, grant: Grant, resized: Resizings) -> None:
         """Give what a grant says to those who have less; a machine's last grant is used last."""
         public, protocol = self.addresses[grant.address], grant.protocol
         for name, ports in grant.ports.items():
             machine = self._by_name[name]
-            allotment = public.allotment(machine, protocol)
-            if allotment is None:
+            allocation = public.allocation(machine, protocol)
+            if allocation is None:
                 ranges = self._deal(public, protocol, ports, resized)
                 if ranges is not None:
-                    self._add(Allotment.own(machine, public.address, protocol, grant.terms, ranges))
+                    self._add(
+                        PortAllocation.own(machine, public.address, protocol, grant.terms, ranges)
+                    )
                 continue
-            machine.allotments.remove(allotment)
-            machine.allotments.append(allotment)
-            current = _ranges_after(allotment, resized)
+            machine.allocations.remove(allocation)
+            machine.allocations.append(allocation)
+            current = _ranges_after(allocation, resized)
             missing = ports - sum(map(len, current))
             if missing > 0:
                 extra = self._deal(public, protocol, missing, resized)
                 if extra is not None:
-                    _resize(allotment, [*current, *extra], resized)
+                    _resize(allocation, [*current, *extra], resized)
 
     # -- default outbound access
 
@@ -305,12 +313,12 @@ class Outbound:
         default = Method.DEFAULT_OUTBOUND_ACCESS
         if machine.tcp is not default and machine.udp is not default:
             return False
-        return not any(allotment.method is default for allotment in machine.allotments)
+        return not any(allocation.method is default for allocation in machine.allocations)
 
     def _has_room(self, public: PublicAddress, protocols: Iterable[int]) -> bool:
         return all(public.inventories[p].free >= self._default_ports for p in protocols)
 
-    def _allot_default(self, machine: Machine, resized: Resizings) -> bool:
+    def _allocate_default(self, machine: Machine, resized: Resizings) -> bool:
         """Associate a standalone machine with an address that has room, evicting idle strangers."""
         default = Method.DEFAULT_OUTBOUND_ACCESS
         protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]
@@ -323,21 +331,21 @@ class Outbound:
                 if not self._has_room(public, protocols):
                     continue
                 for protocol in protocols:
-                    ranges = public.inventories[protocol].allot(self._default_ports)
+                    ranges = public.inventories[protocol].allocate(self._default_ports)
                     assert ranges is not None
                     terms = self._default_terms
-                    self._add(Allotment.own(machine, address, protocol, terms, ranges))
+                    self._add(PortAllocation.own(machine, address, protocol, terms, ranges))
                 return True
         return False
 
     def _evict_idle(self, public: PublicAddress, resized: Resizings) -> None:
-        for allotment in list(public.allotments):
-            machine = allotment.machine
-            if machine.named or machine.flows or any(a.in_use for a in machine.allotments):
+        for allocation in list(public.allocations):
+            machine = allocation.machine
+            if machine.named or machine.flows or any(a.in_use for a in machine.allocations):
                 continue
-            public.allotments.remove(allotment)
-            public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
-            machine.allotments.remove(allotment)  # a cycle would outlive it: the collector is off
+            public.allocations.remove(allocation)
+            public.inventories[allocation.protocol].release(_ranges_after(allocation, resized))
+            machine.allocations.remove(allocation)  # a cycle would outlive it: the collector is off
             self.machines.pop(machine.address, None)
 
     # -- dealing, retiring, dropping
@@ -346,60 +354,60 @@ class Outbound:
         self, public: PublicAddress, protocol: int, count: int, resized: Resizings
     ) -> list[range] | None:
         inventory = public.inventories[protocol]
-        ranges = inventory.allot(count)
+        ranges = inventory.allocate(count)
         if ranges is None:
             self._reap_retired(public, resized)
-            ranges = inventory.allot(count)
-        retired = [allotment for allotment in public.retired if allotment.protocol == protocol]
+            ranges = inventory.allocate(count)
+        retired = [allocation for allocation in public.retired if allocation.protocol == protocol]
         while ranges is None and retired:
             # The flows of a member that left live on its ports only while nobody needs these.
             self._drop(retired.pop(0), resized)
-            ranges = inventory.allot(count)
+            ranges = inventory.allocate(count)
         return ranges
 
-    def _add(self, allotment: Allotment) -> None:
-        self.addresses[allotment.address].allotments.append(allotment)
-        allotment.machine.allotments.append(allotment)
+    def _add(self, allocation: PortAllocation) -> None:
+        self.addresses[allocation.address].allocations.append(allocation)
+        allocation.machine.allocations.append(allocation)
 
-    def _retire(self, allotment: Allotment, resized: Resizings) -> None:
+    def _retire(self, allocation: PortAllocation, resized: Resizings) -> None:
         """No new flows; those that live keep their ports until they end."""
-        public = self.addresses[allotment.address]
-        public.allotments.remove(allotment)
-        allotment.machine.allotments.remove(allotment)
-        public.retired.append(allotment)
+        public = self.addresses[allocation.address]
+        public.allocations.remove(allocation)
+        allocation.machine.allocations.remove(allocation)
+        public.retired.append(allocation)
         self._reap_retired(public, resized)
 
     def _reap_retired(self, public: PublicAddress, resized: Resizings) -> None:
-        for allotment in list(public.retired):
-            if not allotment.in_use:
-                public.retired.remove(allotment)
-                public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
+        for allocation in list(public.retired):
+            if not allocation.in_use:
+                public.retired.remove(allocation)
+                public.inventories[allocation.protocol].release(_ranges_after(allocation, resized))
 
     def _drop_all(self, public: PublicAddress, resized: Resizings) -> None:
         """A public IP goes, or becomes another kind: all flows on its ports break."""
-        for allotment in (*public.current, *public.retired):
-            self._drop(allotment, resized)
+        for allocation in (*public.current, *public.retired):
+            self._drop(allocation, resized)
 
-    def _drop(self, allotment: Allotment, resized: Resizings) -> None:
+    def _drop(self, allocation: PortAllocation, resized: Resizings) -> None:
         """Take all ports back at once: the flows on them break."""
-        public = self.addresses[allotment.address]
-        if allotment in public.retired:
-            public.retired.remove(allotment)
+        public = self.addresses[allocation.address]
+        if allocation in public.retired:
+            public.retired.remove(allocation)
         else:
-            allotment.machine.allotments.remove(allotment)
-            if allotment in public.allotments:
-                public.allotments.remove(allotment)
+            allocation.machine.allocations.remove(allocation)
+            if allocation in public.allocations:
+                public.allocations.remove(allocation)
             else:
-                public.shares.pop(allotment.machine, None)
-        public.inventories[allotment.protocol].release(_ranges_after(allotment, resized))
-        _resize(allotment, (), resized)
+                public.shares.pop(allocation.machine, None)
+        public.inventories[allocation.protocol].release(_ranges_after(allocation, resized))
+        _resize(allocation, (), resized)
 
 
-def _resize(allotment: Allotment, ranges: Iterable[range], resized: Resizings) -> None:
-    resized[allotment] = Resized(allotment, allotment.count, tuple(joined(ranges)))
+def _resize(allocation: PortAllocation, ranges: Iterable[range], resized: Resizings) -> None:
+    resized[allocation] = Resized(allocation, allocation.count, tuple(joined(ranges)))
 
 
-def _ranges_after(allotment: Allotment, resized: Resizings) -> tuple[range, ...]:
-    """The ports that an allotment will have, as far as is known."""
-    item = resized.get(allotment)
-    return allotment.ranges if item is None else item.ranges
+def _ranges_after(allocation: PortAllocation, resized: Resizings) -> tuple[range, ...]:
+    """The ports that an allocation will have, as far as is known."""
+    item = resized.get(allocation)
+    return allocation.ranges if item is None else item.ranges

@@ -22,7 +22,7 @@ class Machine:
 
     __slots__ = (
         "address",
-        "allotments",
+        "allocations",
         "flows",
         "idle_timeout",
         "instance",
@@ -37,7 +37,9 @@ class Machine:
         self.address = plan.address
         self.named = named
         self.flows = 0
-        self.allotments: list[Allotment] = []  # where there are several, in the order of their use
+        self.allocations: list[
+            PortAllocation
+        ] = []  # where there are several, in the order of their use
         self.adopt(plan)
 
     def adopt(self, plan: MachinePlan) -> None:
@@ -59,7 +61,7 @@ class Machine:
         return self.udp if protocol == UDP else self.tcp
 
 
-class Allotment:
+class PortAllocation:
     """The SNAT ports of one machine on one public IP, for TCP (and ICMP echo) or for UDP."""
 
     __slots__ = ("address", "machine", "pools", "protocol", "ranges", "terms")
@@ -88,7 +90,7 @@ class Allotment:
         protocol: int,
         terms: Terms,
         ranges: Iterable[range],
-    ) -> Allotment:
+    ) -> PortAllocation:
         """One with ports of its own."""
         ports = tuple(joined(ranges))
         pools = {number: PortPool(address, ports) for number in CARRIED[protocol]}
@@ -115,7 +117,7 @@ class Allotment:
 
 
 CARRIED = {TCP: (TCP, ICMP), UDP: (UDP,)}
-"""What an allotment's ports are for: a lab's ICMP echo has identifiers from TCP's ranges."""
+"""What an allocation's ports are for: a lab's ICMP echo has identifiers from TCP's ranges."""
 SNAT_PROTOCOLS = (TCP, UDP, ICMP)
 
 
@@ -127,7 +129,7 @@ class PublicAddress:
 
     __slots__ = (
         "address",
-        "allotments",
+        "allocations",
         "frontend_ports",
         "instance_of",
         "inventories",
@@ -141,22 +143,22 @@ class PublicAddress:
         self.frontend_ports: frozenset[int] = frozenset()
         self.inventories: dict[int, Inventory] = {}  # TCP's and UDP's
         self.instance_of: Machine | None = None
-        self.allotments: list[Allotment] = []
-        self.retired: list[Allotment] = []  # hold ports until their flows end
+        self.allocations: list[PortAllocation] = []
+        self.retired: list[PortAllocation] = []  # hold ports until their flows end
         self.shared: dict[int, SharedPorts] = {}
-        self.shares: dict[Machine, list[Allotment]] = {}
+        self.shares: dict[Machine, list[PortAllocation]] = {}
 
     def __str__(self) -> str:
         return str(IPv4Address(self.address))
 
     @property
-    def current(self) -> list[Allotment]:
+    def current(self) -> list[PortAllocation]:
         """Those that new flows get ports from."""
-        return [*self.allotments, *chain.from_iterable(self.shares.values())]
+        return [*self.allocations, *chain.from_iterable(self.shares.values())]
 
-    def allotment(self, machine: Machine, protocol: int) -> Allotment | None:
+    def allocation(self, machine: Machine, protocol: int) -> PortAllocation | None:
         """What a machine has here for a protocol."""
-        for allotment in machine.allotments:
-            if allotment.address == self.address and allotment.protocol == protocol:
-                return allotment
+        for allocation in machine.allocations:
+            if allocation.address == self.address and allocation.protocol == protocol:
+                return allocation
         return None

@@ -20,7 +20,7 @@ from gateway.schema.protocols import PROTOCOL_NUMBERS
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How the flows of an allotment are kept: for its rule's method, with its timeout."""
+    """How the flows of an allocation are kept: for its rule's method, with its timeout."""
 
     method: Method
     idle_timeout: float

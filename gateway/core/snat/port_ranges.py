@@ -34,10 +34,10 @@ class Inventory:
 
     @property
     def free(self) -> int:
-        """How many ports are in nobody's allotment."""
+        """How many ports are in nobody's allocation."""
         return sum(map(len, self._free))
 
-    def allot(self, count: int) -> list[range] | None:
+    def allocate(self, count: int) -> list[range] | None:
         """The ``count`` lowest ports that are left, or None if there are fewer."""
         if count > self.free:
             return None

@@ -110,11 +110,11 @@ class Scrape(Collector):
             return _labelled(GaugeMetricFamily, name, text, POOL_LABELS, rows)
 
         yield gauge("snat_pools", "Port pools that a series stands for: 1, but for vm=other.", 5)
-        yield gauge("snat_allocated_ports", "SNAT ports allotted (AllocatedSnatPorts).", 6)
+        yield gauge("snat_allocated_ports", "SNAT ports allocated (AllocatedSnatPorts).", 6)
         yield gauge("snat_used_ports", "SNAT ports that a flow holds (UsedSnatPorts).", 7)
         yield gauge("snat_flows_in_cooldown", "Ended flows that still hold a SNAT port.", 8)
         yield gauge("snat_high_water_ports", "The most SNAT ports that were ever in use.", 9)
-        usage = "Used by allotted SNAT ports; for vm=other the largest of any pool."
+        usage = "Used by allocated SNAT ports; for vm=other the largest of any pool."
         yield gauge("snat_usage_ratio", usage, 10)
         yield _labelled(
             CounterMetricFamily,

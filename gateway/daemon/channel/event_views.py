@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.core.events import (
-    AllotmentReclaimed,
     Event,
     FlowsEnded,
     FlowTableFull,
@@ -19,6 +18,7 @@ from gateway.core.events import (
     PacketsDropped,
     PortsExhausted,
     ProbeHealthChanged,
+    SnatPortsReclaimed,
 )
 from gateway.daemon.channel.json_views import iso
 from gateway.model.profile import ExhaustionEvent
@@ -76,7 +76,7 @@ def event_document(event: Event, wall: float) -> dict[str, Any]:
                 "rule": event.rule,
             },
         )
-    if isinstance(event, AllotmentReclaimed):
+    if isinstance(event, SnatPortsReclaimed):
         return document(
             wall,
             "GatewayEvent",

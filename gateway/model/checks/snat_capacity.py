@@ -24,7 +24,7 @@ TOO_MANY_FOR_FRONTENDS = (
 
 
 def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
-    """Allotments that cannot fit, on load balancers' frontends and for standalone VMs."""
+    """Allocations that cannot fit, on load balancers' frontends and for standalone VMs."""
     profile = PROFILES.get(configuration.gateway.profile)
     if profile is None:
         return

@@ -84,7 +84,7 @@ export class Pools {
     const parts = {
       level: part("span", "level"),
       used: element("b"),
-      allotted: element("span"),
+      allocated: element("span"),
       via: part("p", "via"),
       rest: part("p", "rest"),
       canvas: element("canvas"),
@@ -94,7 +94,7 @@ export class Pools {
       "article",
       { class: "pool", "aria-labelledby": title.id, dataset: { vm: pool.vm, publicIp: pool.publicIp, protocol: pool.protocol } },
       element("div", { class: "name" }, title, element("span", { class: "protocol", text: pool.protocol }), parts.level),
-      element("p", { class: "use" }, parts.used, parts.allotted),
+      element("p", { class: "use" }, parts.used, parts.allocated),
       parts.via,
       parts.canvas,
       parts.rest,
@@ -125,7 +125,7 @@ export class Pools {
     setData(card.level, "level", level);
     setText(card.level, word);
     setText(card.used, count(pool.used));
-    setText(card.allotted, `of ${count(pool.allocated)} in use`);
+    setText(card.allocated, `of ${count(pool.allocated)} in use`);
     setText(card.via, `${pool.publicIp} · ${words(pool.method)}`);
     setText(card.figures.free, count(pool.free));
     setText(card.figures.high, count(pool.highWater));
@@ -172,10 +172,10 @@ const compare = (a, b) =>
   a.publicIp.localeCompare(b.publicIp, "en", { numeric: true });
 
 const scale = (track) => {
-  const allotted = track.columns.allocated.reduce((most, value) => Math.max(most, value ?? 0), 0);
+  const allocated = track.columns.allocated.reduce((most, value) => Math.max(most, value ?? 0), 0);
   const used = track.columns.used.reduce((most, value) => Math.max(most, value ?? 0), 0);
   const high = track.last("highWater") ?? 0;
-  const top = Math.max(allotted, used, high, 1);
+  const top = Math.max(allocated, used, high, 1);
   // a VM that uses a few of very many ports: its own scale, or nothing would be seen
   const close = used > 0 && Math.max(used, high) < top / 25;
   const shown = close ? niceTop(Math.max(used, high), 4) : top;
@@ -184,6 +184,6 @@ const scale = (track) => {
     ticks: [0, shown / 2, shown],
     reference: close ? undefined : "allocated",
     high: high > 0 && high < top ? high : undefined,
-    note: close ? `↑ allotment ${count(allotted)}` : undefined,
+    note: close ? `↑ allocation ${count(allocated)}` : undefined,
   };
 };

@@ -222,7 +222,7 @@ def _larger_rule(vm: VirtualMachine, supply: Supply, at: Destination, profile: P
     size = vm.machine.frontends[0][2]
     most, more = (most_by_rule(profile, number, size) for number in (frontends, frontends + 1))
     now = f"{explicit:,}" if explicit else f"0, the table's {supply.allocated:,}"
-    held = f"Now {supply.allocated:,} are allotted and {at.held:,} held."
+    held = f"Now {supply.allocated:,} are allocated and {at.held:,} held."
     if most > supply.allocated:
         return (
             f"Outbound rule {rule} can give {vm.name} more: allocatedOutboundPorts ({now}) can be "

@@ -29,7 +29,7 @@ def test_many_pools_of_few_destinations_are_as_long_as_one_of_many() -> None:
     for vm in range(VMS):
         machine = engine.outbound.machine(IPv4Address(f"10.0.1.{10 + vm}").packed)
         assert machine is not None
-        pool = machine.allotments[1].pools[UDP]
+        pool = machine.allocations[1].pools[UDP]
         for number in range(SLICE // 2):  # none of them is long enough for a slice of its own
             pool.take(IPv4Address(int(IPv4Address("198.18.0.0")) + number).packed)
     listed = list(reporting.port_records(engine.outbound))

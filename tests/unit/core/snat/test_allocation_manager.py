@@ -39,12 +39,12 @@ def pool(size: int, *, frontend_port: int = 80) -> str:
     )
 
 
-def allotted(scenario: Scenario, vm: str) -> list[tuple[int, int]]:
+def allocated(scenario: Scenario, vm: str) -> list[tuple[int, int]]:
     """First and last port of each range that a VM has on the frontend."""
     public = scenario.engine.outbound.addresses[bytes((203, 0, 113, 20))]
-    for allotment in public.allotments:
-        if allotment.machine.name == vm and allotment.protocol == TCP:
-            return [(ports.start, ports.stop - 1) for ports in allotment.ranges]
+    for allocation in public.allocations:
+        if allocation.machine.name == vm and allocation.protocol == TCP:
+            return [(ports.start, ports.stop - 1) for ports in allocation.ranges]
     return []
 
 
@@ -61,15 +61,15 @@ def test_the_table_of_pool_sizes() -> None:
 
 def test_blocks_are_contiguous_and_in_pool_order() -> None:
     scenario = Scenario(pool(50))
-    assert allotted(scenario, "m0") == [(1024, 2047)]
-    assert allotted(scenario, "m1") == [(2048, 3071)]
-    assert allotted(scenario, "m49") == [(1024 + 49 * 1024, 1023 + 50 * 1024)]
+    assert allocated(scenario, "m0") == [(1024, 2047)]
+    assert allocated(scenario, "m1") == [(2048, 3071)]
+    assert allocated(scenario, "m49") == [(1024 + 49 * 1024, 1023 + 50 * 1024)]
 
 
 def test_a_rules_frontend_port_takes_its_unit_of_eight_out() -> None:
     scenario = Scenario(pool(2, frontend_port=1501))
-    assert allotted(scenario, "m0") == [(1024, 1495), (1504, 2055)]
-    assert allotted(scenario, "m1") == [(2056, 3079)]
+    assert allocated(scenario, "m0") == [(1024, 1495), (1504, 2055)]
+    assert allocated(scenario, "m1") == [(2056, 3079)]
     scenario.play("ports m0 203.0.113.20 Udp allocated=1024")
 
 
@@ -87,10 +87,10 @@ def test_growing_over_a_tier_takes_the_upper_half_back_and_breaks_its_flows_sile
     assert (
         "m0 on 203.0.113.20: 1024 -> 512 SNAT ports for each protocol, 88 flows broken" in changes
     )
-    assert allotted(scenario, "m0") == [(1024, 1535)]
-    assert allotted(scenario, "m50") == [(1536, 2047)]
+    assert allocated(scenario, "m0") == [(1024, 1535)]
+    assert allocated(scenario, "m50") == [(1536, 2047)]
     scenario.play("""
-        event          AllotmentReclaimed vm=m0 ports=512 flows=88
+        event          SnatPortsReclaimed vm=m0 ports=512 flows=88
         ports          m0 203.0.113.20 Tcp allocated=512 used=512 free=0
         m0 sends       tcp 10.0.1.4:10511 > 198.51.100.1:443 ack
         outside sees   tcp 203.0.113.20:1535 > 198.51.100.1:443 ack
@@ -126,7 +126,7 @@ def test_a_udp_endpoint_whose_port_was_reclaimed_gets_another_with_its_next_data
     """)
 
 
-def test_shrinking_under_a_tier_grows_allotments_and_touches_no_flow() -> None:
+def test_shrinking_under_a_tier_grows_allocations_and_touches_no_flow() -> None:
     scenario = Scenario(pool(51))
     fill(scenario, 512)
     before = scenario.flow_list()
@@ -193,11 +193,11 @@ def test_a_public_ip_that_is_gone_takes_its_flows_with_it() -> None:
     """)
 
 
-def test_a_rule_added_in_the_middle_of_an_allotment_moves_only_its_unit() -> None:
+def test_a_rule_added_in_the_middle_of_an_allocation_moves_only_its_unit() -> None:
     scenario = Scenario(pool(2))
     fill(scenario, 20)
     scenario.reconfigure(pool(2, frontend_port=1030))
-    assert allotted(scenario, "m0") == [(1032, 2047), (3072, 3079)]
+    assert allocated(scenario, "m0") == [(1032, 2047), (3072, 3079)]
     scenario.play("""
         m0 sends       tcp 10.0.1.4:10008 > 198.51.100.1:443 ack
         outside sees   tcp 203.0.113.20:1032 > 198.51.100.1:443 ack

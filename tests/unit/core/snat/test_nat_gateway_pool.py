@@ -301,7 +301,7 @@ def test_a_held_port_serves_other_destinations_but_not_its_own() -> None:
     scenario, port = established()
     (share,) = (
         a.pools[TCP]
-        for a in scenario.engine.outbound.machines[IPv4Address("10.0.1.4").packed].allotments
+        for a in scenario.engine.outbound.machines[IPv4Address("10.0.1.4").packed].allocations
         if TCP in a.pools
     )
     assert isinstance(share, NatShare)

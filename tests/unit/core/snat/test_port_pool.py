@@ -14,8 +14,8 @@ PUBLIC = bytes((203, 0, 113, 10))
 def test_an_inventory_has_64000_ports() -> None:
     inventory = Inventory(1024, 65023, 8, ())
     assert inventory.capacity == inventory.free == 64000
-    assert inventory.allot(64001) is None
-    assert inventory.allot(64000) == [range(1024, 65024)]
+    assert inventory.allocate(64001) is None
+    assert inventory.allocate(64000) == [range(1024, 65024)]
     assert inventory.free == 0
 
 
@@ -33,7 +33,7 @@ def test_an_inventory_has_64000_ports() -> None:
 )
 def test_units_of_frontend_ports_are_out(ports: tuple[int, ...], left: int) -> None:
     inventory = Inventory(1024, 65023, 8, ports)
-    dealt = inventory.allot(left)
+    dealt = inventory.allocate(left)
     assert dealt is not None
     assert inventory.free == 0
     held = {port for ports_ in dealt for port in ports_}

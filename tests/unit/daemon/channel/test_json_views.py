@@ -6,13 +6,13 @@ import json
 from datetime import datetime
 
 from gateway.core.events import (
-    AllotmentReclaimed,
     FlowsEnded,
     FlowTableFull,
     NoHealthyBackends,
     PacketsDropped,
     PortsExhausted,
     ProbeHealthChanged,
+    SnatPortsReclaimed,
 )
 from gateway.daemon.channel.event_views import event_document
 from gateway.daemon.channel.json_views import flow_document, port_document
@@ -136,7 +136,7 @@ def test_every_event_has_the_contracts_fields_and_goes_through_json() -> None:
         PortsExhausted(1.0, "vm1", "203.0.113.10", "Tcp", "198.51.100.7", 443, 1),
         PacketsDropped(1.0, DropReason.MALFORMED, None, 6, "10.0.1.4", "198.51.100.7", 3),
         PacketsDropped(1.0, DropReason.TCP_WITHOUT_FLOW, "vm1", 6, "10.0.1.4", "192.0.2.1", 3),
-        AllotmentReclaimed(1.0, "vm1", "203.0.113.10", 512, 37),
+        SnatPortsReclaimed(1.0, "vm1", "203.0.113.10", 512, 37),
         FlowTableFull(1.0, 9),
         ProbeHealthChanged(1.0, "lb", "p", "web", "vm1", True, "203.0.113.20", 80, 2, 0),
         NoHealthyBackends(1.0, "lb", "web", "203.0.113.20", "Tcp", 80),

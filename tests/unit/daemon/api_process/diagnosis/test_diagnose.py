@@ -512,7 +512,7 @@ def test_an_outbound_rule_has_room_for_more() -> None:
     ) in told(finding)
     assert (
         "Outbound rule out can give vm2 more: allocatedOutboundPorts (1,024) can be up to 64,000 with "
-        "1 frontend for 1 member, and up to 128,000 with one more. Now 1,024 are allotted and 1,024 "
+        "1 frontend for 1 member, and up to 128,000 with one more. Now 1,024 are allocated and 1,024 "
         "held."
     ) in finding.advice
     world.reconfigure(current(RULE.replace("Ports: 1024", "Ports: 64000")))
