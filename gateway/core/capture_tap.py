@@ -1,8 +1,9 @@
 """The tap: every packet as it came and as it leaves, for those who capture.
 
-It stands around ``Engine.ways``: ``Tap.ways`` are the same ways, watched. Who handles packets uses
-them while at least one ``Recorder`` is attached and the engine's own otherwise, so that a tap which
-nobody needs costs nothing. The engine knows of it only that somebody wants to be told of refusals.
+It stands around ``Engine.handlers``: ``Tap.handlers`` are the same handlers, watched. Who handles
+packets uses them while at least one ``Recorder`` is attached and the engine's own otherwise, so
+that a tap which nobody needs costs nothing. The engine knows of it only that somebody wants to be
+told of refusals.
 
 A packet that a recorder wants becomes a *sighting* for each side on which it shows: where it came
 in, and, unless it was dropped, where it leaves. Recorders filter before anything is copied, hold a
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.core.engine import Engine
-from gateway.core.established import Way
+from gateway.core.established import PacketHandler
 from gateway.core.flows import icmp_errors as icmp
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.nat_rewrite import sent
@@ -199,7 +200,7 @@ class Tap:
 
     @property
     def recorders(self) -> tuple[Recorder, ...]:
-        """Those attached; with none, nobody should use ``ways``."""
+        """Those attached; with none, nobody should use ``handlers``."""
         return self._recorders
 
     def attach(self, recorder: Recorder) -> None:
@@ -217,20 +218,20 @@ class Tap:
         """Whether a flow's packets must pass the engine."""
         return any(recorder.covers(flow) for recorder in self._recorders)
 
-    def ways(self) -> tuple[Way, ...]:
-        """The engine's ways, watched."""
+    def handlers(self) -> tuple[PacketHandler, ...]:
+        """The engine's handlers, watched."""
         return tuple(
-            self._watched(arrival.whole, way)
-            for arrival, way in zip(Arrival, self._engine.ways, strict=True)
+            self._watched(arrival.whole, handler)
+            for arrival, handler in zip(Arrival, self._engine.handlers, strict=True)
         )
 
-    def _watched(self, arrival: Arrival, way: Way) -> Way:
+    def _watched(self, arrival: Arrival, handler: PacketHandler) -> PacketHandler:
         clock = self._clock
 
         def watched(packet: bytes, now: float) -> bytes | None:
             self._refusal = None
             came = clock()
-            verdict = way(packet, now)
+            verdict = handler(packet, now)
             self._see(arrival, packet, verdict, came)
             return verdict
 

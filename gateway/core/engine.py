@@ -79,7 +79,7 @@ class Engine:
         self.refusals = Refusals(MAXIMUM_SAMPLED, self._events.append)
         self.refusals.now = now
         self._pipeline = Pipeline(self.translation, self._admission(configuration), self.refusals)
-        self.ways = self._pipeline.ways
+        self.handlers = self._pipeline.handlers
         self.count_segments = self._pipeline.count_segments
         self.translation.log = self._flow_log(configuration)
         self.health = HealthKeeper(self.balancer, self.translation, self._events.append)
@@ -92,9 +92,9 @@ class Engine:
     def handle(self, packet: bytes, arrival: int, now: float) -> bytes | None:
         """What becomes of a packet that came in by ``arrival`` (an ``Arrival``) at ``now``.
 
-        ``ways[arrival]`` is the same, one call less for who handles many.
+        ``handlers[arrival]`` is the same, one call less for who handles many.
         """
-        return self.ways[arrival](packet, now)
+        return self.handlers[arrival](packet, now)
 
     # -- time
 

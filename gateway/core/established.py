@@ -27,7 +27,7 @@ from gateway.core.flows.table import FlowTable
 from gateway.core.flows.tcp import Side, State
 from gateway.schema.protocols import TCP, UDP
 
-Way = Callable[[bytes, float], bytes | None]
+PacketHandler = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the packet as it goes on, or None: dropped."""
 HandOver = Callable[[Flow], None]
 
@@ -37,7 +37,9 @@ _TCP_HEAD = Struct("!BxHxxH20xIBB")
 _UDP_HEAD = Struct("!BxHxxH16xH")
 
 
-def established_outbound(table: FlowTable, otherwise: Way, hand_over: HandOver, busy: int) -> Way:
+def established_outbound(
+    table: FlowTable, otherwise: PacketHandler, hand_over: HandOver, busy: int
+) -> PacketHandler:
     """For packets in the original direction: the source becomes the flow's public side.
 
     A UDP flow is handed over with its packet number ``busy`` (``offload.NEVER``: never).
@@ -107,7 +109,9 @@ def established_outbound(table: FlowTable, otherwise: Way, hand_over: HandOver, 
     return outbound
 
 
-def established_inbound(table: FlowTable, otherwise: Way, hand_over: HandOver, busy: int) -> Way:
+def established_inbound(
+    table: FlowTable, otherwise: PacketHandler, hand_over: HandOver, busy: int
+) -> PacketHandler:
     """For replies: the destination becomes the flow's private side."""
     tcp_flow, udp_flow = table.tcp_reply.get, table.udp_reply.get
     tcp_head, udp_head = _TCP_HEAD.unpack_from, _UDP_HEAD.unpack_from

@@ -3,7 +3,7 @@
 A verdict is the packet's bytes as they go on (the very same object if unchanged), or None: dropped,
 for a reason that is counted and sampled into events. Nothing that arrives can make it raise.
 
-Read ``_build_ways`` first, then the stages below it in the order in which they stand.
+Read ``_build_handlers`` first, then the stages below it in the order in which they stand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.core.admission import (
     is_to_itself,
     takes_fragments,
 )
-from gateway.core.established import Way, established_inbound, established_outbound
+from gateway.core.established import PacketHandler, established_inbound, established_outbound
 from gateway.core.flow_lifecycle import Translation
 from gateway.core.flows import icmp_errors as icmp
 from gateway.core.flows.flow import Flow
@@ -40,17 +40,18 @@ _Stage = Callable[[PacketView, float], bytes | None]
 
 
 class Pipeline:
-    """The ways that packets take. ``admission`` is another one after each change."""
+    """One handler for each path that a packet takes. ``admission`` is another one after each
+    change."""
 
     def __init__(self, translation: Translation, admission: Admission, refusals: Refusals) -> None:
         self.admission = admission
         self.refusals = refusals
         self._translation = translation
         self._flows = translation.table
-        self.ways = self._build_ways()
+        self.handlers = self._build_handlers()
         """For each ``Arrival``, in its order."""
 
-    def _build_ways(self) -> tuple[Way, ...]:
+    def _build_handlers(self) -> tuple[PacketHandler, ...]:
         """For each ``Arrival``, in its order, what a packet meets."""
         stages: dict[Arrival, _Stage] = {
             Arrival.OUTBOUND: self._outbound,
@@ -63,22 +64,22 @@ class Pipeline:
             Arrival.INBOUND_IN_FRAGMENTS: partial(self._inbound, cut=True),
             Arrival.HAIRPIN_IN_FRAGMENTS: partial(self._to_us, cut=True),
         }
-        ways = [self._checked(stages[arrival]) for arrival in Arrival]
+        handlers = [self._checked(stages[arrival]) for arrival in Arrival]
         # Most packets belong to a live flow: one look-up, rewritten, done.
         busy = NEVER if self._translation.offload is None else BUSY
         for arrival, established in (
             (Arrival.OUTBOUND, established_outbound),
             (Arrival.INBOUND, established_inbound),
         ):
-            ways[arrival] = established(
-                self._flows, ways[arrival], self._translation.hand_over, busy
+            handlers[arrival] = established(
+                self._flows, handlers[arrival], self._translation.hand_over, busy
             )
-        return tuple(ways)
+        return tuple(handlers)
 
-    def _checked(self, stages: _Stage) -> Way:
+    def _checked(self, stages: _Stage) -> PacketHandler:
         """The headers are checked once; after this no look at them can fail."""
 
-        def way(packet: bytes, now: float) -> bytes | None:
+        def handler(packet: bytes, now: float) -> bytes | None:
             self.refusals.now = now
             view = PacketView.parse(packet)
             if view is None:
@@ -88,7 +89,7 @@ class Pipeline:
                 return self.refusals.refuse(DropReason.FRAGMENT, packet)
             return stages(view, now)
 
-        return way
+        return handler
 
     def _outbound(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
         """A VM sends to outside: its flow, or an error about one, or a flow that begins.

@@ -32,9 +32,9 @@ from gateway.datapath.host.netfilter import Netfilter
 from gateway.datapath.host.netfilter_rules import QueueNumbers
 from gateway.datapath.nfqueue import KernelQueue
 
-Way = Callable[[bytes, float], bytes | None]
+PacketHandler = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the same object (pass as is), other bytes (these), None (drop)."""
-Ways = Sequence[Way]
+PacketHandlers = Sequence[PacketHandler]
 """One for each ``Arrival``, in its order."""
 Uncut = Callable[[bytes, int, int], None]
 """Told of a packet that passed and is several segments: packet, ``Arrival``, MTU of its way in."""
@@ -76,7 +76,7 @@ class PacketQueue:
 
     def __init__(
         self,
-        ways: Ways,
+        handlers: PacketHandlers,
         inside: Iterable[int],
         outside: int,
         uncut: Uncut = lambda packet, arrival, mtu: None,
@@ -91,8 +91,8 @@ class PacketQueue:
         verdict, when it is on its way.
         """
         self.last_error = ""  # the traceback of the handler's last exception
-        self._ways = ways
-        self._change_ways: Callable[[Ways], None] = lambda ways: None
+        self._handlers = handlers
+        self._change_handlers: Callable[[PacketHandlers], None] = lambda handlers: None
         self._move: Callable[[], None] = lambda: None
         self._inside, self._outside = frozenset(inside), outside
         self._fragments_marked = fragments_marked
@@ -137,28 +137,30 @@ class PacketQueue:
         self._handled += handled
         return handled
 
-    def change_ways(self, ways: Ways, *, finished: bool = False) -> None:
-        """Hand packets to ``ways`` from now on; not while ``drain`` runs.
+    def change_handlers(self, handlers: PacketHandlers, *, finished: bool = False) -> None:
+        """Hand packets to ``handlers`` from now on; not while ``drain`` runs.
 
         ``finished``: with checksums as they will be on a wire, for who looks at them.
         """
-        self._ways = [self._finishing(way) for way in ways] if finished else ways
-        self._change_ways(self._ways)
+        self._handlers = (
+            [self._finishing(handler) for handler in handlers] if finished else handlers
+        )
+        self._change_handlers(self._handlers)
 
     def interfaces_are(self, inside: Iterable[int], outside: int) -> None:
         """Interfaces have other numbers: they were removed and made again."""
         self._inside, self._outside = frozenset(inside), outside
         self._move()
 
-    def _finishing(self, way: Way) -> Way:
+    def _finishing(self, handler: PacketHandler) -> PacketHandler:
         message = self._message
 
         def finished(packet: bytes, now: float) -> bytes | None:
             at = len(message[0]) - len(packet) - 12  # as in ``on_packet``
             if message[0][at : at + 8] not in _UNFINISHED:
-                return way(packet, now)
+                return handler(packet, now)
             whole = completed(packet)
-            verdict = way(whole, now)
+            verdict = handler(whole, now)
             return packet if verdict is whole else verdict  # as it is: the kernel goes on with it
 
         return finished
@@ -168,36 +170,36 @@ class PacketQueue:
         outside, moment, message = self._outside, self._moment, self._message
         inside = self._inside
         unfinished = _UNFINISHED
-        outbound, inbound, hairpin, local_error, lateral, probe = _in_order(self._ways)
+        outbound, inbound, hairpin, local_error, lateral, probe = _in_order(self._handlers)
         in_fragments = self._in_fragments()
         marked = self._fragments_marked
         passed = self._passed
 
-        def change(ways: Ways) -> None:
+        def change(handlers: PacketHandlers) -> None:
             nonlocal outbound, inbound, hairpin, local_error, lateral, probe, in_fragments
-            outbound, inbound, hairpin, local_error, lateral, probe = _in_order(ways)
+            outbound, inbound, hairpin, local_error, lateral, probe = _in_order(handlers)
             in_fragments = self._in_fragments()
 
         def move() -> None:
             nonlocal outside, inside
             outside, inside = self._outside, self._inside
 
-        self._change_ways = change
+        self._change_handlers = change
         self._move = move
 
         def on_packet(packet: Packet) -> None:
             payload = packet.get_payload()
             hook = packet.hook
             if hook == _FORWARD:
-                way = outbound if packet.outdev == outside else lateral
+                handler = outbound if packet.outdev == outside else lateral
             elif hook == _PREROUTING:
-                way = hairpin if packet.indev in inside else inbound
+                handler = hairpin if packet.indev in inside else inbound
             else:
-                way = local_error if packet.outdev == outside else probe
+                handler = local_error if packet.outdev == outside else probe
             if marked and packet.get_mark() & MARK:
-                way = in_fragments.get(way, way)
+                handler = in_fragments.get(handler, handler)
             try:
-                verdict = way(payload, moment[0])
+                verdict = handler(payload, moment[0])
                 if verdict is not None and verdict is not payload:
                     # The message ends with what there is to say of the checksum (8 bytes, the
                     # first of them an 8), the payload's header (4 bytes) and the payload, unpadded.
@@ -230,9 +232,9 @@ class PacketQueue:
 
         return on_packet
 
-    def _in_fragments(self) -> dict[Way, Way]:
-        """For a way in, what it is for a packet that came in fragments, where it is another."""
-        return {self._ways[arrival.whole]: self._ways[arrival] for arrival in Arrival}
+    def _in_fragments(self) -> dict[PacketHandler, PacketHandler]:
+        """For a handler, what it is for a packet that came in fragments, where it is another."""
+        return {self._handlers[arrival.whole]: self._handlers[arrival] for arrival in Arrival}
 
     def _count_segments(self, packet: Packet, payload: bytes) -> None:
         index = packet.indev
@@ -267,15 +269,19 @@ class PacketQueue:
             queue.close()
 
 
-def _in_order(ways: Ways) -> tuple[Way, Way, Way, Way, Way, Way]:
+def _in_order(
+    handlers: PacketHandlers,
+) -> tuple[
+    PacketHandler, PacketHandler, PacketHandler, PacketHandler, PacketHandler, PacketHandler
+]:
     """Outbound, inbound, hairpin, local errors, lateral, probes."""
     return (
-        ways[Arrival.OUTBOUND],
-        ways[Arrival.INBOUND],
-        ways[Arrival.HAIRPIN],
-        ways[Arrival.LOCAL_ERROR],
-        ways[Arrival.LATERAL],
-        ways[Arrival.PROBE],
+        handlers[Arrival.OUTBOUND],
+        handlers[Arrival.INBOUND],
+        handlers[Arrival.HAIRPIN],
+        handlers[Arrival.LOCAL_ERROR],
+        handlers[Arrival.LATERAL],
+        handlers[Arrival.PROBE],
     )
 
 

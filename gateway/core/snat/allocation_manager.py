@@ -82,8 +82,8 @@ class Outbound:
         ip, timeout = IPv4Address(address), self.profile.idle_timeout
         for subnet in self._subnets:
             if ip in subnet.prefix:
-                ways = subnet.tcp, subnet.udp
-                return MachinePlan(str(ip), address, *ways, None, timeout, subnet.nat_gateway)
+                methods = subnet.tcp, subnet.udp
+                return MachinePlan(str(ip), address, *methods, None, timeout, subnet.nat_gateway)
         return MachinePlan(str(ip), address, None, None, None, timeout)
 
     def owners(self) -> dict[bytes, Machine | None]:

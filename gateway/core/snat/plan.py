@@ -1,6 +1,6 @@
 """What a configuration means for outbound traffic, as pure data: which method, which ports.
 
-The choice of method is a table in ``model/ways_out.py``, the arithmetic of ports is
+The choice of method is a table in ``model/outbound_methods.py``, the arithmetic of ports is
 ``model/grants.py``; here names become addresses. ``outbound.py`` carries a plan out; a reload is
 the difference between two plans.
 """
@@ -13,7 +13,12 @@ from ipaddress import IPv4Network
 
 from gateway.model.configuration import Configuration, VirtualMachine
 from gateway.model.profile import Method, Profile
-from gateway.model.resolved.outbound_methods import WaysOut, method_of, subnet_ways, ways_out
+from gateway.model.resolved.outbound_methods import (
+    OutboundMethods,
+    method_of,
+    outbound_methods,
+    subnet_methods,
+)
 from gateway.model.resolved.port_grants import frontend_ports, granted
 from gateway.schema.protocols import PROTOCOL_NUMBERS
 
@@ -95,13 +100,13 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
     listening = dict.fromkeys(packed.values(), frozenset[int]())
     for (index, name), address in public_of.items():
         listening[address] |= frontend_ports(configuration, index, name)
-    ways = ways_out(configuration, profile)
+    methods = outbound_methods(configuration, profile)
 
     def uses(name: str, protocol: str, method: Method) -> bool:
-        return method_of(profile, ways[name], protocol) is method
+        return method_of(profile, methods[name], protocol) is method
 
     def of(machine: VirtualMachine) -> MachinePlan:
-        mine = ways[machine.name]
+        mine = methods[machine.name]
         instance = None if mine.instance is None else publics[mine.instance]
         tcp, udp = _methods(profile, mine)
         return MachinePlan(
@@ -147,9 +152,9 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
 
 def _subnets(configuration: Configuration, profile: Profile) -> Iterator[SubnetPlan]:
     for subnet in configuration.virtual_network.subnets:
-        ways = subnet_ways(configuration, profile, subnet)
-        yield SubnetPlan(subnet.address_prefix, *_methods(profile, ways), ways.nat_gateway)
+        methods = subnet_methods(configuration, profile, subnet)
+        yield SubnetPlan(subnet.address_prefix, *_methods(profile, methods), methods.nat_gateway)
 
 
-def _methods(profile: Profile, ways: WaysOut) -> tuple[Method | None, Method | None]:
-    return method_of(profile, ways, "Tcp"), method_of(profile, ways, "Udp")
+def _methods(profile: Profile, methods: OutboundMethods) -> tuple[Method | None, Method | None]:
+    return method_of(profile, methods, "Tcp"), method_of(profile, methods, "Udp")

@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.core.engine import Engine
-from gateway.core.established import Way
+from gateway.core.established import PacketHandler
 from gateway.core.events import Event
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.channel.event_views import event_document, gateway_event
@@ -133,7 +133,7 @@ class Gateway:
         )
         self._captures = Captures(
             self.engine,
-            use_ways=self._use_ways,
+            use_handlers=self._use_handlers,
             on_event=lambda name, about: self._own_event(name, "Informational", about),
             in_slices=lambda work: self.turns.in_slices(work),
         )
@@ -294,11 +294,11 @@ class Gateway:
         elif number == RELOAD:
             self._reload(lambda kind, payload: None, enforce=False)
 
-    def _use_ways(self, ways: tuple[Way, ...]) -> None:
+    def _use_handlers(self, handlers: tuple[PacketHandler, ...]) -> None:
         """The captures have packets watched, or no longer watched."""
         assert self._queue is not None
         capturing = self._captures.running > 0
-        self._queue.change_ways(ways, finished=capturing)
+        self._queue.change_handlers(handlers, finished=capturing)
         self.control.captured = self._captures.next_message if capturing else None
 
     # -- flow logs

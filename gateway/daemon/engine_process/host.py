@@ -27,7 +27,7 @@ from gateway.datapath.host.host_probes import FIREWALL, Finding, probe
 from gateway.datapath.host.interface_lock import Claims
 from gateway.datapath.host.netfilter_rules import DiversionPlan, QueueNumbers
 from gateway.datapath.host.netlink_tables import Tables
-from gateway.datapath.queue import PacketQueue, QueueStatistics, Uncut, Ways
+from gateway.datapath.queue import PacketHandlers, PacketQueue, QueueStatistics, Uncut
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
 from gateway.model.resolved.tags import PLATFORM_ADDRESS
@@ -47,7 +47,7 @@ class Queue(Protocol):
 
     def interfaces_are(self, inside: Iterable[int], outside: int) -> None: ...
 
-    def change_ways(self, ways: Ways, *, finished: bool = False) -> None: ...
+    def change_handlers(self, handlers: PacketHandlers, *, finished: bool = False) -> None: ...
 
     def statistics(self) -> QueueStatistics: ...
 
@@ -318,14 +318,16 @@ class LinuxHost:
         return claims
 
     @contextmanager
-    def queue(self, configuration: Configuration, ways: Ways, uncut: Uncut) -> Iterator[Queue]:
-        """An open queue that calls ``ways`` for each packet, ``uncut`` for several in one."""
+    def queue(
+        self, configuration: Configuration, handlers: PacketHandlers, uncut: Uncut
+    ) -> Iterator[Queue]:
+        """An open queue that calls ``handlers`` for each packet, ``uncut`` for several in one."""
         inside, outside = _numbers(configuration)
         if not outside:
             line = f"gateway.outside: {configuration.gateway.outside}: there is no such interface"
             raise DatapathError([line])
         queue = PacketQueue(
-            ways,
+            handlers,
             inside,
             outside,
             uncut,

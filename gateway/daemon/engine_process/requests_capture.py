@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.core.capture_tap import Recorder, Tap, Wanted
 from gateway.core.engine import Engine
-from gateway.core.established import Way
+from gateway.core.established import PacketHandler
 from gateway.core.explain import address_of
 from gateway.core.flows.resets import Reset
 from gateway.daemon.channel.api_messages import Kind
@@ -43,13 +43,14 @@ def message(number: int, recorder: Recorder, sightings: list[Sighting]) -> Any:
 
 
 class Captures:
-    """The captures of one engine. ``use_ways`` has packets handled by these ways from now on."""
+    """The captures of one engine. ``use_handlers`` has packets handled by these handlers from now
+    on."""
 
     def __init__(
         self,
         engine: Engine,
         *,
-        use_ways: Callable[[tuple[Way, ...]], None],
+        use_handlers: Callable[[tuple[PacketHandler, ...]], None],
         on_event: Callable[[str, dict[str, Any]], None],
         in_slices: Callable[[Iterator[object]], None],
         clock: Callable[[], int] = time.time_ns,
@@ -60,7 +61,7 @@ class Captures:
         ``in_slices`` does what takes long, a step at a time.
         """
         self._engine = engine
-        self._use_ways = use_ways
+        self._use_handlers = use_handlers
         self._on_event = on_event
         self._in_slices = in_slices
         self._monotonic = monotonic
@@ -133,7 +134,7 @@ class Captures:
         self._sent[number] = self._monotonic()
         self._tap.attach(recorder)
         if len(self._running) == 1:
-            self._use_ways(self._tap.ways())
+            self._use_handlers(self._tap.handlers())
         for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries nobody sees
             yield None
         self._on_event("CaptureStarted", {"capture": number, "of": described(values)})
@@ -168,7 +169,7 @@ class Captures:
         del self._sent[number]
         self._tap.detach(recorder)
         if not self._running:
-            self._use_ways(self._engine.ways)
+            self._use_handlers(self._engine.handlers)
         wanted = self._tap.wants if self._running else None
         self._in_slices(self._engine.watch_flows(wanted))
         properties = {"capture": number, "packets": sum(recorder.matched)}

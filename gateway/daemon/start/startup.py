@@ -40,7 +40,7 @@ from gateway.daemon.start.supervisor import Warden
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.host.host_probes import FIREWALL, Finding
-from gateway.datapath.queue import Uncut, Ways
+from gateway.datapath.queue import PacketHandlers, Uncut
 from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import THE_FILES, Interfaces, Loaded
@@ -66,7 +66,7 @@ class Host(Protocol):
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
 
     def queue(
-        self, configuration: Configuration, ways: Ways, uncut: Uncut
+        self, configuration: Configuration, handlers: PacketHandlers, uncut: Uncut
     ) -> AbstractContextManager[Queue]: ...
 
     def fast_path(self, configuration: Configuration) -> AbstractContextManager[FastPath]: ...
@@ -171,7 +171,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         read_configuration=warden.read_configuration,
     )
     queue = undo.enter_context(
-        host.queue(configuration, gateway.engine.ways, gateway.engine.count_segments)
+        host.queue(configuration, gateway.engine.handlers, gateway.engine.count_segments)
     )
     diverted.append(undo.enter_context(host.diversion(configuration, queue)))
     if isinstance(fast_path, FastPath):  # after the diversion, which removes what a crash left

@@ -142,7 +142,7 @@ def obstacles(rulesets: Rulesets, crossing: Crossing) -> list[Obstacle]:
     """The chains that keep a gateway from working, one finding each."""
     found = []
     for chain in _hooked(rulesets):
-        dropped = [(way, *ending) for way in _ways(crossing) for ending in _dropping(chain, way)]
+        dropped = [(way, *ending) for way in _paths(crossing) for ending in _dropping(chain, way)]
         if not dropped:
             continue
         kinds = list(dict.fromkeys(way.what for way, _, _ in dropped))
@@ -164,7 +164,7 @@ def skipped(rulesets: Rulesets, crossing: Crossing) -> list[str]:
     has them skip it."""
     found = []
     for chain in _hooked(rulesets):
-        for way in _ways(crossing):
+        for way in _paths(crossing):
             packet = way.packet(chain)
             if packet is None:
                 continue
@@ -176,7 +176,7 @@ def skipped(rulesets: Rulesets, crossing: Crossing) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _ways(crossing: Crossing) -> Iterator[_Way]:
+def _paths(crossing: Crossing) -> Iterator[_Way]:
     if not crossing.public_ips or not crossing.private_prefixes:
         return
     private = crossing.private_prefixes[0].network_address

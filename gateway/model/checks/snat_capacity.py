@@ -12,7 +12,12 @@ from gateway.model.configuration import Configuration, LoadBalancer, OutboundRul
 from gateway.model.problems import Location
 from gateway.model.profile import PROFILES, Method, Profile
 from gateway.model.reading.validate import Cuts, Mistake
-from gateway.model.resolved.outbound_methods import PROTOCOLS, WaysOut, method_of, ways_out
+from gateway.model.resolved.outbound_methods import (
+    PROTOCOLS,
+    OutboundMethods,
+    method_of,
+    outbound_methods,
+)
 from gateway.model.resolved.port_grants import Grant, capacity, frontend_ports, granted
 
 TOO_MANY_FOR_RULE = (
@@ -28,10 +33,10 @@ def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
     profile = PROFILES.get(configuration.gateway.profile)
     if profile is None:
         return
-    ways = ways_out(configuration, profile)
+    methods = outbound_methods(configuration, profile)
 
     def uses(name: str, protocol: str, method: Method) -> bool:
-        return name in ways and method_of(profile, ways[name], protocol) is method
+        return name in methods and method_of(profile, methods[name], protocol) is method
 
     given, lacking = granted(configuration, profile, uses)
     yield from _frontends(configuration, profile, given)
@@ -53,7 +58,7 @@ def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
         "defaultOutboundAccess",
         "publicIPAddresses",
     }:
-        yield from _standalone(configuration, profile, ways)
+        yield from _standalone(configuration, profile, methods)
 
 
 def _frontends(
@@ -113,7 +118,7 @@ def _outbound_rule(
 
 
 def _standalone(
-    configuration: Configuration, profile: Profile, ways: dict[str, WaysOut]
+    configuration: Configuration, profile: Profile, methods: dict[str, OutboundMethods]
 ) -> Iterator[Mistake]:
     addresses = len(configuration.default_outbound_access.public_ip_addresses)
     ports = profile.ports_per_vm(profile.default_outbound_pool_size)
@@ -121,7 +126,7 @@ def _standalone(
     default = Method.DEFAULT_OUTBOUND_ACCESS
     machines = sum(
         any(method_of(profile, of, protocol) is default for protocol in PROTOCOLS)
-        for of in ways.values()
+        for of in methods.values()
     )
     if addresses and machines > most:
         message = (

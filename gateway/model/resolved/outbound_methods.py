@@ -18,7 +18,7 @@ PROTOCOLS = ("Tcp", "Udp")
 
 
 @dataclass(frozen=True, slots=True)
-class WaysOut:
+class OutboundMethods:
     """What a VM could go out by; names are the configuration's."""
 
     nat_gateway: str | None = None
@@ -30,18 +30,18 @@ class WaysOut:
     default: bool = False
 
 
-AVAILABLE: dict[Method, Callable[[WaysOut, str], bool]] = {
-    Method.NAT_GATEWAY: lambda ways, protocol: ways.nat_gateway is not None,
-    Method.INSTANCE_LEVEL_PUBLIC_IP: lambda ways, protocol: ways.instance is not None,
-    Method.OUTBOUND_RULE: lambda ways, protocol: protocol in ways.outbound_rules,
-    Method.LOAD_BALANCER: lambda ways, protocol: protocol in ways.frontends,
-    Method.DEFAULT_OUTBOUND_ACCESS: lambda ways, protocol: ways.default,
+AVAILABLE: dict[Method, Callable[[OutboundMethods, str], bool]] = {
+    Method.NAT_GATEWAY: lambda methods, protocol: methods.nat_gateway is not None,
+    Method.INSTANCE_LEVEL_PUBLIC_IP: lambda methods, protocol: methods.instance is not None,
+    Method.OUTBOUND_RULE: lambda methods, protocol: protocol in methods.outbound_rules,
+    Method.LOAD_BALANCER: lambda methods, protocol: protocol in methods.frontends,
+    Method.DEFAULT_OUTBOUND_ACCESS: lambda methods, protocol: methods.default,
 }
 
 
-def method_of(profile: Profile, ways: WaysOut, protocol: str) -> Method | None:
+def method_of(profile: Profile, methods: OutboundMethods, protocol: str) -> Method | None:
     """The method for a protocol (``Tcp``, ``Udp``); None: there is no way out for it."""
-    return next((m for m in profile.method_order if AVAILABLE[m](ways, protocol)), None)
+    return next((m for m in profile.method_order if AVAILABLE[m](methods, protocol)), None)
 
 
 def rule_protocols(protocol: str) -> tuple[str, ...]:
@@ -54,7 +54,9 @@ def programmed(profile: Profile, protocol: str) -> tuple[str, ...]:
     return PROTOCOLS if profile.programs_all_protocols else rule_protocols(protocol)
 
 
-def subnet_ways(configuration: Configuration, profile: Profile, subnet: Subnet | None) -> WaysOut:
+def subnet_methods(
+    configuration: Configuration, profile: Profile, subnet: Subnet | None
+) -> OutboundMethods:
     """What every VM of a subnet has, named in the file or not."""
     gateways = (
         gateway.name
@@ -64,10 +66,10 @@ def subnet_ways(configuration: Configuration, profile: Profile, subnet: Subnet |
     default = bool(configuration.default_outbound_access.public_ip_addresses)
     if profile.default_outbound_by_subnet:
         default = default and subnet is not None and subnet.default_outbound_access is True
-    return WaysOut(nat_gateway=next(gateways, None), default=default)
+    return OutboundMethods(nat_gateway=next(gateways, None), default=default)
 
 
-def ways_out(configuration: Configuration, profile: Profile) -> dict[str, WaysOut]:
+def outbound_methods(configuration: Configuration, profile: Profile) -> dict[str, OutboundMethods]:
     """What each VM of the file has, by its name."""
     ruled: dict[str, set[str]] = {}
     linked: dict[str, set[str]] = {}
@@ -87,27 +89,27 @@ def ways_out(configuration: Configuration, profile: Profile) -> dict[str, WaysOu
     of_subnet = _Subnets(configuration, profile)
     found = {}
     for machine in configuration.virtual_machines:
-        ways = replace(
+        methods = replace(
             of_subnet.at(machine.private_ip_address),
             instance=machine.public_ip_address,
             outbound_rules=frozenset(ruled.get(machine.name, ())),
             frontends=frozenset(linked.get(machine.name, ())),
         )
         if profile.default_outbound_by_subnet and machine.name in in_standard:
-            ways = replace(ways, default=False)
-        found[machine.name] = ways
+            methods = replace(methods, default=False)
+        found[machine.name] = methods
     return found
 
 
 class _Subnets:
-    """The ways of subnets, each asked once."""
+    """The methods of subnets, each asked once."""
 
     def __init__(self, configuration: Configuration, profile: Profile) -> None:
-        self._all: Iterable[tuple[Subnet, WaysOut]] = [
-            (subnet, subnet_ways(configuration, profile, subnet))
+        self._all: Iterable[tuple[Subnet, OutboundMethods]] = [
+            (subnet, subnet_methods(configuration, profile, subnet))
             for subnet in configuration.virtual_network.subnets
         ]
-        self._none = subnet_ways(configuration, profile, None)
+        self._none = subnet_methods(configuration, profile, None)
 
-    def at(self, address: IPv4Address) -> WaysOut:
+    def at(self, address: IPv4Address) -> OutboundMethods:
         return next((w for s, w in self._all if address in s.address_prefix), self._none)

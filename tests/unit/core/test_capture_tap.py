@@ -29,7 +29,7 @@ class Tapped(Scenario):
         ticks = itertools.count(1_000)
         self.tap = Tap(self.engine, lambda: next(ticks))
         self.recorder = self.capture(**wanted)
-        self.engine.ways = self.tap.ways()
+        self.engine.handlers = self.tap.handlers()
 
     def capture(self, *, room: int = 1 << 20, count: int = 1000, **wanted: object) -> Recorder:
         recorder = Recorder(Wanted(**wanted), room, count)  # type: ignore[arg-type]

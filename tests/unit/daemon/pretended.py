@@ -21,7 +21,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.host.host_probes import Finding
 from gateway.datapath.host.netfilter_rules import QueueNumbers
-from gateway.datapath.queue import QueueStatistics, Ways
+from gateway.datapath.queue import PacketHandlers, QueueStatistics
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import load
 from gateway.web.site import Site
@@ -162,7 +162,7 @@ class PretendedHost:
 
     @contextmanager
     def queue(
-        self, configuration: Configuration, ways: Ways, uncut: object
+        self, configuration: Configuration, handlers: PacketHandlers, uncut: object
     ) -> Iterator[PretendedQueue]:
         self._step("queue")
         try:

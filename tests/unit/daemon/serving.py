@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 
 from gateway.core.engine import Engine
-from gateway.core.established import Way
+from gateway.core.established import PacketHandler
 from gateway.daemon.api_process.capture.streams import CaptureStreams
 from gateway.daemon.api_process.engine_client import EngineClient
 from gateway.daemon.api_process.event_log import EventLog
@@ -160,9 +160,12 @@ class Served:
             say=lambda line: None,
         )
         self.probers: list[socket.socket] = []
-        self.ways = judging.ways
+        self.handlers = judging.handlers
         self.captures = Captures(
-            judging, use_ways=self._use_ways, on_event=self._tell, in_slices=lambda work: None
+            judging,
+            use_handlers=self._use_handlers,
+            on_event=self._tell,
+            in_slices=lambda work: None,
         )
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.control = ControlChannel(
@@ -194,8 +197,8 @@ class Served:
             "drops": {"Malformed": 2},
         }
 
-    def _use_ways(self, ways: tuple[Way, ...]) -> None:
-        self.ways = ways
+    def _use_handlers(self, handlers: tuple[PacketHandler, ...]) -> None:
+        self.handlers = handlers
         self.control.captured = self.captures.next_message if self.captures.running else None
 
     def _tell(self, operation: str, properties: dict[str, Any]) -> None:
@@ -216,7 +219,7 @@ class Served:
                 self.control.post(self._posted.pop(0))
             while self._packets:
                 packet, arrival = self._packets.pop(0)
-                self.ways[arrival](packet, 0.0)
+                self.handlers[arrival](packet, 0.0)
             assert self.control.read()
             assert self.control.work(0.0)
             if not self.control.has_work:

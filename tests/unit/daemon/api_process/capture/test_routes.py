@@ -96,12 +96,12 @@ def capturing(daemon: Served, query: str = "") -> Iterator[tuple[Reading, httpx.
 
 
 def test_a_capture_from_its_beginning_to_its_end(daemon: Served) -> None:
-    own = daemon.ways
+    own = daemon.handlers
     with capturing(daemon) as (reading, http):
         daemon.handle(DATAGRAM, Arrival.OUTBOUND)
         daemon.handle(DENIED, Arrival.OUTBOUND)
         reading.some(3)
-        assert daemon.ways is not own
+        assert daemon.handlers is not own
         assert http.delete(f"/v1/capture/{reading.number}").json() == {"capture": reading.number}
         reading.rest()
     assert reading.packets() == [
@@ -110,7 +110,7 @@ def test_a_capture_from_its_beginning_to_its_end(daemon: Served) -> None:
         "inside tcp 10.0.1.4:4000 > 198.51.100.7:25 syn | vm=vm1 verdict=denied reason=DeniedBySecurityRule rule=subnet-nsg/no-smtp",
     ]
     assert reading.told == [Statistics(side, 0, "ended=request") for side in (0, 1)]
-    assert daemon.ways is own  # no tap is left
+    assert daemon.handlers is own  # no tap is left
     assert daemon.control.captured is None
     assert daemon.told == [
         ("CaptureStarted", {"capture": 1, "of": "everything"}),
@@ -162,12 +162,12 @@ def test_a_duration_ends_it_with_all_that_came(daemon: Served) -> None:
 
 
 def test_a_reader_that_goes_away_ends_it(daemon: Served) -> None:
-    own = daemon.ways
+    own = daemon.handlers
     with capturing(daemon) as (reading, _):
         daemon.handle(DATAGRAM, Arrival.OUTBOUND)
         reading.some(2)
     eventually(lambda: not daemon.captures.running)
-    assert daemon.ways is own
+    assert daemon.handlers is own
 
 
 def test_a_reader_that_is_slow_loses_packets_and_nobody_else_waits(
@@ -229,10 +229,10 @@ class Far:
 
     def __init__(self) -> None:
         self.engine = judging_engine()
-        self.ways = self.engine.ways
+        self.handlers = self.engine.handlers
         self.captures = Captures(
             self.engine,
-            use_ways=self._use,
+            use_handlers=self._use,
             on_event=lambda name, about: None,
             in_slices=lambda work: None,
             monotonic=self._now,
@@ -253,8 +253,8 @@ class Far:
     def _now(self) -> float:
         return self.now
 
-    def _use(self, ways: Any) -> None:
-        self.ways = ways
+    def _use(self, handlers: Any) -> None:
+        self.handlers = handlers
         self.channel.captured = self.captures.next_message if self.captures.running else None
 
     def ask(self, what: str, **parameters: str) -> tuple[Kind, Any]:
@@ -296,13 +296,13 @@ def test_the_engine_checks_what_it_is_asked() -> None:
 def test_few_packets_wait_for_more_and_many_go_at_once() -> None:
     far = Far()
     far.ask("capture")
-    far.ways[Arrival.OUTBOUND](DATAGRAM, 0.0)
+    far.handlers[Arrival.OUTBOUND](DATAGRAM, 0.0)
     assert far.turn() == []
     assert not far.channel.has_work  # the loop may sleep
     far.now = 0.1
     assert [len(payload[3]) for _, payload in far.turn()] == [2]
     for _ in range(70):
-        far.ways[Arrival.OUTBOUND](DATAGRAM, 0.0)
+        far.handlers[Arrival.OUTBOUND](DATAGRAM, 0.0)
     assert [len(payload[3]) for _, payload in far.turn()] == [140]
     assert far.channel.has_work
     assert far.turn() == []
@@ -314,7 +314,7 @@ def test_captures_take_turns() -> None:
     far.ask("capture")
     far.ask("capture", side="inside")
     for _ in range(1000):
-        far.ways[Arrival.OUTBOUND](DATAGRAM, 0.0)
+        far.handlers[Arrival.OUTBOUND](DATAGRAM, 0.0)
     assert [payload[0] for _ in range(4) for _, payload in far.turn()] == [1, 2, 1, 2]
 
 
@@ -324,7 +324,7 @@ def test_packets_wait_while_much_is_unread_and_are_lost_beyond_a_bound() -> None
     large = build("udp 10.0.1.4:4000 > 198.51.100.7:53 len=2000")
     crossings = WAITING_PACKETS
     for number in range(crossings):
-        far.ways[Arrival.OUTBOUND](large, 0.0)
+        far.handlers[Arrival.OUTBOUND](large, 0.0)
         if number % 64 == 0:
             assert far.channel.work(0.0)
     assert not far.channel.has_work  # nothing turns in vain
@@ -334,7 +334,7 @@ def test_packets_wait_while_much_is_unread_and_are_lost_beyond_a_bound() -> None
     assert kind is Kind.END
     assert sum(totals["matched"]) == 2 * crossings
     assert 0 < sum(totals["lost"]) < crossings
-    assert far.ways is far.engine.ways
+    assert far.handlers is far.engine.handlers
 
 
 def test_all_end_when_the_other_end_is_gone() -> None:
@@ -342,7 +342,7 @@ def test_all_end_when_the_other_end_is_gone() -> None:
     far.ask("capture")
     far.ask("capture")
     far.captures.end_all()
-    assert (far.captures.running, far.ways is far.engine.ways) == (0, True)
+    assert (far.captures.running, far.handlers is far.engine.handlers) == (0, True)
     assert far.channel.captured is None
 
 
