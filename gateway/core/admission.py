@@ -44,7 +44,7 @@ class Admitted(NamedTuple):
     listener: Listener | None = None  # the inbound rule that it came by
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """It may not."""
 
     reason: DropReason
@@ -89,36 +89,36 @@ class Admission:
 
     def outbound(
         self, view: PacketView, *, count: bool = True, keep: bool = True, cut: bool = False
-    ) -> Admitted | Refused:
+    ) -> Admitted | Rejected:
         """A VM sends to the internet, or to a public IP of this gateway.
 
         ``cut``: in fragments.
         """
         if view.source not in self.scope.subnets:
-            return Refused(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
+            return Rejected(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
         known = self._outbound.machines.get(view.source)
         vm = None if known is None else known.name
         to = view.destination
         leads_out = self.scope.is_internet(to) or to in self._outbound.addresses
         if not leads_out and to in self.scope.not_judged:
-            return Refused(DropReason.DESTINATION_NOT_INTERNET, vm)
+            return Rejected(DropReason.DESTINATION_NOT_INTERNET, vm)
         if view.protocol == TCP and not is_opening(view.kind):
             reclaimed = (TCP, view.key) in self._table.reclaimed
             reason = DropReason.PORT_RECLAIMED if reclaimed else DropReason.TCP_WITHOUT_FLOW
-            return Refused(reason, vm)
+            return Rejected(reason, vm)
         decision = self.policy.outbound(_five_tuple(view), count=count)
         if not decision.allowed:
             return _denied(decision, vm)
         if not leads_out:  # private, but not here: without a group, or by a rule of the user's own
-            return Refused(DropReason.DESTINATION_NOT_INTERNET, vm, decision.judgements)
+            return Rejected(DropReason.DESTINATION_NOT_INTERNET, vm, decision.judgements)
         machine = self._outbound.machine(view.source, keep=keep)
         if machine is None:
-            return Refused(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.judgements)
-        refusal = self._refusal_of_protocol(view, machine)
-        if refusal is None and cut and not takes_fragments(machine.method_of(view.protocol)):
-            refusal = DropReason.FRAGMENTS_NOT_SUPPORTED
-        if refusal is not None:
-            return Refused(refusal, machine.name, decision.judgements)
+            return Rejected(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.judgements)
+        against = self._reason_against_protocol(view, machine)
+        if against is None and cut and not takes_fragments(machine.method_of(view.protocol)):
+            against = DropReason.FRAGMENTS_NOT_SUPPORTED
+        if against is not None:
+            return Rejected(against, machine.name, decision.judgements)
         return Admitted(machine, decision.judgements)
 
     def inbound(
@@ -128,7 +128,7 @@ class Admission:
         hairpin_of: bytes | None = None,
         count: bool = True,
         cut: bool = False,
-    ) -> Admitted | Refused:
+    ) -> Admitted | Rejected:
         """From outside to a public IP, and no packet of a live flow.
 
         ``hairpin_of``: the private address of the VM that sent it, if it was one. ``cut``: in
@@ -136,33 +136,33 @@ class Admission:
         """
         public = self._outbound.addresses.get(view.destination)
         if public is None:
-            return Refused(DropReason.PUBLIC_ADDRESS_UNKNOWN, None)
+            return Rejected(DropReason.PUBLIC_ADDRESS_UNKNOWN, None)
         if hairpin_of is None and not self.can_be_outside(view.source):
-            return Refused(DropReason.SOURCE_NOT_OUTSIDE, None)
+            return Rejected(DropReason.SOURCE_NOT_OUTSIDE, None)
         machine, listener = public.instance_of, None
         if machine is not None and machine.address == hairpin_of and is_to_itself(view):
-            return Refused(DropReason.HAIRPIN_TO_ITSELF, machine.name)
+            return Rejected(DropReason.HAIRPIN_TO_ITSELF, machine.name)
         if machine is None:
             listener = self._balancer.match(view.protocol, view.key)
             if listener is None:
-                return Refused(_refusal_of_snat_address(view, hairpin_of is not None), None)
+                return Rejected(_reason_at_snat_address(view, hairpin_of is not None), None)
             if cut:
-                return Refused(DropReason.FRAGMENTS_NOT_SUPPORTED, None, (), listener)
+                return Rejected(DropReason.FRAGMENTS_NOT_SUPPORTED, None, (), listener)
         if view.protocol == TCP and not is_opening(view.kind):
             name = None if machine is None else machine.name
-            return Refused(DropReason.TCP_WITHOUT_FLOW, name, (), listener)
+            return Rejected(DropReason.TCP_WITHOUT_FLOW, name, (), listener)
         if view.protocol == ICMP and machine is not None and view.kind not in ICMP_QUERIES:
-            return Refused(DropReason.ICMP_NOT_SUPPORTED, machine.name)
+            return Rejected(DropReason.ICMP_NOT_SUPPORTED, machine.name)
         five = _five_tuple(view)
         if machine is None:
             assert listener is not None
             member = self._balancer.choose(listener, view.key)
             if member is None:
-                return Refused(DropReason.NO_HEALTHY_BACKEND, None, (), listener)
+                return Rejected(DropReason.NO_HEALTHY_BACKEND, None, (), listener)
             machine = member.machine
             five = five._replace(destination_port=int.from_bytes(listener.backend_port, "big"))
             if machine.address == hairpin_of and not self._to_itself:
-                return Refused(DropReason.HAIRPIN_TO_ITSELF, machine.name, (), listener, machine)
+                return Rejected(DropReason.HAIRPIN_TO_ITSELF, machine.name, (), listener, machine)
         # Rules see the private destination: public to private comes first (docs/fidelity.md, N4).
         five = five._replace(destination=int.from_bytes(machine.address, "big"))
         decision = self.policy.inbound(five, count=count)
@@ -171,20 +171,20 @@ class Admission:
         # A VM's own public IP has no SKU here: where Standard ones exist, it is one.
         if self._closed and not decision.judgements and (listener is None or listener.standard):
             reason = DropReason.CLOSED_WITHOUT_SECURITY_GROUP
-            return Refused(reason, machine.name, (), listener, machine)
+            return Rejected(reason, machine.name, (), listener, machine)
         return Admitted(machine, decision.judgements, listener)
 
     def can_be_outside(self, source: bytes) -> bool:
         """Whether what comes from outside may have this source (4 bytes) without lying."""
         return source not in self._outbound.addresses and self.scope.can_be_outside(source)
 
-    def lateral(self, view: PacketView, *, count: bool = True) -> Admitted | Refused:
+    def lateral(self, view: PacketView, *, count: bool = True) -> Admitted | Rejected:
         """One VM sends to another through the gateway: out of the one, into the other."""
         if view.source not in self.scope.subnets:
-            return Refused(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
+            return Rejected(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
         machine = self._outbound.peek(view.source)
         if view.destination not in self.scope.virtual_network:
-            return Refused(DropReason.DESTINATION_NOT_INTERNET, machine.name)
+            return Rejected(DropReason.DESTINATION_NOT_INTERNET, machine.name)
         five = _five_tuple(view)
         leaving = self.policy.outbound(five, count=count)
         if not leaving.allowed:
@@ -195,18 +195,18 @@ class Admission:
             return _denied(Decision(False, judgements), machine.name)
         return Admitted(machine, judgements)
 
-    def probe(self, view: PacketView) -> Admitted | Refused:
+    def probe(self, view: PacketView) -> Admitted | Rejected:
         """A load balancer's probe (tag AzureLoadBalancer) opens a connection to a VM."""
         machine = self._outbound.peek(view.destination)
         if view.source != PROBE_SOURCE or view.destination not in self.scope.subnets:
-            return Refused(DropReason.DESTINATION_NOT_INTERNET, None)
+            return Rejected(DropReason.DESTINATION_NOT_INTERNET, None)
         decision = self.policy.inbound(_five_tuple(view))
         if not decision.allowed:
             return _denied(decision, machine.name)._replace(machine=machine)
         return Admitted(machine, decision.judgements)
 
     def is_to_be_reset(self, view: PacketView, reason: DropReason) -> bool:
-        """Whether a NAT gateway tells the sender of a refused segment that there is no such flow.
+        """Whether a NAT gateway tells the sender of a dropped segment that there is no such flow.
 
         Only who sends to a flow that is no more is told; what would begin one is dropped silently,
         and so is what no host can have sent: a wrong checksum, a network's address as source.
@@ -250,7 +250,7 @@ class Admission:
             return leaving
         return self.policy.inbound(five, count=False)
 
-    def _refusal_of_protocol(self, view: PacketView, machine: Machine) -> DropReason | None:
+    def _reason_against_protocol(self, view: PacketView, machine: Machine) -> DropReason | None:
         """Why the VM's method does not take this packet's protocol; None if it does."""
         protocol = view.protocol
         method = machine.method_of(protocol)
@@ -286,7 +286,7 @@ def takes_fragments(method: Method | None) -> bool:
     return method is Method.INSTANCE_LEVEL_PUBLIC_IP or method is Method.VIRTUAL_NETWORK
 
 
-def _refusal_of_snat_address(view: PacketView, hairpin: bool) -> DropReason:
+def _reason_at_snat_address(view: PacketView, hairpin: bool) -> DropReason:
     if hairpin:
         return DropReason.HAIRPIN_WITHOUT_RULE
     if view.protocol in (TCP, UDP):
@@ -297,8 +297,8 @@ def _refusal_of_snat_address(view: PacketView, hairpin: bool) -> DropReason:
     return DropReason.PROTOCOL_NOT_SUPPORTED
 
 
-def _denied(decision: Decision, vm: str | None) -> Refused:
-    return Refused(DropReason.DENIED_BY_SECURITY_RULE, vm, decision.judgements)
+def _denied(decision: Decision, vm: str | None) -> Rejected:
+    return Rejected(DropReason.DENIED_BY_SECURITY_RULE, vm, decision.judgements)
 
 
 def _five_tuple(view: PacketView) -> FiveTuple:

@@ -3,7 +3,7 @@
 It stands around ``Engine.handlers``: ``Tap.handlers`` are the same handlers, watched. Who handles
 packets uses them while at least one ``Recorder`` is attached and the engine's own otherwise, so
 that a tap which nobody needs costs nothing. The engine knows of it only that somebody wants to be
-told of refusals.
+told of drops.
 
 A packet that a recorder wants becomes a *sighting* for each side on which it shows: where it came
 in, and, unless it was dropped, where it leaves. Recorders filter before anything is copied, hold a
@@ -44,7 +44,7 @@ class Wanted:
     """What a capture is of. Fields that are None ask for nothing; addresses are 4 bytes.
 
     A VM's packets are those with its private address at either end and on either side, and those
-    refused in its name. A remote's are those with it at either end, or quoted by an ICMP error.
+    dropped in its name. A remote's are those with it at either end, or quoted by an ICMP error.
     """
 
     side: int | None = None
@@ -60,7 +60,7 @@ class Wanted:
         """Whether every packet matches."""
         return self.protocol is None and self.vm_address is None and self.remote is None
 
-    def matches(self, packet: bytes, verdict: bytes | None, refused_vm: str | None) -> bool:
+    def matches(self, packet: bytes, verdict: bytes | None, dropped_vm: str | None) -> bool:
         """Whether a packet, with what became of it, is one of those asked for."""
         if self.protocol is not None and (len(packet) < 20 or packet[9] != self.protocol):
             return False
@@ -70,7 +70,7 @@ class Wanted:
             and address != packet[12:16]
             and address != packet[16:20]
             and (verdict is None or address not in (verdict[12:16], verdict[16:20]))
-            and (refused_vm is None or refused_vm != self.vm)
+            and (dropped_vm is None or dropped_vm != self.vm)
         ):
             return False
         return self.remote is None or self._involves_remote(packet)
@@ -195,7 +195,7 @@ class Tap:
         self._engine = engine
         self._clock = clock
         self._recorders: tuple[Recorder, ...] = ()
-        self._refusal: tuple[DropReason, str | None, str | None] | None = None
+        self._dropped: tuple[DropReason, str | None, str | None] | None = None
         self._number = 0
 
     @property
@@ -206,13 +206,13 @@ class Tap:
     def attach(self, recorder: Recorder) -> None:
         """Tell ``recorder`` of every packet from now on."""
         self._recorders = (*self._recorders, recorder)
-        self._engine.refusals.tell(self._note)
+        self._engine.drops.tell(self._note)
 
     def detach(self, recorder: Recorder) -> None:
         """Undo ``attach``."""
         self._recorders = tuple(known for known in self._recorders if known is not recorder)
         if not self._recorders:
-            self._engine.refusals.tell(None)
+            self._engine.drops.tell(None)
 
     def wants(self, flow: Flow) -> bool:
         """Whether a flow's packets must pass the engine."""
@@ -229,7 +229,7 @@ class Tap:
         clock = self._clock
 
         def watched(packet: bytes, now: float) -> bytes | None:
-            self._refusal = None
+            self._dropped = None
             came = clock()
             verdict = handler(packet, now)
             self._see(arrival, packet, verdict, came)
@@ -238,15 +238,15 @@ class Tap:
         return watched
 
     def _note(self, reason: DropReason, vm: str | None, rule: str | None) -> None:
-        self._refusal = reason, vm, rule
+        self._dropped = reason, vm, rule
 
     def _see(self, arrival: Arrival, packet: bytes, verdict: bytes | None, came: int) -> None:
-        refused_vm = None if self._refusal is None else self._refusal[1]
+        dropped_vm = None if self._dropped is None else self._dropped[1]
         account: Account | None = None
         number = left = 0
         for recorder in self._recorders:
             matches = recorder.matches
-            if matches is not None and not matches(packet, verdict, refused_vm):
+            if matches is not None and not matches(packet, verdict, dropped_vm):
                 continue
             came_in, leaves = _SIDES[arrival]
             direction = RECEIVED
@@ -287,7 +287,7 @@ class Tap:
                 recorder.keep(self._number, side, SENT, self._clock(), packet, account)
 
     def _account(self, arrival: Arrival, packet: bytes, verdict: bytes | None) -> Account:
-        reason, vm, rule = self._refusal or (None, None, None)
+        reason, vm, rule = self._dropped or (None, None, None)
         flow, second = self._flows(arrival, packet, reason)
         if verdict is not None:
             said = "passed" if verdict == packet else "translated"

@@ -20,7 +20,7 @@ from gateway.core.flows.flow import Flow, record
 from gateway.core.flows.offload import Offload, is_busy
 from gateway.core.flows.tcp import ENDED
 from gateway.core.inbound.load_balancer import Balancer
-from gateway.core.observe.drop_counters import Refusals
+from gateway.core.observe.drop_counters import DropCounters
 from gateway.core.observe.exhaustion import PortWatch
 from gateway.core.observe.flow_log import FlowLog
 from gateway.core.observe.listings import port_records, security_records
@@ -43,7 +43,7 @@ MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
 class Review(NamedTuple):
     """How many live flows the groups would refuse if they opened now, and how many were ended."""
 
-    refused: int
+    denied: int
     ended: int
 
 
@@ -76,9 +76,9 @@ class Engine:
         self.flows = self.translation.table
         self.balancer = Balancer(self.outbound, seed, probed=probed)
         self.balancer.apply(configuration)
-        self.refusals = Refusals(MAXIMUM_SAMPLED, self._events.append)
-        self.refusals.now = now
-        self._pipeline = Pipeline(self.translation, self._admission(configuration), self.refusals)
+        self.drops = DropCounters(MAXIMUM_SAMPLED, self._events.append)
+        self.drops.now = now
+        self._pipeline = Pipeline(self.translation, self._admission(configuration), self.drops)
         self.handlers = self._pipeline.handlers
         self.count_segments = self._pipeline.count_segments
         self.translation.log = self._flow_log(configuration)
@@ -100,9 +100,9 @@ class Engine:
 
     def expire(self, now: float, limit: int = 1000) -> int:
         """Reclaim flows whose time is over, looking at ``limit`` at most; returns how many."""
-        self.refusals.look(now)
+        self.drops.look(now)
         self._shortage.look(now)
-        self.refusals.now = now
+        self.drops.now = now
         self.health.expire(now)
         return self.translation.expire(now, limit)
 
@@ -136,8 +136,8 @@ class Engine:
             "maximumFlows": self.flows.maximum,
             "flowsOpened": self.flows.opened,
             "virtualMachines": len(self.outbound.machines),
-            "drops": self.refusals.counts,
-            "unsampledDrops": self.refusals.unsampled + self._shortage.unsampled,
+            "drops": self.drops.counts,
+            "unsampledDrops": self.drops.unsampled + self._shortage.unsampled,
         }
 
     # -- changes
@@ -193,7 +193,7 @@ class Engine:
         Flows go on when rules change (docs/fidelity.md A14), unless the group that denies one has
         ``flushConnection``, or all are to be ended (``enforce``).
         """
-        refused = ended = 0
+        denied = ended = 0
         start: int | None = 0
         while start is not None and self.admission.policy.groups:
             flows, start = self.flows.slice(start, REVIEW_SLICE)
@@ -203,13 +203,13 @@ class Engine:
                 decision = self.admission.still_allowed(flow)
                 if decision.allowed:
                     continue
-                refused += 1
+                denied += 1
                 denying = self.admission.policy.groups[decision.judgements[-1].group]
                 if enforce or denying.flush_connection:
                     self.translation.end(flow)
                     ended += 1
             yield None
-        yield Review(refused, ended)
+        yield Review(denied, ended)
 
     def watch_flows(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
         """See the packets of ``wanted`` flows here, and let all others' pass elsewhere.

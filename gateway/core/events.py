@@ -16,7 +16,7 @@ from gateway.schema.drop_reasons import DropReason
 
 @dataclass(frozen=True, slots=True)
 class PortsExhausted:
-    """A VM had no SNAT port left on a public IP toward ``remote``; ``count`` packets refused."""
+    """A VM had no SNAT port left on a public IP toward ``remote``; ``count`` packets dropped."""
 
     time: float
     vm: str
@@ -48,7 +48,7 @@ class HighSnatPortUsage:
 
 @dataclass(frozen=True, slots=True)
 class PacketsDropped:
-    """``count`` packets were refused for one reason; addresses are those of the last of them."""
+    """``count`` packets were dropped for one reason; addresses are those of the last of them."""
 
     time: float
     reason: DropReason
@@ -73,7 +73,7 @@ class SnatPortsReclaimed:
 
 @dataclass(frozen=True, slots=True)
 class FlowTableFull:
-    """``count`` new flows were refused, because the table holds its maximum."""
+    """``count`` new flows were not opened, because the table holds its maximum."""
 
     time: float
     count: int

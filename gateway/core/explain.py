@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.admission import Admitted, Refused, is_to_itself
+from gateway.core.admission import Admitted, Rejected, is_to_itself
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.table import FlowIndex
 from gateway.core.flows.tcp import SYN_FLAG, Side
@@ -61,16 +61,16 @@ def explain_outbound(
         answer = engine.admission.lateral(view, count=False)
         return _document(answer, Method.VIRTUAL_NETWORK, [], None)
     answer = engine.admission.outbound(view, count=False, keep=False)
-    if isinstance(answer, Refused):
+    if isinstance(answer, Rejected):
         machine = engine.outbound.peek(view.source)
         method = machine.method_of(number)
         return _document(answer, method, _candidates(engine, machine, view), None)
     machine = answer.machine
     candidates = _candidates(engine, machine, view)
     if not engine.translation.has_room(replaced):
-        answer = Refused(DropReason.FLOW_TABLE_FULL, machine.name, answer.judgements)
+        answer = Rejected(DropReason.FLOW_TABLE_FULL, machine.name, answer.judgements)
     elif not any(c["portsFree"] != 0 for c in candidates):
-        answer = Refused(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
+        answer = Rejected(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
     elif view.destination in engine.outbound.addresses:
         return _hairpin(engine, answer, view, candidates, None, replaced)
     return _document(answer, machine.method_of(number), candidates, None)
@@ -104,19 +104,19 @@ def _arriving(
     hairpin_of: bytes | None,
     *replaced: Flow | None,
     flows: int = 1,
-) -> Admitted | Refused:
+) -> Admitted | Rejected:
     """What the engine would say to a packet for a public IP that opens a flow."""
     answer = engine.admission.inbound(view, hairpin_of=hairpin_of, count=False)
-    if isinstance(answer, Refused):
+    if isinstance(answer, Rejected):
         return answer
     machine, judgements, listener = answer
     translation = engine.translation
-    reason = translation.refusal_of_inbound(
+    reason = translation.reason_against_inbound(
         view.protocol, view.key, machine, listener, *replaced, flows=flows
     )
     if reason is None:
         return answer
-    return Refused(reason, machine.name, judgements, listener, machine)
+    return Rejected(reason, machine.name, judgements, listener, machine)
 
 
 def address_of(engine: Engine, vm: str) -> IPv4Address | None:
@@ -264,7 +264,7 @@ def _foreseen(
 
 
 def _document(
-    answer: Admitted | Refused,
+    answer: Admitted | Rejected,
     method: Method | None,
     candidates: list[dict[str, Any]],
     existing: int | None,
@@ -300,7 +300,7 @@ def _document(
     } | ({} if backend is None else {"backend": backend})
 
 
-def _backend(answer: Admitted | Refused) -> dict[str, Any] | None:
+def _backend(answer: Admitted | Rejected) -> dict[str, Any] | None:
     """The rule that takes an inbound packet, and the VM that it would go to (null: to none)."""
     listener, machine = answer.listener, answer.machine
     if listener is None:

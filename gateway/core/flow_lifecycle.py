@@ -1,7 +1,7 @@
 """The life of a flow: opened with a SNAT port, tracked (``flow_tracking.py``), ended by time.
 
 This is the one place that joins the flow table, the timers and the port allocator. It does not read
-packets: it is told keys, flags and times. What it refuses it answers with a ``DropReason``.
+packets: it is told keys, flags and times. What it does not open it answers with a ``DropReason``.
 """
 
 from __future__ import annotations
@@ -115,9 +115,9 @@ class Translation(Tracking):
         replaced: Flow | None = None,
     ) -> Flow | DropReason:
         """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
-        refusal = self.refusal_of_inbound(protocol, reply, machine, listener, replaced)
-        if refusal is not None:
-            return refusal
+        reason = self.reason_against_inbound(protocol, reply, machine, listener, replaced)
+        if reason is not None:
+            return reason
         original = _arriving_at(reply, machine, listener)
         other = self.table.originals(protocol).get(original)
         if other is not None and other is not replaced and other.state not in ENDED:
@@ -277,7 +277,7 @@ class Translation(Tracking):
         else:
             self.table.reclaim(flow)
 
-    def refusal_of_inbound(
+    def reason_against_inbound(
         self,
         protocol: int,
         reply: bytes,
@@ -286,7 +286,7 @@ class Translation(Tracking):
         *replaced: Flow | None,
         flows: int = 1,
     ) -> DropReason | None:
-        """Why ``open_inbound`` would refuse; None: it would not. ``flows``: to be opened."""
+        """Why ``open_inbound`` would not open; None: it would. ``flows``: to be opened."""
         other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
         live = other is not None and other not in replaced and other.state not in ENDED
         if live and protocol != UDP:

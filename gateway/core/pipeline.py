@@ -14,7 +14,7 @@ from functools import partial
 from gateway.core.admission import (
     PROBE_SOURCE,
     Admission,
-    Refused,
+    Rejected,
     is_to_itself,
     takes_fragments,
 )
@@ -27,7 +27,7 @@ from gateway.core.flows.nat_rewrite import delivered, sent
 from gateway.core.flows.offload import BUSY, NEVER
 from gateway.core.flows.tcp import Side, State, is_opening
 from gateway.core.ingress import Arrival
-from gateway.core.observe.drop_counters import Refusals
+from gateway.core.observe.drop_counters import DropCounters
 from gateway.core.observe.flow_log import FlowLog
 from gateway.core.packet.view import ICMP_ERRORS, ICMP_QUERIES, PacketView
 from gateway.core.policy.nsg import Judgement
@@ -43,9 +43,9 @@ class Pipeline:
     """One handler for each path that a packet takes. ``admission`` is another one after each
     change."""
 
-    def __init__(self, translation: Translation, admission: Admission, refusals: Refusals) -> None:
+    def __init__(self, translation: Translation, admission: Admission, drops: DropCounters) -> None:
         self.admission = admission
-        self.refusals = refusals
+        self.drops = drops
         self._translation = translation
         self._flows = translation.table
         self.handlers = self._build_handlers()
@@ -80,13 +80,13 @@ class Pipeline:
         """The headers are checked once; after this no look at them can fail."""
 
         def handler(packet: bytes, now: float) -> bytes | None:
-            self.refusals.now = now
+            self.drops.now = now
             view = PacketView.parse(packet)
             if view is None:
-                return self.refusals.refuse(DropReason.MALFORMED, packet)
+                return self.drops.drop(DropReason.MALFORMED, packet)
             # The kernel reassembles before its hooks; a fragment here has no ports to go by.
             if view.is_fragment:
-                return self.refusals.refuse(DropReason.FRAGMENT, packet)
+                return self.drops.drop(DropReason.FRAGMENT, packet)
             return stages(view, now)
 
         return handler
@@ -99,20 +99,20 @@ class Pipeline:
         flow = self._flows.originals(view.protocol).get(view.key)
         if flow is not None:
             if cut and not takes_fragments(flow.method):
-                return self._refuse_fragments(view, flow)
+                return self._drop_fragments(view, flow)
             if not self._translation.reopens(flow, _ORIGINAL, view.kind, view.numbers[0]):
                 return self._send(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_outside(view, cut=cut)
         answer = self.admission.outbound(view, cut=cut)
-        if isinstance(answer, Refused):
-            return self._refused(answer, view, cut=cut)
+        if isinstance(answer, Rejected):
+            return self._reject(answer, view, cut=cut)
         machine, judgements, _ = answer
         opened = self._translation.open(
             view.protocol, view.key, machine, judgements, now, replaced=flow
         )
         if isinstance(opened, DropReason):
-            return self.refusals.refuse(opened, view.packet, machine.name)
+            return self.drops.drop(opened, view.packet, machine.name)
         return self._send(view, opened, now)
 
     def _send(self, view: PacketView, flow: Flow, now: float) -> bytes:
@@ -132,20 +132,20 @@ class Pipeline:
             flow = None  # of its own first half: it would come back to who sent it
         if flow is not None:
             if cut and not takes_fragments(flow.method):
-                return self._refuse_fragments(view, flow)
+                return self._drop_fragments(view, flow)
             if not self._translation.reopens(flow, _REPLY, view.kind, view.numbers[0]):
                 return self._deliver(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_inside(view, hairpin=hairpin_of is not None, cut=cut)
         answer = self.admission.inbound(view, hairpin_of=hairpin_of, cut=cut)
-        if isinstance(answer, Refused):
-            return self._refused(answer, view, cut=cut)
+        if isinstance(answer, Rejected):
+            return self._reject(answer, view, cut=cut)
         machine, judgements, listener = answer
         opened = self._translation.open_inbound(
             view.protocol, view.key, machine, judgements, listener, now, replaced=flow
         )
         if isinstance(opened, DropReason):
-            return self.refusals.refuse(opened, view.packet, machine.name)
+            return self.drops.drop(opened, view.packet, machine.name)
         return self._deliver(view, opened, now)
 
     def _deliver(self, view: PacketView, flow: Flow, now: float) -> bytes:
@@ -172,7 +172,7 @@ class Pipeline:
         if self._answers(view):
             return self._outbound(view, now)
         vm = self.admission.name_of(view.source)
-        return self.refusals.refuse(DropReason.ROUTED_ELSEWHERE, view.packet, vm)
+        return self.drops.drop(DropReason.ROUTED_ELSEWHERE, view.packet, vm)
 
     def _answers(self, view: PacketView) -> bool:
         """Whether a VM's packet is of a flow, or about one, that somebody else began by a public
@@ -219,14 +219,14 @@ class Pipeline:
             flow, replaced = None, flow
         if flow is None:
             answer = self.admission.lateral(view)
-            if isinstance(answer, Refused):
-                return self._refused(answer, view)
+            if isinstance(answer, Rejected):
+                return self._reject(answer, view)
             reason = _not_opening(view)
             if reason is not None:
                 # Where no group judges, what began elsewhere goes on.
                 if not answer.judgements:
                     return packet
-                return self.refusals.refuse(reason, packet, answer.machine.name)
+                return self.drops.drop(reason, packet, answer.machine.name)
             opened = translation.open_lateral(
                 view.protocol,
                 view.key,
@@ -236,7 +236,7 @@ class Pipeline:
                 replaced=replaced,
             )
             if isinstance(opened, DropReason):
-                return self.refusals.refuse(opened, packet, answer.machine.name)
+                return self.drops.drop(opened, packet, answer.machine.name)
             flow, side = opened, _ORIGINAL
         translation.advance(flow, side, view.kind, now, view.numbers)
         if side is _ORIGINAL:
@@ -257,12 +257,12 @@ class Pipeline:
             if flow is None:
                 flow = flows.replies(quote.protocol).get(quote.key)
         reason = self._fault_of_error(view, quote, flow, from_receiver=True)
-        return view.packet if reason is None else self.refusals.refuse(reason, view.packet)
+        return view.packet if reason is None else self.drops.drop(reason, view.packet)
 
     def _probe(self, view: PacketView, now: float) -> bytes | None:
         """A health probe goes to a VM as any packet from outside does, past the groups there."""
         answer = self.admission.probe(view)
-        return self._refused(answer, view) if isinstance(answer, Refused) else view.packet
+        return self._reject(answer, view) if isinstance(answer, Rejected) else view.packet
 
     def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
         """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.
@@ -324,9 +324,9 @@ class Pipeline:
         if reason is not None or quote is None or flow is None:
             reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
             vm = self.admission.name_of(view.source)
-            return self.refusals.refuse(reason, view.packet, vm)
+            return self.drops.drop(reason, view.packet, vm)
         if cut and not takes_fragments(flow.method):
-            return self._refuse_fragments(view, flow)
+            return self._drop_fragments(view, flow)
         keep_source = by_gateway and view.source not in self.admission.scope.virtual_network
         return icmp.to_outside(view, quote, flow, keep_source=keep_source)
 
@@ -338,15 +338,15 @@ class Pipeline:
         ``hairpin``: it was another VM.
         """
         if not hairpin and not self.admission.can_be_outside(view.source):
-            return self.refusals.refuse(DropReason.SOURCE_NOT_OUTSIDE, view.packet)
+            return self.drops.drop(DropReason.SOURCE_NOT_OUTSIDE, view.packet)
         quote = icmp.quoted(view)
         flow = None if quote is None else icmp.flow_of_sent(self._flows, quote)
         reason = self._fault_of_error(view, quote, flow, from_receiver=hairpin)
         if reason is not None or quote is None or flow is None or self._is_outlived(flow):
             reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
-            return self.refusals.refuse(reason, view.packet)
+            return self.drops.drop(reason, view.packet)
         if cut and not takes_fragments(flow.method):
-            return self._refuse_fragments(view, flow)
+            return self._drop_fragments(view, flow)
         return icmp.to_inside(view, quote, flow)
 
     def _is_outlived(self, flow: Flow) -> bool:
@@ -357,23 +357,21 @@ class Pipeline:
         """ICMP that this host sends outward itself: as it is, unless it quotes the inside."""
         inside = self.admission.scope.virtual_network
         if view.destination in inside:
-            return self.refusals.refuse(DropReason.PRIVATE_ADDRESS_OUTSIDE, view.packet)
+            return self.drops.drop(DropReason.PRIVATE_ADDRESS_OUTSIDE, view.packet)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             quoted = icmp.quoted_addresses(view)
             if any(len(address) == 4 and address in inside for address in quoted):
                 return self._error_to_outside(view, by_gateway=True)
         if view.source in inside:
-            return self.refusals.refuse(DropReason.PRIVATE_ADDRESS_OUTSIDE, view.packet)
+            return self.drops.drop(DropReason.PRIVATE_ADDRESS_OUTSIDE, view.packet)
         return view.packet
 
-    # -- refusals
+    # -- drops
 
-    def _refuse_fragments(self, view: PacketView, flow: Flow) -> bytes | None:
-        return self.refusals.refuse(
-            DropReason.FRAGMENTS_NOT_SUPPORTED, view.packet, flow.machine.name
-        )
+    def _drop_fragments(self, view: PacketView, flow: Flow) -> bytes | None:
+        return self.drops.drop(DropReason.FRAGMENTS_NOT_SUPPORTED, view.packet, flow.machine.name)
 
-    def _refused(self, answer: Refused, view: PacketView, *, cut: bool = False) -> bytes | None:
+    def _reject(self, answer: Rejected, view: PacketView, *, cut: bool = False) -> bytes | None:
         """The verdict on a packet that may not open a flow."""
         answered = view.protocol == TCP and not cut
         if answered and self.admission.is_to_be_reset(view, answer.reason):
@@ -384,15 +382,15 @@ class Pipeline:
             rule = f"{decisive.group}/{decisive.rule.name}"
             if self._translation.log is not None:
                 self._log_denial(self._translation.log, view, decisive, answer)
-        return self.refusals.refuse(answer.reason, view.packet, answer.vm, rule)
+        return self.drops.drop(answer.reason, view.packet, answer.vm, rule)
 
     def _log_denial(
-        self, log: FlowLog, view: PacketView, judgement: Judgement, answer: Refused
+        self, log: FlowLog, view: PacketView, judgement: Judgement, answer: Rejected
     ) -> None:
         """Flow logs, too, see the private destination."""
         to = view.destination if answer.machine is None else answer.machine.address
         port = None if answer.listener is None else answer.listener.backend_port
-        log.denied(view, to, port, judgement, self.refusals.now)
+        log.denied(view, to, port, judgement, self.drops.now)
 
 
 def _not_opening(view: PacketView) -> DropReason | None:

@@ -36,7 +36,7 @@ class _Endpoint:
 class PortAllocator:
     """Takes ports for flows, and takes them back. ``seed`` fixes the choice among frontends.
 
-    ``watch`` is told of every pool that has no port, or few; ``connections`` of refused attempts.
+    ``watch`` is told of every pool that has no port, or few; ``connections`` of failed attempts.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class PortAllocator:
         destination = self.destination(protocol, original)
         number = choose(shares, destination, self._random)
         if number < 0:
-            refusal = self._no_port(allocations, protocol, original, now)
+            reason = self._no_port(allocations, protocol, original, now)
             self._outbound.forget(machine)
-            return refusal
+            return reason
         return allocations[number], shares[number].take(destination, self._random)
 
     def _no_port(

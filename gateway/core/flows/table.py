@@ -72,7 +72,7 @@ class FlowTable(FlowIndex):
 
     @property
     def is_full(self) -> bool:
-        """Whether new flows must be refused."""
+        """Whether there is no room for a new flow."""
         return len(self) >= self.maximum
 
     @property

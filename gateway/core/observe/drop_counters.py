@@ -17,19 +17,19 @@ Told = Callable[[DropReason, str | None, str | None], None]
 """Takes reason, VM and rule."""
 
 
-class _Refuse(Protocol):
+class _Drop(Protocol):
     def __call__(
         self, reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
     ) -> bytes | None: ...
 
 
-class Refusals:
-    """``refuse`` is the verdict on a packet. ``maximum`` bounds the kinds told apart at a time."""
+class DropCounters:
+    """``drop`` is the verdict on a packet. ``maximum`` bounds the kinds told apart at a time."""
 
     def __init__(self, maximum: int, report: Callable[[Event], None]) -> None:
         self.now = 0.0
         """The time of the packet that is being handled."""
-        self.refuse: _Refuse = self._drop  # who wants to be told stands before it
+        self.drop: _Drop = self._drop  # who wants to be told stands before it
         self._report = report
         self._counts = dict.fromkeys(DropReason, 0)
         self._sampler = Sampler[_Kind, _Detail](EVENT_INTERVAL, maximum)
@@ -49,19 +49,19 @@ class Refusals:
         self._counts[reason] += packets
 
     def tell(self, told: Told | None) -> None:
-        """Call ``told`` for every refusal; None: tell nobody any more."""
-        drop = self._drop
+        """Call ``told`` for every drop; None: nobody any more."""
+        count = self._drop
         if told is None:
-            self.refuse = drop
+            self.drop = count
             return
 
-        def refuse(
+        def drop(
             reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None
         ) -> bytes | None:
             told(reason, vm, rule)
-            return drop(reason, packet, vm, rule)
+            return count(reason, packet, vm, rule)
 
-        self.refuse = refuse
+        self.drop = drop
 
     def look(self, now: float) -> None:
         """Report what came together in intervals that are over."""

@@ -1,4 +1,4 @@
-"""Tells of SNAT ports that run short: a flood of refused packets makes a trickle of events.
+"""Tells of SNAT ports that run short: a flood of dropped packets makes a trickle of events.
 
 One sampler for flows that found no port, one for VMs that use more of their ports than the profile
 puts up with (``high_usage``). Which event Azure would write is the profile's and the method's.
@@ -60,8 +60,8 @@ class PortWatch:
 
     def look(self, now: float) -> None:
         """Report what came together in intervals that are over."""
-        for key, count, refused in self._exhausted.due(now):
-            self._report(self._exhaustion(key, refused, count, now))
+        for key, count, dropped in self._exhausted.due(now):
+            self._report(self._exhaustion(key, dropped, count, now))
         for key, _, used in self._high.due(now):
             self._report(_usage(key, used, now))
 

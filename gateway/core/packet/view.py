@@ -1,7 +1,7 @@
 """IPv4 packets as bytes: one check, then views that cannot fail; rewriting with RFC 1624 checksums.
 
-``PacketView.parse`` looks once at everything that later code trusts. What it refuses is dropped as
-malformed. Rewriting changes one address and one port, the IP checksum and the transport's, and
+``PacketView.parse`` looks once at everything that later code trusts. What does not pass is dropped
+as malformed. Rewriting changes one address and one port, the IP checksum and the transport's, and
 nothing else; a checksum that was wrong stays wrong, so that the receiver still sees it.
 
 Checksum arithmetic is done modulo 65535: a ones' complement sum is that, and a checksum over data
@@ -78,7 +78,7 @@ class PacketView:
         """A view of ``packet``, or None if its headers do not hold together.
 
         Checked: version, IHL, total length against what is there, room for the transport's header,
-        TCP data offset, UDP length. Bytes after the total length are refused too: the kernel trims
+        TCP data offset, UDP length. Bytes after the total length are dropped too: the kernel trims
         them before its hooks.
         """
         size = len(packet)

@@ -92,7 +92,7 @@ class PortPool:
         self.used = 0
         self.high_water = 0
         self.cooling = 0
-        self.failed = 0  # flows refused for want of a port
+        self.failed = 0  # flows that found no port
         self.relocate(ranges)
 
     def relocate(self, ranges: Iterable[range]) -> None:

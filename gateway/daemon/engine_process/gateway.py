@@ -108,7 +108,7 @@ class Gateway:
         self._file = file
         self._diverted = diverted
         self._host = HostWatch(diverted, fast_path, self._own_event)
-        self._guard = GuardWatch(diverted, self.engine.refusals.count, self._own_event)
+        self._guard = GuardWatch(diverted, self.engine.drops.count, self._own_event)
         self._start_api = start_api
         self._started_at = time.time()
         self._queue: Queue | None = None

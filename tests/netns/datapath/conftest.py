@@ -128,7 +128,7 @@ def host_state(net: Namespaces, namespace: str = "gw") -> dict[str, str]:
     }
     values = "for f in $(find /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/neigh -type f); do echo $f $(cat $f); done"
     return saved | {
-        "routes": net.ip(namespace, "-4 route show table all"),
+        "routes": net.ip(namespace, "-4 route show table all").replace(" linkdown", ""),
         "neighbours": net.ip(namespace, "neigh show proxy"),
         "addresses": net.ip(namespace, "-4 addr show"),
         "sysctls": net.run(namespace, "sh", "-c", values),
