@@ -1,17 +1,6 @@
-r"""What a NAT needs of TCP's state, no more: a table, read by the engine, the tests and the docs.
+"""What a NAT needs of TCP's state, no more: a table, read by the engine, the tests and the docs.
 
-                 SYN (original)
-                      |
-                   OPENING ------ an answer, but no FIN or RST -------> ESTABLISHED
-                      |  \                                                 |
-                      |   +------------------- FIN ------------------------+
-                      |                         |
-                      |            FIN_FROM_ORIGINAL / FIN_FROM_REPLY
-                      |                         | FIN from the other side
-                     RST (either side,          v
-                      |  in any state)       FINISHED
-                      v
-                    RESET
+docs/architecture.md, "TCP's states", draws it from ``TRANSITIONS``.
 
 Azure releases a port 240 s after the last packet once a FIN was seen, 15 s after an RST, and at
 the idle timeout otherwise (docs/fidelity.md A4). A half-open flow has the idle timeout too.
