@@ -3,6 +3,10 @@
 One worker reads ``/v1/live``. What the table shows (filter, order) is the stream's query: to change
 it is to begin another stream, whose first sample comes at once. While paused there is no stream,
 and the daemon has no work. A daemon that goes is waited for, and the screen says so.
+
+Timers and the worker belong to the application and outlive its screens, which end first: whatever
+they call returns at once where the application no longer runs (``is_running``). What is on the main
+screen is looked up there (``_below``), since a window may be over it.
 """
 
 from __future__ import annotations
@@ -112,6 +116,8 @@ class Top(App[None]):
     @work(exclusive=True, group="stream", exit_on_error=True)
     async def _watch(self) -> None:
         """Samples until another stream takes over; one only while paused."""
+        if not self.is_running:
+            return
         query = self._wanted()
         self._refused = False
         while True:
@@ -140,6 +146,8 @@ class Top(App[None]):
         return self._query
 
     def _take(self, sample: Sample) -> None:
+        if not self.is_running:
+            return
         if self._lost_at is not None:
             self._lost_at = None
             self.notify("the daemon is back")
@@ -156,6 +164,8 @@ class Top(App[None]):
 
     def _take_events(self, events: Iterable[dict[str, Any]]) -> None:
         """Those that are not there yet: between two streams there is a gap, and an overlap."""
+        if not self.is_running:
+            return
         known = len(self._events)
         for event in events:
             self._events.setdefault(json.dumps(event, sort_keys=True), event)
@@ -180,6 +190,8 @@ class Top(App[None]):
             self._say(f"no sample for {silent:.0f} s: the daemon is busy or stuck")
 
     def _say(self, text: str) -> None:
+        if not self.is_running:
+            return
         trouble = self._below("#trouble")
         assert isinstance(trouble, Static)
         trouble.update(text)
@@ -198,7 +210,7 @@ class Top(App[None]):
 
     def _draw(self) -> None:
         sample = self._sample
-        if sample is None:
+        if sample is None or not self.is_running:
             return
         room = self.size.width
         self._below("#figures").update(summary.figures(sample))
@@ -248,7 +260,10 @@ class Top(App[None]):
         self._typing = self.set_timer(TYPING_SECONDS, self._apply_filter)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Enter is the filter's while that is open, else whoever's has the focus."""
+        """Enter is the filter's while that is open, else whoever's has the focus. Under a window,
+        which keys that have priority would pass by, the main screen's actions wait."""
+        if action == "filter":
+            return len(self.screen_stack) == 1
         return action != "filter_done" or getattr(self.focused, "id", "") == "filter"
 
     def action_filter_done(self) -> None:
@@ -261,6 +276,8 @@ class Top(App[None]):
         if self._typing is not None:
             self._typing.stop()
             self._typing = None
+        if not self.is_running:
+            return
         words = self._below("#filter").value.strip()
         if words == self._query.get("match", ""):
             return
@@ -321,9 +338,11 @@ class Top(App[None]):
     @on(Listing.Chosen, "#ports")
     def _pool_chosen(self, message: Listing.Chosen) -> None:
         """The flows that hold these ports."""
-        self.query_one("#filter", Input).value = message.key
+        if not self.is_running:
+            return
+        self._below("#filter").value = message.key
         self._apply_filter()
-        self.screen.set_focus(self._listing("flows"))
+        self.screen_stack[0].set_focus(self._listing("flows"))
 
     @on(Listing.Chosen, "#events")
     def _event_chosen(self, message: Listing.Chosen) -> None:

@@ -56,7 +56,9 @@ class FlowDetails(ModalScreen[None]):
         self.query_one("#text", Static).update(_text(self.flow))
 
     def show(self, sample: Mapping[str, Any]) -> None:
-        """Take the next sample."""
+        """Take the next sample; one that comes before the window is composed is left out."""
+        if not self.is_mounted:
+            return
         found = (f for f in sample["flows"]["rows"] if f["id"] == self.flow["id"])
         flow = next(found, None)
         title = self.query_one("#title", Label)
