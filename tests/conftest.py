@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+from tests import keeping
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -54,6 +57,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: number for number, name in enumerate(ALONE)}
     items.sort(key=lambda item: order.get(group_of(item.nodeid), len(ALONE)))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    keeping.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    keeping.check_option(config)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # As a shell's ``&`` has it; programs that the tests interrupt would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector, call: pytest.CallInfo[object]
+) -> None:
+    """Before the fixtures of a failed test end."""
+    keeping.keep(node, call)
 
 
 _process_of: dict[str, str] = {}

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests import reaper
+
 PATIENCE = 60.0
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +125,7 @@ class PrivateDocker:
         return done.stdout
 
     def _start(self) -> None:
+        reaper.tell("directory", self.directory)
         (self.directory / "client").mkdir()
         (self.directory / "daemon.json").write_text("{}\n")
         missing = [

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from typing import Any
 
 from scapy.all import Packet, rdpcap
 
+from tests import reaper
 from tests.netns.datapath.topology import Namespaces
 
 SERVER, SERVER2, SERVER3, FAR = "198.51.100.1", "198.51.100.2", "192.0.2.1", "198.18.1.2"
@@ -77,7 +79,8 @@ class Topology(Namespaces):
         super().__init__()
         self._prefix = self._prefix.replace("-dp", "-t")
         self._clients: dict[str, Client] = {}
-        self.directory = Path(tempfile.mkdtemp(prefix="snatgw-test-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"snatgw-test-{os.getpid()}-"))
+        reaper.tell("directory", self.directory)
         self.directory.chmod(0o755)  # the daemon's API process is nobody
 
     def __enter__(self) -> Topology:
@@ -137,10 +140,6 @@ class Topology(Namespaces):
         return Capture(self, namespace, interface, expression)
 
     def remove(self) -> None:
-        for name in self._names:
-            # A daemon's children, and what a shell left in the background.
-            for process in self._ip("netns", "pids", self._prefix + name).split():
-                subprocess.run(["kill", "-9", process], check=False, capture_output=True)
         super().remove()
         shutil.rmtree(self.directory)
 
@@ -152,10 +151,6 @@ class Topology(Namespaces):
             with contextlib.suppress(OSError):
                 commands[process] = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
         return [process for process, words in commands.items() if module.encode() in words]
-
-    def command(self, namespace: str, *command: str) -> list[str]:
-        """The command line that runs a command in a namespace."""
-        return self._inside(namespace, command)
 
 
 class Capture:

@@ -1,12 +1,20 @@
-"""Network namespaces for a test: made by it, gone after it, whatever happened in between."""
+"""Network namespaces for a test: made by it, gone after it, whatever happened in between.
+
+An interrupt may come at any moment, in the middle of set-up too: ``remove`` takes what is there.
+Where the tests cannot remove anything any more, ``tests/reaper.py`` does.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
+
+from tests import reaper
 
 _serial = itertools.count()
 
@@ -16,17 +24,25 @@ class Namespaces:
 
     root = Path(__file__).parents[3]
     """Where processes start, so that they find the program and the tests."""
+    standing: ClassVar[list[Namespaces]] = []
+    """All that were made and are not removed yet."""
 
     def __init__(self) -> None:
         self._prefix = f"snatgw-dp{os.getpid()}-{next(_serial)}-"
         self._names: list[str] = []
         self._processes: list[subprocess.Popen[str]] = []
+        self.standing.append(self)
 
     def add(self, *names: str) -> None:
         for name in names:
+            reaper.tell("namespace", self._prefix + name)
+            self._names.append(name)  # before it is there: it may be there when this is interrupted
             self._ip("netns", "add", self._prefix + name)
-            self._names.append(name)
             self.ip(name, "link set lo up")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names)
 
     def file(self, namespace: str) -> Path:
         """By which others may enter it."""
@@ -95,12 +111,24 @@ class Namespaces:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
+        # With what runs there still: a daemon's children, what a shell left in the background.
         for name in reversed(self._names):
-            # A gateway that was killed for good leaves its journal; the namespace takes it along.
-            inode = (Path("/run/netns") / (self._prefix + name)).stat().st_ino
-            for journal in Path("/run/snatgw").glob(f"*.{inode}.json"):
-                journal.unlink()
-            self._ip("netns", "del", self._prefix + name)
+            reaper.remove_namespace(self._prefix + name)
+        with contextlib.suppress(ValueError):
+            self.standing.remove(self)
+
+    def command(self, namespace: str, *command: str) -> list[str]:
+        """The command line that runs a command in a namespace."""
+        return self._inside(namespace, command)
+
+    def running(self, namespace: str) -> str:
+        """The names of the programs that run there."""
+        found = self._ip("netns", "pids", self._prefix + namespace).split()
+        names = []
+        for process in found:
+            with contextlib.suppress(OSError):
+                names.append(Path(f"/proc/{process}/comm").read_text().strip())
+        return " ".join(sorted(names)) or "none"
 
     def _inside(self, namespace: str, command: tuple[str, ...]) -> list[str]:
         return ["ip", "netns", "exec", self._prefix + namespace, *command]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import reaper
 from tests.netns import gateway
 
 ROOT = Path(__file__).parents[3]
@@ -42,6 +43,7 @@ def bare_root(directory: Path) -> Path:
 @pytest.fixture(scope="package")
 def installed() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="snatgw-install-") as directory:
+        reaper.tell("directory", directory)
         Path(directory).chmod(0o755)
         root = bare_root(Path(directory) / "root")
         install("--root", str(root))

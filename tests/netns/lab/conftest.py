@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.lab.topology import Lab
+from tests import reaper
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,7 +62,9 @@ class Commands:
 
 def commands(suffix: str) -> Commands:
     assert os.geteuid() == 0, "the lab needs root: run scripts/test with sudo"
-    return Commands(Lab(f"test{os.getpid()}-{suffix}"))
+    lab = Lab(f"test{os.getpid()}-{suffix}")
+    reaper.tell("lab", lab.name)
+    return Commands(lab)
 
 
 @pytest.fixture(scope="session")
