@@ -367,6 +367,18 @@ def keep_sending(to, rate=2000, source=None, ports=None):
     loads.append(Load(work))
 
 
+def keep_talking():
+    """A few bytes on the connection that is held, again and again, so that it does not idle."""
+    s = held[-1]
+
+    def work(load):
+        while not load.stop.wait(0.1):
+            s.send(b"still here")
+            load.add("sent")
+
+    loads.append(Load(work))
+
+
 def keep_connecting(to, source=None):
     """TCP connections, one after the other."""
 
