@@ -127,6 +127,43 @@ def test_the_way_of_a_vm_is_its_way_to_the_end_of_a_flow(gateway: Gateway) -> No
     assert sorted(map(sorted, ways.values())) == [[TWIN], ["the first"]]
 
 
+def test_a_route_that_changes_holds_for_live_flows_and_every_packet_goes_by_its_tos(
+    gateway: Gateway,
+) -> None:
+    net = gateway.net
+    net.sysctl("internet", "net/ipv4/conf/all/arp_ignore", "1")
+    net.ip("internet", "link add twin link eth0 type macvlan mode bridge")
+    net.ip("internet", f"addr add {TWIN}/32 dev twin")
+    net.ip("internet", "link set twin up")
+    twin = mac(net, "internet", "twin")
+    outward, _ = live_flow(gateway)
+    ours, theirs = mac(net, "gw", "lan0"), mac(net, "vm1", "eth0")
+
+    def by_twin(*services: int) -> list[bool]:
+        """Of a packet with each TOS: whether it went by the other router."""
+        wire = net.capture("gw", "wan0", f"dst host {SERVER} and udp")
+        frames = []
+        for number, tos in enumerate(services):
+            packet = outward.copy()
+            packet[IP].tos = tos
+            frames.append(Ether(dst=ours, src=theirs) / packet / Raw(b"%d" % number))
+        send(net, "vm1", "eth0", *frames)
+        seen = {bytes(p[UDP].payload): p[Ether].dst == twin for p in wire.packets() if UDP in p}
+        return [seen[b"%d" % number] for number in range(len(services))]
+
+    assert by_twin(0, 0x10, 0) == [False] * 3
+    net.ip("gw", f"route add default via {TWIN} table 100")
+    net.ip("gw", f"rule add from {VMS['vm1']} tos 0x10 lookup 100")
+    assert eventually(lambda: by_twin(0, 0x10, 0x10, 0, 0, 0x10), any) == [
+        *(False, True, True, False, False, True)
+    ]
+    net.ip("gw", f"rule add from {VMS['vm1']} lookup 100")
+    assert eventually(lambda: by_twin(0, 0, 0), all)
+    net.ip("gw", "route add throw default table 100 metric 1")
+    net.ip("gw", f"route del default via {TWIN} table 100")
+    assert eventually(lambda: by_twin(0, 0, 0), lambda seen: not any(seen)) == [False] * 3
+
+
 @pytest.mark.parametrize("flags", ["A", "PA", "SA"])
 def test_any_first_answer_establishes(gateway: Gateway, flags: str) -> None:
     net = gateway.net

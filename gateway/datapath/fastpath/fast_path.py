@@ -3,7 +3,8 @@
 A flow is installed in both directions or not at all, never over another one's key, and its counters
 are read from shared memory without a system call. Two counters belong to a flow: ``2 * slot`` and
 the next. They are never reset: who reads them keeps what he has already seen. What TCP's two sides
-have acknowledged stands there, too; it begins with what is known when the flow is installed.
+have acknowledged stands there, too; it begins with what is known when the flow is installed, and so
+does the time of the last packet.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from gateway.datapath.fastpath.libbpf import BpfObject
 from gateway.datapath.fastpath.map_layout import (
     ACKNOWLEDGED,
     ACKNOWLEDGED_AT,
+    BEGINNING,
     COUNTER,
     COUNTERS,
     ENTRY_SIZE,
     KEY,
+    USED_AT,
     Direction,
     Report,
 )
@@ -130,14 +133,14 @@ class FastPath:
         """
         self._order.begin(slot, waits=waits)
         library, entries = self._object, self._entries
+        counters, now = self._counters, time.monotonic_ns()
         for counter, number in enumerate(acknowledged, 2 * slot):
-            at = counter * COUNTER.size + ACKNOWLEDGED_AT
-            ACKNOWLEDGED.pack_into(self._counters, at, number)
-        key, now = original.key(), time.monotonic_ns()
-        if library.insert(entries, key, original.entry(flow, 2 * slot, now, reverse=False)):
+            BEGINNING.pack_into(counters, counter * COUNTER.size + USED_AT, now, number)
+        key = original.key()
+        if library.insert(entries, key, original.entry(flow, 2 * slot, reverse=False)):
             self.refused += 1
             return False
-        back = reply.entry(flow, 2 * slot + 1, now, reverse=True)
+        back = reply.entry(flow, 2 * slot + 1, reverse=True)
         if library.insert(entries, reply.key(), back):
             library.delete(entries, key)
             self.refused += 1
@@ -167,8 +170,8 @@ class FastPath:
         return sum(key not in wanted and not library.delete(entries, key) for key in found)
 
     def totals(self, slot: int) -> tuple[int, int, int, int, int, int]:
-        """Packets, bytes and last use (CLOCK_MONOTONIC, nanoseconds; 0: never) of a flow's
-        original direction, then of its reply's; all of it only ever grows."""
+        """Packets, bytes and last use (CLOCK_MONOTONIC, nanoseconds; at first when it was
+        installed) of a flow's original direction, then of its reply's; all only ever grows."""
         return COUNTERS.unpack_from(self._counters, slot * COUNTERS.size)
 
     def acknowledged(self, slot: int) -> tuple[int, int]:

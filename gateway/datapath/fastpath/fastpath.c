@@ -8,7 +8,8 @@
 //
 // It forwards as the kernel would: frames for this host alone and of this interface alone, the route
 // looked up with the addresses that the kernel sees when it routes (the VM's own), and the next hop's
-// hardware address left to the kernel, which verifies it.
+// hardware address left to the kernel, which verifies it. The kernel's answer is remembered for FRESH:
+// a changed route, rule or forwarding setting reaches a live flow after that time at the latest.
 //
 // Order: what goes up waits in the packet queue, which is first in, first out. So a flow is carried
 // only while nothing of that direction can wait there: every packet of an entry that goes up gets a
@@ -42,15 +43,16 @@
 #define NUMBERS 0xffff // 16 bits; the packet queue has room for some thousands
 #define MOST_SEGMENTS 0xff
 #define STAMPS 4700000000000000000ULL // nanoseconds: later than any clock is, and ours
-enum { WAIT = 100, LATENCY = 20, PROBE = 10 }; // milliseconds (of 2^20 ns)
+enum { WAIT = 100, LATENCY = 20, PROBE = 10, FRESH = 47 }; // milliseconds (of 2^20 ns)
 
 enum { FROM_INSIDE = 0, FROM_OUTSIDE = 1 };
 enum { FIN = 1, SYN = 2, RST = 4 }; // as in the TCP header, and as the engine has them
 enum { ANY = 8 };                   // any segment, where the engine waits for one
 enum { SUM = 16 };                  // UDP: a checksum that is finished (in `seen`, not reported)
 
-// A flag of bpf_fib_lookup that older headers (and kernels) do not know.
-#define BY_MARK (1U << 5)        // Linux 6.10; the mark is where the answer's addresses are
+// Flags of bpf_fib_lookup that older headers (and kernels) do not know.
+#define NO_NEIGHBOUR (1U << 2) // Linux 6.3: without the next hop's hardware address
+#define BY_MARK (1U << 5)      // Linux 6.10; the mark is where the answer's addresses are
 
 // A packet as it arrives. All in network order.
 struct key {
@@ -63,7 +65,8 @@ struct key {
 	__u8 unused[2];
 };
 
-// How it left last, for the time in which the interfaces do not forward any more (`settings.until`).
+// The kernel's answer to where a packet goes. Used as long as it is fresh, and for the time in which
+// the interfaces do not forward any more (`settings.until`).
 union way_out {
 	struct {
 		__u32 interface; // 0: never
@@ -74,28 +77,36 @@ union way_out {
 
 // What becomes of it. `address` and `port` replace the source's (from inside) or the
 // destination's (from outside); they are those of the packet itself where nothing is translated.
+//
+// Times are milliseconds (of 2^20 ns) of CLOCK_MONOTONIC, and only differences count. After 52 days they
+// wrap: a flow without a packet for that long takes an old answer for a fresh one, or waits once more.
 struct entry {
-	__u64 flow;    // the engine's number of the flow
-	__u32 counter; // index into `counters`
+	__u64 flow;       // the engine's number of the flow
+	union way_out way;
+	__u32 counter;    // index into `counters`
 	__be32 address;
 	__be16 port;
-	__u8 reverse;      // the second of the flow's two directions
-	__u8 to_outside;   // it must leave by the outside interface, else by any other
-	__u32 seen;        // FIN, SYN (with ACK), RST, ANY: seen and reported, or not waited for; SUM
-	__u32 idle;        // milliseconds after which the flow is over, whoever is there to end it
-	__u32 shown;       // the second (of 2^30 ns) in which the kernel's neighbour code saw a packet
-	__u64 since;       // CLOCK_MONOTONIC, nanoseconds: when it was installed
-	union way_out way;
-	__u32 waiting; // milliseconds: since when packets go up without a pause; 0: none did yet
-	__u32 marked;  // milliseconds: when number `mark` went up, by which the queue's latency is known
-	__u32 mark;
-	__u32 last;    // milliseconds: when the last one went up
+	__u8 seen;        // FIN, SYN (with ACK), RST, ANY: seen and reported, or not waited for; SUM
+	__u8 to_outside;  // it must leave by the outside interface, else by any other
+	__u8 reverse;     // the second of the flow's two directions
+	__u8 tos;         // `way` is for packets with this TOS,
+	__u16 from;       // by this interface (the lower half of its index),
+	__u32 looked;     // asked for at this time, and
+	__u16 mtu;        // no larger than this
+	__u16 mark;       // the number that went up
+	__u32 marked;     // at this time, by which the queue's latency is known
+	__u32 waiting;    // since when packets go up without a pause; 0: none did yet
+	__u32 last;       // when the last one went up
+	__u32 idle;       // milliseconds after which the flow is over, whoever is there to end it
 };
+// With key (16), the map's own 48 and the allocator's 8 it takes 128 bytes, which is two cache lines. One
+// byte more, and it takes 192.
+_Static_assert(sizeof(struct entry) == 56, "an entry takes more memory than meant");
 
 struct counter {
 	__u64 packets;
 	__u64 bytes; // of IP, whole packets; a segmentation-offloaded one counts as its segments
-	__u64 used;  // CLOCK_MONOTONIC (coarse), nanoseconds
+	__u64 used;  // CLOCK_MONOTONIC (coarse), nanoseconds; at first when the entry was installed
 	__u32 acknowledged; // by TCP's last segment, which is the number expected next; 0: unknown
 	__u16 up;      // the number of the last packet that went up; written by the daemon
 	__u16 handled; // while there is no entry, as this one is always
@@ -113,7 +124,7 @@ struct report {
 // Written again when the outside interface was removed and made again, and when the daemon leaves.
 volatile struct {
 	__u32 outside_interface;
-	__u32 lacking; // this kernel was seen not to know the newer flag of bpf_fib_lookup
+	__u32 lacking; // this kernel was seen not to know the newer flags of bpf_fib_lookup
 	__u64 until; // CLOCK_MONOTONIC, nanoseconds: nothing is carried after it; 0: no such time
 	__u64 held_back; // packets that were dropped until their flow had caught up
 } settings = {};
@@ -161,7 +172,7 @@ static __always_inline void new_sum(__sum16 *sum, __u32 before, __u32 after)
 static __always_inline int is_over(const struct entry *entry, const struct counter *counter, __u64 now)
 {
 	__s64 limit = (__s64)entry->idle * 1000000; // signed: either clock may be ahead a little
-	if ((__s64)(now - counter->used) <= limit || (__s64)(now - entry->since) <= limit)
+	if ((__s64)(now - counter->used) <= limit)
 		return 0;
 	__u32 other = entry->counter ^ 1;
 	const struct counter *back = bpf_map_lookup_elem(&counters, &other);
@@ -180,7 +191,7 @@ static __always_inline long find_way(struct __sk_buff *skb, struct bpf_fib_looku
 {
 	__u32 lacking = settings.lacking;
 	*(__u32 *)way->smac = skb->mark;
-	long found = bpf_fib_lookup(skb, way, sizeof(*way), lacking ? 0 : BY_MARK);
+	long found = bpf_fib_lookup(skb, way, sizeof(*way), lacking ? 0 : BY_MARK | NO_NEIGHBOUR);
 	if (found == -EINVAL && !lacking)
 		settings.lacking = 1; // this packet goes up, the next one asks for less
 	return found;
@@ -233,8 +244,6 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		return TC_ACT_OK;
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TC_ACT_OK; // another host's, or another interface's
-	if (bpf_skb_pull_data(skb, 0))
-		return TC_ACT_OK;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + ETH_HLEN;
 	if ((void *)(ip + 1) > end)
@@ -320,10 +329,16 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	__be32 address = entry->address;
 	__be16 port = entry->port;
 
+	__u8 tos = ip->tos;
+	__u16 from = skb->ingress_ifindex;
+	__u32 segment = size ? headers + size : total, time = now >> 20;
+	union way_out out = {.word = entry->way.word};
+	if (segment <= entry->mtu && time - entry->looked < FRESH && tos == entry->tos &&
+	    from == entry->from && !skb->mark)
+		goto known;
+
 	// The way out, as the kernel's own forwarding would find it. It routes before the source is
 	// translated, and after the destination is.
-	__u8 tos = ip->tos;
-	__u32 segment = size ? headers + size : total;
 	struct bpf_fib_lookup way = {
 		.family = AF_INET,
 		.tos = tos,
@@ -335,7 +350,6 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		.ipv4_src = key.source,
 		.ipv4_dst = side == FROM_OUTSIDE ? address : key.destination,
 	};
-	union way_out out = {};
 	long found = find_way(skb, &way);
 	if ((found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
 	    way.family == AF_INET) {
@@ -343,11 +357,13 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		out.next_hop = way.ipv4_dst;
 		if ((out.interface == settings.outside_interface) != entry->to_outside)
 			goto up;
-		if (out.word != entry->way.word)
-			entry->way = out;
-	} else if (found == BPF_FIB_LKUP_RET_FWD_DISABLED && until && entry->way.interface) {
+		entry->way.word = out.word; // at once; for a packet on another processor the rest may be older
+		entry->tos = tos;
+		entry->from = from;
+		entry->mtu = way.tot_len; // the way's, or what was asked about
+		entry->looked = time;
+	} else if (found == BPF_FIB_LKUP_RET_FWD_DISABLED && until && out.interface) {
 		// The daemon has put the interfaces back as they were, and the next one is awaited.
-		out = entry->way;
 		__u32 mtu = 0;
 		if (bpf_check_mtu(skb, out.interface, &mtu, 0, 0) || segment > mtu)
 			goto up;
@@ -355,6 +371,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		goto up; // too large, no route: the kernel knows what to do
 	}
 
+known:;
 	// A segment that is not what it seems changes nothing: an answer to the SYN that acknowledges
 	// something else goes up to the engine, and an RST that its receiver ignores just passes.
 	__u8 all = flags;
@@ -414,7 +431,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	if (is_simple && udp->check) {
 		// What the driver summed up, if it did, changes by the checksum (the address's change
 		// and that of IP's own checksum cancel out).
-		bpf_csum_update(skb, bpf_csum_diff(&address, 4, &old_address, 4, 0));
+		__u64 sum = (__u64)old_address + (__u32)~address;
+		bpf_csum_update(skb, (__u32)sum + (__u32)(sum >> 32));
 		new_sum(&udp->check, old_address, address);
 		new_sum(&udp->check, old_port, port);
 		if (!udp->check)
@@ -433,15 +451,6 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	new_sum(&ip->check, before, *word);
 	// As the kernel has it for what it forwards, by the TOS: 0, 2 (bulk), 6 (interactive), 4 (both).
 	skb->priority = 0x4620 >> (tos >> 3 & 3) * 4 & 0xf;
-	// What the neighbour code sees it verifies. A packet a second of each flow is enough for that.
-	__u32 second = now >> 30;
-	if (found == BPF_FIB_LKUP_RET_SUCCESS && entry->shown == second) {
-		struct ethhdr *ethernet = data;
-		__builtin_memcpy(ethernet->h_dest, way.dmac, ETH_ALEN);
-		__builtin_memcpy(ethernet->h_source, way.smac, ETH_ALEN);
-		return bpf_redirect(out.interface, 0);
-	}
-	entry->shown = second;
 	struct bpf_redir_neigh next = {.nh_family = AF_INET, .ipv4_nh = out.next_hop};
 	return bpf_redirect_neigh(out.interface, &next, sizeof(next), 0);
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-LAYOUT = 7
+LAYOUT = 8
 """Of what is in the maps, here and in ``fastpath.c``: another one, another number."""
 FROM_INSIDE, FROM_OUTSIDE = 0, 1
 ANY = 8
 """Beside TCP's flags in what is reported: a segment, whatever its flags."""
 
 KEY = Struct("=12sBB2x")
-_entry = Struct("=QI4s2sBBII4xQ24x")
+_entry = Struct("=Q8xI4s2sBBB23xI")
 ENTRY_SIZE = _entry.size
 COUNTER = Struct("=QQQ8x")
 """packets, bytes, last used (CLOCK_MONOTONIC, ns); then ``ACKNOWLEDGED`` and ``UP_AT``."""
@@ -20,7 +20,9 @@ COUNTERS = Struct("=QQQ8xQQQ8x")
 """A flow's two: of its original direction, then of its reply's."""
 ACKNOWLEDGED = Struct("=I")
 """In each of them at ``ACKNOWLEDGED_AT``: the number that TCP acknowledged last; 0: unknown."""
-ACKNOWLEDGED_AT = 24
+USED_AT, ACKNOWLEDGED_AT = 16, 24
+BEGINNING = Struct("=QI")
+"""From ``USED_AT`` on when a flow is installed: the time then, and what is acknowledged."""
 UP_AT = 28
 """Where the two numbers of ``packet_order.py`` are in each."""
 
@@ -47,17 +49,18 @@ class Direction(NamedTuple):
         """The map's key."""
         return KEY.pack(self.tuple12, self.protocol, self.side)
 
-    def entry(self, flow: int, counter: int, since: int, *, reverse: bool) -> bytes:
-        """The map's value; ``since``: now, by CLOCK_MONOTONIC, in nanoseconds."""
-        outward, seen = self.to_outside, 0 if self.awaited else ANY
+    def entry(self, flow: int, counter: int, *, reverse: bool) -> bytes:
+        """The map's value."""
+        seen = 0 if self.awaited else ANY
         return _entry.pack(
-            flow, counter, self.address, self.port, reverse, outward, seen, self.idle, since
+            flow, counter, self.address, self.port, seen, self.to_outside, reverse, self.idle
         )
 
     def is_carried(self, value: bytes, flow: int, counter: int) -> bool:
         """Whether an entry is this direction of this flow."""
-        found = _entry.unpack(value)
-        return found[:6] == (flow, counter, self.address, self.port, found[4], self.to_outside)
+        number, index, address, port, _, outward, *_ = _entry.unpack(value)
+        found = number, index, address, port, outward
+        return found == (flow, counter, self.address, self.port, self.to_outside)
 
 
 class Report(NamedTuple):
