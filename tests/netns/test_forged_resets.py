@@ -13,6 +13,9 @@ from tests.netns.gateway import Gateway
 from tests.netns.servers import ECHO
 from tests.netns.topology import SERVER, VMS, Topology, eventually
 
+OPTIONS = "[IPOption_NOP(),IPOption_NOP(),IPOption_NOP(),IPOption_EOL()]"
+"""With them a packet is the engine's, also of a flow that the fast path carries."""
+
 
 @pytest.fixture
 def gateway(fresh: Topology) -> Iterator[Gateway]:
@@ -72,3 +75,20 @@ def test_a_forged_rst_ends_nothing_and_a_true_one_does(gateway: Gateway, vm: str
     eventually(lambda: listed(gateway, vm)[0], lambda state: state == ended)
     eventually(client.connections, lambda count: count["failed"] == 1)
     eventually(lambda: [f for f in gateway.flows() if f["vm"] == vm], lambda flows: not flows)
+
+
+def test_what_passes_by_the_engine_counts_for_a_later_rst(gateway: Gateway) -> None:
+    """More than a window further than the last that the fast path saw."""
+    net, vm = gateway.net, "vm1"
+    public, port, from_remote, from_vm = connection(gateway, vm)
+    (flow,) = (flow for flow in gateway.flows() if flow["vm"] == vm)
+    far = from_remote + (1 << 18) & 0xFFFFFFFF
+    ports = f"sport={flow['private']['port']},dport={ECHO}"
+    tcp = f"TCP({ports},flags='A',seq={from_vm},ack={far})"
+    wire = net.capture("internet", "eth0", f"tcp and port {ECHO}")
+    net.client(vm).craft(f"IP(src='{VMS[vm]}',dst='{SERVER}',options={OPTIONS})/{tcp}")
+    arrived = [packet for packet in wire.packets() if TCP in packet]
+    assert [packet[IP].src for packet in arrived if packet[TCP].ack == far] == [public]
+    rst = f"TCP(sport={ECHO},dport={port},flags='R',seq={far})"
+    net.client("internet").craft(f"IP(src='{SERVER}',dst='{public}')/{rst}")
+    eventually(lambda: listed(gateway, vm)[0], lambda state: state == "CoolDown")

@@ -269,14 +269,18 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 	if (total + ETH_HLEN > skb->len || total < sizeof(*ip) + sizeof(struct udphdr))
 		return TC_ACT_OK; // cut short
 
-	__u8 flags = 0;
+	__u8 flags = 0, all;
 	__be32 sequence = 0, acknowledged = 0;
 	__u32 headers = header, sum_at = 0;
 	int is_simple = 0; // a checksum to update here, whatever the device is to do
 	if (key.protocol != IPPROTO_TCP && key.protocol != IPPROTO_UDP)
 		return TC_ACT_OK;
 	if (goes_up) {
-		// What is behind the ports is not looked at.
+		// Behind the ports nothing is looked at but what TCP acknowledges.
+		struct tcphdr *tcp = (void *)ports;
+		if (key.protocol == IPPROTO_TCP && (void *)(tcp + 1) <= end &&
+		    header + sizeof(*tcp) <= total && tcp->ack && !tcp->syn && !tcp->rst)
+			acknowledged = tcp->ack_seq;
 	} else if (key.protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = (void *)(ip + 1);
 		if ((void *)(tcp + 1) > end)
@@ -300,6 +304,8 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		sum_at = ETH_HLEN + sizeof(*ip) + offsetof(struct udphdr, check);
 		is_simple = !udp->check || is_finished(ip, udp);
 	}
+
+	all = flags;
 
 	struct entry *entry = bpf_map_lookup_elem(&entries, &key);
 	if (!entry)
@@ -374,7 +380,6 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 known:;
 	// A segment that is not what it seems changes nothing: an answer to the SYN that acknowledges
 	// something else goes up to the engine, and an RST that its receiver ignores just passes.
-	__u8 all = flags;
 	flags &= ~entry->seen;
 	if (flags & (ANY | RST)) {
 		__u32 opposite = index ^ 1;
@@ -455,6 +460,8 @@ known:;
 	return bpf_redirect_neigh(out.interface, &next, sizeof(next), 0);
 
 up:
+	if (acknowledged && !(all & (SYN | RST)) && entry->seen & ANY)
+		counter->acknowledged = bpf_ntohl(acknowledged);
 	// TCP goes up in one piece, everything else in segments.
 	return go_up(skb, entry, counter, now, key.protocol == IPPROTO_UDP ? segments : 1, is_fragment);
 }
