@@ -2,8 +2,8 @@
 
 Nearly every packet ends here, so this is written for speed: two closures with everything that they
 need at hand, and no object that is not kept. They take what is exactly the common case (no IP
-options, no fragment, headers that hold together, an established flow, no SYN, FIN or RST) and leave
-everything else to ``otherwise``, where it meets the engine's stages one by one.
+options, no fragment, headers that hold together, an established flow; with ACK and without SYN, FIN
+and RST) and leave everything else to ``otherwise``, where it meets the engine's stages one by one.
 ``PacketView.parse`` has the same checks in full, with their reasons, and ``nat_rewrite.tcp_source``
 and ``tcp_destination`` have the same rewriting: calling them would cost what it costs to note what
 a segment acknowledges (``sequence.py``).
@@ -65,7 +65,7 @@ def established_outbound(
                 version_ihl != 0x45
                 or total != size
                 or fragment & 0x3FFF
-                or flags & 7
+                or flags & 23 != 16
                 or not 20 <= offset >> 2 & 0x3C <= size - 20
             ):
                 return otherwise(packet, now)
@@ -134,7 +134,7 @@ def established_inbound(
                 version_ihl != 0x45
                 or total != size
                 or fragment & 0x3FFF
-                or flags & 7
+                or flags & 23 != 16
                 or not 20 <= offset >> 2 & 0x3C <= size - 20
             ):
                 return otherwise(packet, now)
