@@ -285,7 +285,8 @@ def test_explain_inbound_says_what_the_packet_then_meets(
     said = explain_inbound(scenario.engine, remote, source_port, protocol, public, port)
     number = {"Tcp": 6, "Udp": 17, "Icmp": 1}[protocol]
     view = opening_packet(number, remote, source_port, public, port)
-    verdict = scenario.send("outside", view.packet)
+    forged = scenario.parties.owner(source) != "outside"
+    verdict = scenario.send("outside", view.packet, forged=forged)
     assert (verdict is not None) == (said["verdict"] == "Allow")
     if verdict is None:
         denied = scenario.reason() == "DeniedBySecurityRule"

@@ -80,7 +80,7 @@ def test_dropped_packets_show_where_they_came_in_with_the_reason() -> None:
         outside sends  tcp 198.51.100.1:443 > 203.0.113.10:1024 syn
         vm1 sends      echo 10.0.1.4 > 198.51.100.1 id=7
         vm1 sends      tcp 10.0.1.4:4 > 198.51.100.1:443 ack
-        vm1 sends      udp 172.16.0.1:4 > 198.51.100.1:443
+        vm1 forges     udp 172.16.0.1:4 > 198.51.100.1:443
     """)
     assert scenario.seen() == [
         "1 outside < tcp 198.51.100.1:443 > 203.0.113.10:1024 syn | verdict=dropped reason=InboundWithoutFlow",
@@ -172,7 +172,7 @@ def test_a_hairpin_names_both_flows_each_way() -> None:
 def test_between_subnets_packets_pass_untranslated() -> None:
     scenario = Tapped(network())
     for text in ("udp 10.0.1.4:1 > 10.0.2.4:2", "udp 10.0.2.4:2 > 10.0.1.4:1"):
-        scenario.send("vm", build(text), lateral=True)
+        scenario.send_between(build(text))
     there = "flow=1 vm=vm1 verdict=passed method=VirtualNetwork toVm=vm3"
     back = "flow=1 vm=vm3 verdict=passed method=VirtualNetwork toVm=vm1"
     assert scenario.seen() == [
@@ -183,7 +183,7 @@ def test_between_subnets_packets_pass_untranslated() -> None:
     ]
 
 
-@pytest.mark.parametrize(("who", "address"), [("host", "203.0.113.1"), ("outside", "192.168.50.2")])
+@pytest.mark.parametrize(("who", "address"), [("host", "203.0.113.1"), ("dmz", "192.168.50.2")])
 def test_answers_to_this_hosts_networks_are_of_the_flow_that_they_began(
     who: str, address: str
 ) -> None:

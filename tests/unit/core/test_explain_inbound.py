@@ -122,6 +122,6 @@ def test_nothing_from_outside_borrows_an_address_that_the_rules_trust(source: st
     assert (said["verdict"], said["networkSecurityGroups"]) == ("Drop", [])
     assert said["reason"].startswith("SourceNotOutside: ")
     scenario.play(f"""
-        outside sends  udp {source}:4000 > {instance}:443
+        outside forges udp {source}:4000 > {instance}:443
         dropped        SourceNotOutside
     """)

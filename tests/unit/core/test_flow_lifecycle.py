@@ -60,7 +60,7 @@ def test_a_syn_between_vms_that_a_group_denies_leaves_it_too() -> None:
     scenario = Scenario(network())
 
     def passes(text: str) -> bool:
-        return scenario.send("vm", build(text), lateral=True) is not None
+        return scenario.send_between(build(text)) is not None
 
     there, back = "10.0.2.4:4000 > 10.0.1.4:80", "10.0.1.4:80 > 10.0.2.4:4000"
     assert passes(f"tcp {there} syn")
@@ -135,7 +135,7 @@ def test_a_vm_that_is_not_named_is_not_forgotten_with_the_flow_that_it_replaces(
     scenario = Scenario(HEAD if profile == "azure-current" else network())
     there = "10.0.1.77:4000 > 10.0.1.4:80"
     for text in (f"tcp {there} syn", f"tcp {there} rst", f"tcp {there} syn"):
-        assert scenario.send("vm", build(text), lateral=True) is not None
+        assert scenario.send("10.0.1.77", build(text), lateral=True) is not None
     (flow,) = scenario.engine.flows
     assert flow.machine.flows == 1
     scenario.wait(100_000)

@@ -11,7 +11,7 @@ from tests.unit.core.snat.test_outbound_methods import NETWORK
 HOST, OTHER = "203.0.113.1", "192.168.50.2"
 
 
-@pytest.mark.parametrize(("who", "address"), [("host", HOST), ("outside", OTHER)])
+@pytest.mark.parametrize(("who", "address"), [("host", HOST), ("dmz", OTHER)])
 def test_what_asks_a_public_ip_is_answered_from_it(who: str, address: str) -> None:
     Scenario(NETWORK).play(f"""
         {who} sends    tcp {address}:45000 > 203.0.113.30:22 syn
@@ -32,7 +32,7 @@ def test_the_host_meets_the_same_refusals_as_the_outside() -> None:
         dropped        InboundWithoutFlow
         host sends     udp 10.0.1.1:45000 > 203.0.113.30:53
         dropped        SourceNotOutside
-        host sends     tcp 203.0.113.10:45000 > 203.0.113.30:22 syn
+        host forges    tcp 203.0.113.10:45000 > 203.0.113.30:22 syn
         dropped        SourceNotOutside
     """)
 
@@ -59,7 +59,7 @@ def test_nothing_else_goes_to_another_network() -> None:
 
 def test_what_a_vm_answers_there_counts_as_the_segments_that_it_is_cut_into() -> None:
     scenario = Scenario(NETWORK)
-    scenario.play(f"outside sends tcp {OTHER}:45000 > 203.0.113.30:22 syn")
+    scenario.play(f"dmz sends tcp {OTHER}:45000 > 203.0.113.30:22 syn")
     answer = build(f"tcp 10.0.1.6:22 > {OTHER}:45000 ack len=4000")
     (flow,) = scenario.engine.flows
     assert scenario.engine.handle(answer, Arrival.LATERAL, 0.0) is not None

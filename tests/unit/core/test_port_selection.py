@@ -352,14 +352,14 @@ def test_strangers_cannot_take_more_than_the_default_addresses_have() -> None:
     yaml = NETWORK.replace("addressPrefix: 10.0.1.0/24", "addressPrefix: 10.0.0.0/16")
     scenario = Scenario(yaml)
     for number in range(60):  # 62 allocations of 1,024 in 64,000; vm1 and vm4 have two
-        scenario.play(f"x sends udp 10.0.2.{number}:5 > 198.51.100.1:53")
+        scenario.play(f"10.0.2.{number} sends udp 10.0.2.{number}:5 > 198.51.100.1:53")
         assert scenario.verdict is not None
     scenario.play(
         """
-        x sends        udp 10.0.3.1:5 > 198.51.100.1:53
+        10.0.3.1 sends udp 10.0.3.1:5 > 198.51.100.1:53
         dropped        DefaultOutboundCapacity
         after          241 s
-        x sends        udp 10.0.3.1:5 > 198.51.100.1:53
+        10.0.3.1 sends udp 10.0.3.1:5 > 198.51.100.1:53
         outside sees   udp 203.0.113.10:2048 > 198.51.100.1:53
     """.replace("203.0.113.10:2048", "203.0.113.10:3072")
     )

@@ -26,7 +26,7 @@ def test_a_translated_flow() -> None:
 
 def test_a_flow_without_ports_and_with_a_key_of_its_own() -> None:
     run = Scenario(NETWORK)
-    run.send("", build("echo 10.0.1.6 > 198.51.100.7 id=4660"))
+    run.send("vm3", build("echo 10.0.1.6 > 198.51.100.7 id=4660"))
     (record,) = run.flow_list()
     assert (record.protocol, record.public_ip, record.remote_ip) == (
         1, "203.0.113.30", "198.51.100.7",
@@ -36,7 +36,7 @@ def test_a_flow_without_ports_and_with_a_key_of_its_own() -> None:
 
 def test_a_flow_within_the_virtual_network_has_no_public_side() -> None:
     run = Scenario(NETWORK)
-    run.send("", build("udp 10.0.1.4:1000 > 10.0.1.5:53"), lateral=True)
+    run.send("vm1", build("udp 10.0.1.4:1000 > 10.0.1.5:53"), lateral=True)
     (record,) = run.flow_list()
     assert (record.method, record.public_ip, record.remote_ip, record.remote_port) == (
         "VirtualNetwork", None, "10.0.1.5", 53,

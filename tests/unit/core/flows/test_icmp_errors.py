@@ -43,10 +43,11 @@ def test_no_vm_gets_an_error_past_its_groups(
     error: str, who: str, source: str, to: str, about: str
 ) -> None:
     vm = {"10.0.1.4": "vm1", "10.0.1.5": "vm2"}.get(source)  # by its address: none other is known
+    sends = "sends" if who == vm else "forges"
     Scenario(NETWORK).play(
         FLOWS
         + f"""
-        {who} sends    icmp {error} {source} > {to} about {about}
+        {who} {sends}   icmp {error} {source} > {to} about {about}
         dropped        IcmpErrorMisaddressed
         event          PacketsDropped reason=IcmpErrorMisaddressed vm={vm}
         """
@@ -99,7 +100,7 @@ def test_from_outside_nobody_borrows_an_address_that_rules_trust(source: str) ->
     Scenario(NETWORK).play(
         FLOWS
         + f"""
-        outside sends  icmp 11/0 {source} > 203.0.113.10 about {SENT}
+        outside forges icmp 11/0 {source} > 203.0.113.10 about {SENT}
         dropped        SourceNotOutside
         """
     )
@@ -203,7 +204,7 @@ def test_between_vms_only_the_flows_two_ends_may_speak_of_it() -> None:
     scenario = Scenario(network())
 
     def passes(text: str) -> bool:
-        return scenario.send("vm", build(text), lateral=True) is not None
+        return scenario.send_between(build(text)) is not None
 
     scenario.play("vm1 sends udp 10.0.1.4:5000 > 198.51.100.1:53")
     assert passes("udp 10.0.2.4:4000 > 10.0.1.4:80")
@@ -228,7 +229,7 @@ def test_between_vms_replies_to_no_query_and_redirects_pass_no_group() -> None:
     scenario = Scenario(groups)
 
     def passes(text: str) -> bool:
-        return scenario.send("vm", build(text), lateral=True) is not None
+        return scenario.send_between(build(text)) is not None
 
     assert not passes("echo-reply 10.0.2.4 > 10.0.1.4 id=7 len=500")
     assert scenario.reason() == "IcmpNotSupported"
@@ -242,7 +243,7 @@ def test_between_vms_that_no_group_judges_what_began_elsewhere_goes_on() -> None
     scenario = Scenario(NETWORK)
     for text in ("echo-reply 10.0.1.5 > 10.0.1.4 id=7", "tcp 10.0.1.5:1 > 10.0.1.4:2 ack"):
         packet = build(text)
-        assert scenario.send("vm", packet, lateral=True) == packet
+        assert scenario.send("vm2", packet, lateral=True) == packet
     assert len(scenario.engine.flows) == 0
 
 

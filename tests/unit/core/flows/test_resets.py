@@ -142,7 +142,7 @@ def test_what_no_host_can_have_sent_is_not_answered() -> None:
         assert scenario.send(who, right) is None
         assert len(sent(scenario)) == 1
     for address in ("10.0.1.0", "10.0.1.255"):  # a subnet's own, and broadcast
-        scenario.send("vm1", numbered(f"tcp {address}:5 > 198.51.100.1:443 ack", 5, 77))
+        scenario.send(address, numbered(f"tcp {address}:5 > 198.51.100.1:443 ack", 5, 77))
         assert sent(scenario) == []
     for arrival, text in (
         (Arrival.OUTBOUND_IN_FRAGMENTS, OUT),

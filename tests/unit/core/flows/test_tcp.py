@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.flows.tcp import State
-from tests.scenario import Scenario
+from tests.scenario import Scenario, build
 from tests.unit.core.snat.test_outbound_methods import NETWORK
 
 TEXT = """
@@ -365,9 +365,7 @@ def test_between_vms_the_same_holds() -> None:
     there, back = "10.0.1.4:5 > 10.0.2.4:80", "10.0.2.4:80 > 10.0.1.4:5"
 
     def send(text: str) -> State:
-        from tests.scenario import build
-
-        assert scenario.send("vm1", build("tcp " + text), lateral=True) is not None
+        assert scenario.send_between(build("tcp " + text)) is not None
         (flow,) = scenario.engine.flows
         return flow.state
 

@@ -267,7 +267,7 @@ def test_a_hairpin_is_denied_at_the_private_address_or_at_the_sender() -> None:
 
 
 def lateral(run: Scenario, text: str) -> None:
-    run.send("", build(text), lateral=True)
+    run.send_between(build(text))
 
 
 def test_a_flow_between_vms_is_seen_from_both() -> None:

@@ -178,7 +178,7 @@ def test_a_vm_that_gets_an_instance_level_public_ip_uses_it_for_new_flows_only()
 
 def test_a_public_ip_that_is_gone_takes_its_flows_with_it() -> None:
     scenario = Scenario(pool(2))
-    scenario.play("x sends udp 10.0.9.9:5 > 198.51.100.1:53")
+    scenario.play("10.0.9.9 sends udp 10.0.9.9:5 > 198.51.100.1:53")
     scenario.reconfigure(
         pool(2).replace(
             "  - {name: pip-d, ipAddress: 203.0.113.10}",
@@ -188,7 +188,7 @@ def test_a_public_ip_that_is_gone_takes_its_flows_with_it() -> None:
     scenario.play("""
         outside sends  udp 198.51.100.1:53 > 203.0.113.10:1024
         dropped        PublicAddressUnknown
-        x sends        udp 10.0.9.9:5 > 198.51.100.1:53
+        10.0.9.9 sends udp 10.0.9.9:5 > 198.51.100.1:53
         outside sees   udp 203.0.113.11:1024 > 198.51.100.1:53
     """)
 

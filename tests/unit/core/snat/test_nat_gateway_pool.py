@@ -46,7 +46,8 @@ ONE = HEAD + NAT.format("n1", "a", "")
 
 def opened(scenario: Scenario, packet: str) -> tuple[str, int]:
     """A packet that opens a flow: the public address and port that it left from."""
-    scenario.play(f"vm sends {packet}")
+    who = scenario.parties.owner(packet.split()[1].partition(":")[0])
+    scenario.play(f"{who} sends {packet}")
     seen = scenario.verdict
     assert seen is not None, scenario.reason()
     return str(IPv4Address(seen[12:16])), int.from_bytes(seen[20:22], "big")
@@ -388,7 +389,7 @@ def test_a_flood_of_forged_sources_is_not_remembered() -> None:
     scenario = Scenario(ONE)
     before = len(scenario.engine.outbound.machines)
     for number in range(50):
-        scenario.play(f"vm sends echo 10.0.1.{100 + number} > 198.51.100.1 id=1")
+        scenario.play(f"10.0.1.{100 + number} sends echo 10.0.1.{100 + number} > 198.51.100.1 id=1")
         assert scenario.verdict is None
     assert len(scenario.engine.outbound.machines) == before
 

@@ -80,7 +80,7 @@ def test_a_pool_without_a_rule_behaves_as_standalone() -> None:
 
 def test_a_vm_that_the_file_does_not_name_is_standalone_and_named_by_its_address() -> None:
     Scenario(NETWORK).play("""
-        x sends        tcp 10.0.1.99:40000 > 198.51.100.1:443 syn
+        10.0.1.99 sends tcp 10.0.1.99:40000 > 198.51.100.1:443 syn
         outside sees   tcp 203.0.113.10:3072 > 198.51.100.1:443 syn
         flows          10.0.1.99 method=DefaultOutboundAccess
     """)
@@ -135,9 +135,9 @@ def test_the_choice_among_frontends_is_the_seeds() -> None:
 
 def test_unroutable_sources_and_destinations_are_refused_by_name() -> None:
     Scenario(NETWORK).play("""
-        x sends        udp 10.9.9.9:1 > 198.51.100.1:53
+        vm1 forges     udp 10.9.9.9:1 > 198.51.100.1:53
         dropped        SourceNotInVirtualNetwork
-        x sends        udp 192.168.7.7:1 > 198.51.100.1:53
+        vm1 forges     udp 192.168.7.7:1 > 198.51.100.1:53
         dropped        SourceNotInVirtualNetwork
         vm1 sends      udp 10.0.1.4:1 > 192.168.1.1:53
         dropped        DestinationNotInternet

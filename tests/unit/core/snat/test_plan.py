@@ -77,9 +77,9 @@ def test_default_snat_is_for_subnets_that_ask_for_it() -> None:
         lucky sends    tcp 10.0.2.4:1 > 198.51.100.1:443 syn
         outside sees   tcp 203.0.113.10:1024 > 198.51.100.1:443 syn
         flows          lucky method=DefaultOutboundAccess
-        stranger sends tcp 10.0.1.77:1 > 198.51.100.1:443 syn
+        10.0.1.77 sends tcp 10.0.1.77:1 > 198.51.100.1:443 syn
         dropped        NoOutboundMethod
-        stranger sends tcp 10.0.2.77:1 > 198.51.100.1:443 syn
+        10.0.2.77 sends tcp 10.0.2.77:1 > 198.51.100.1:443 syn
         outside sees   tcp 203.0.113.10:2048 > 198.51.100.1:443 syn
     """)
 

@@ -723,7 +723,7 @@ def test_connections_that_idled_out(world: Scenario) -> None:
     [
         ("echo 10.0.1.4 > 198.51.100.1 id=1", "vm1 pings, and ping does not pass SNAT"),
         ("udp 10.0.1.4:5 > 172.16.0.1:53", "vm1 sends to an address that is not internet"),
-        ("ip proto=47 10.0.1.4 > 198.51.100.1", "Packets of vm1 are refused: ProtocolNotSupported"),
+        ("ip 10.0.1.4 > 198.51.100.1 proto=47", "Packets of vm1 are refused: ProtocolNotSupported"),
         (
             "tcp 10.0.1.4:5 > 203.0.113.20:81 syn",
             "A VM sends to 203.0.113.20, and nothing there takes it",
@@ -824,7 +824,7 @@ def test_what_somebody_takes_away_again_and_again(world: Scenario) -> None:
 
 
 def test_forged_sources(world: Scenario) -> None:
-    world.send("vm1", build(f"udp 192.168.7.7:5 > {SERVER}:53"))
+    world.send("vm1", build(f"udp 192.168.7.7:5 > {SERVER}:53"), forged=True)
     finding = only(Look(world).diagnosed(), "Warning")
     assert finding.title == "Packets come from 192.168.7.7, which is in no subnet"
 
