@@ -33,6 +33,9 @@ from gateway.schema.protocols import TCP, UDP
 
 _ORIGINAL, _REPLY, _OPENING = Side.ORIGINAL, Side.REPLY, State.OPENING
 
+MAXIMUM_SEGMENT_LIFETIME = 120.0
+"""Seconds that a segment can be under way (RFC 9293, 3.4.2). Linux' initial sequence numbers take
+137 s for half a round, after which a newer one looks older."""
 CATCH_UP = 64
 """Times that one packet has the offload tell what passed: more than it can have to tell."""
 
@@ -138,7 +141,9 @@ class Tracking:
 
     # -- SYNs
 
-    def reopens(self, flow: Flow, side: Side, flags: int, sequence: int | None) -> bool:
+    def reopens(
+        self, flow: Flow, side: Side, flags: int, sequence: int | None, now: float = 0.0
+    ) -> bool:
         """Whether a segment begins another connection between the endpoints of a flow that ended.
 
         A SYN with the number of the flow's own is that one repeated, however late. From outside one
@@ -158,8 +163,11 @@ class Tracking:
             return state is State.RESET and flow.pool is None
         if state not in CLOSING:
             return state in ENDED
-        # One side has not closed. A SYN from before this connection must not cost it its flow.
-        return not known or sequence is None or self.table.numbers.is_newer(flow.slot, sequence)
+        # One side has not closed. A SYN from before this connection must not cost it its flow; but
+        # none is under way for so long, and by then the numbers may have come half round.
+        if not known or sequence is None or now - flow.created > MAXIMUM_SEGMENT_LIFETIME:
+            return True
+        return self.table.numbers.is_newer(flow.slot, sequence)
 
     def _open_again(self, flow: Flow, side: Side, sequence: int, now: float) -> None:
         """A SYN of the flow: its first, the same again, or another that takes its place."""

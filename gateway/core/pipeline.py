@@ -100,7 +100,7 @@ class Pipeline:
         if flow is not None:
             if cut and not takes_fragments(flow.method):
                 return self._drop_fragments(view, flow)
-            if not self._translation.reopens(flow, _ORIGINAL, view.kind, view.numbers[0]):
+            if not self._reopens(flow, _ORIGINAL, view, now):
                 return self._send(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_outside(view, cut=cut)
@@ -133,7 +133,7 @@ class Pipeline:
         if flow is not None:
             if cut and not takes_fragments(flow.method):
                 return self._drop_fragments(view, flow)
-            if not self._translation.reopens(flow, _REPLY, view.kind, view.numbers[0]):
+            if not self._reopens(flow, _REPLY, view, now):
                 return self._deliver(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._error_to_inside(view, hairpin=hairpin_of is not None, cut=cut)
@@ -163,25 +163,23 @@ class Pipeline:
         to = view.destination
         if self.admission.is_public(to) or to == PROBE_SOURCE:
             return self._hairpin(view, now, cut=cut)
-        return self._outbound(view, now, cut=cut) if self._answers(view) else view.packet
+        return self._outbound(view, now, cut=cut) if self._answers(view, now) else view.packet
 
     def _to_networks(self, view: PacketView, now: float) -> bytes | None:
         """From inside, routed to another inside network, or to one that is not the gateway's."""
         if view.destination in self.admission.scope.virtual_network:
             return self._lateral(view, now)
-        if self._answers(view):
+        if self._answers(view, now):
             return self._outbound(view, now)
         vm = self.admission.name_of(view.source)
         return self.drops.drop(DropReason.ROUTED_ELSEWHERE, view.packet, vm)
 
-    def _answers(self, view: PacketView) -> bool:
+    def _answers(self, view: PacketView, now: float) -> bool:
         """Whether a VM's packet is of a flow, or about one, that somebody else began by a public
         IP: this host, or another network of it, whose answers do not leave by the outside."""
         flow = self._flows.originals(view.protocol).get(view.key)
         if flow is not None:
-            return flow.inbound and not self._translation.reopens(
-                flow, _ORIGINAL, view.kind, view.numbers[0]
-            )
+            return flow.inbound and not self._reopens(flow, _ORIGINAL, view, now)
         if view.protocol != ICMP or view.kind not in ICMP_ERRORS:
             return False
         quote = icmp.quoted(view)
@@ -196,12 +194,51 @@ class Pipeline:
 
     def _hairpin(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
+        flow = self._flows.originals(view.protocol).get(view.key)
+        if flow is not None and self._reopens(flow, _ORIGINAL, view, now):
+            refused = self._refusal_of_second_half(view, now, cut=cut)
+            if refused is not None:  # before the first half takes the place of its old flow
+                return self._dropped(*refused, cut=cut)
         outgoing = self._outbound(view, now, cut=cut)
         if outgoing is None:
             return None
         public = PacketView.parse(outgoing)
         assert public is not None  # rewriting changes no length
         return self._inbound(public, now, hairpin_of=view.source, cut=cut)
+
+    def _refusal_of_second_half(
+        self, view: PacketView, now: float, *, cut: bool
+    ) -> tuple[Rejected, PacketView] | None:
+        """Why a hairpin that begins anew would not come in again, and the packet that would not."""
+        admission = self.admission
+        leaving = admission.outbound(view, count=False, cut=cut)
+        if isinstance(leaving, Rejected):
+            return None  # it is not even to go out
+        machine, source = leaving.machine, view.source
+        foreseen = self._translation.allocator.foreseen(machine, view.protocol, view.key)
+        address, port = machine.instance or foreseen[0], foreseen[1]
+        if not address:
+            return None  # there is no port: it will be said
+        start, packet = view.transport, view.packet
+        number = port.to_bytes(2, "big") if port else view.ports[0:2]
+        public = PacketView.parse(
+            b"".join((packet[:12], address, packet[16:start], number, packet[start + 2 :]))
+        )
+        assert public is not None
+        second = self._flows.replies(public.protocol).get(public.key)
+        if second is not None and not self._reopens(second, _REPLY, public, now):
+            return None
+        answer = admission.inbound(public, hairpin_of=source, count=False, cut=cut)
+        if not isinstance(answer, Rejected):
+            return None
+        if answer.reason is DropReason.HAIRPIN_TO_ITSELF and len(machine.allotments) > 1:
+            return None  # another public IP may lead to another VM
+        admission.outbound(view, cut=cut)  # what it meets on the way is counted
+        admission.inbound(public, hairpin_of=source, cut=cut)
+        return answer, public
+
+    def _reopens(self, flow: Flow, side: Side, view: PacketView, now: float) -> bool:
+        return self._translation.reopens(flow, side, view.kind, view.numbers[0], now)
 
     def _lateral(self, view: PacketView, now: float) -> bytes | None:
         """From one inside network to another: judged and watched, not translated."""
@@ -215,7 +252,7 @@ class Pipeline:
         if flow is None and view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._lateral_error(view)
         replaced = None
-        if flow is not None and translation.reopens(flow, side, view.kind, view.numbers[0]):
+        if flow is not None and self._reopens(flow, side, view, now):
             flow, replaced = None, flow
         if flow is None:
             answer = self.admission.lateral(view)

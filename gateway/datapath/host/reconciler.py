@@ -32,6 +32,8 @@ from gateway.datapath.host.netfilter_rules import DiversionPlan
 from gateway.datapath.host.netlink_tables import LinkState, Tables
 
 LIMIT, WINDOW, PAUSE = 5, 60.0, 10.0
+RULES_LIMIT = 20
+"""The same for rules: who sets up a firewall flushes some times in a row."""
 FAR_AWAY = IPv4Address("198.41.0.4")
 """Where "the internet" is looked for in the routing table: a root name server. Nothing is sent."""
 SUBNETS = 64
@@ -42,13 +44,16 @@ SHOWN = 3
 class Fights:
     """How often each thing was set again lately."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, limit: int = LIMIT
+    ) -> None:
         self._monotonic = monotonic
+        self._limit = limit
         self._times: dict[str, deque[float]] = {}
 
     def may(self, what: str) -> bool:
         """Whether it is to be set now; if so, that is counted."""
-        now, times = self._monotonic(), self._times.setdefault(what, deque(maxlen=LIMIT))
+        now, times = self._monotonic(), self._times.setdefault(what, deque(maxlen=self._limit))
         if self.is_fought(what) and now - times[-1] < PAUSE:
             return False
         times.append(now)
@@ -61,7 +66,9 @@ class Fights:
     def is_fought(self, what: str) -> bool:
         """Whether it had to be set again and again."""
         times = self._times.get(what) or deque()
-        return len(times) == LIMIT and self._monotonic() - times[0] < WINDOW + LIMIT * PAUSE
+        if len(times) < self._limit:
+            return False
+        return self._monotonic() - times[0] < WINDOW + self._limit * PAUSE
 
 
 class Upkeep:

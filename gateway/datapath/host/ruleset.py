@@ -90,8 +90,8 @@ class Ruleset:
         the legacy back end."""
         return legacy_mark() != self._legacy
 
-    def stand(self) -> bool:
-        """Whether they still do."""
+    def stand(self, may_move: Callable[[], bool] = lambda: True) -> bool:
+        """Whether they still do. Jumps to them that stand wrong are moved, if that may be."""
         marked = self._look()
         if marked == self._mark:
             return True

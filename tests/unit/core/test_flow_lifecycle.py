@@ -73,6 +73,56 @@ def test_a_syn_between_vms_that_a_group_denies_leaves_it_too() -> None:
     assert passes(f"tcp {there} ack")
 
 
+def test_a_hairpin_that_would_not_come_in_again_leaves_its_first_half_as_it_was() -> None:
+    def groups(rules: str) -> str:
+        return network(subnet=rules, interface=rules)
+
+    scenario = Scenario(groups(WEB))
+    out, snat = "10.0.1.4:4000 > 203.0.113.30:80", "203.0.113.10:1024"
+    scenario.play(f"""
+        vm1 sends      tcp {out} syn
+        vm2 sees       tcp {snat} > 10.0.1.5:80 syn
+        vm2 sends      tcp 10.0.1.5:80 > {snat} syn ack
+        vm1 sees       tcp 203.0.113.30:80 > 10.0.1.4:4000 syn ack
+        vm1 sends      tcp {out} fin ack
+    """)
+    scenario.reconfigure(groups(NO_WEB))
+    scenario.play(f"""
+        vm1 sends      tcp {out} syn
+        dropped        DeniedBySecurityRule
+        vm2 sends      tcp 10.0.1.5:80 > {snat} ack len=100
+        vm1 sees       tcp 203.0.113.30:80 > 10.0.1.4:4000 ack len=100
+        flows          vm1 state=Closing
+    """)
+
+
+def test_a_hairpin_that_begins_anew_replaces_both_halves() -> None:
+    scenario = Scenario(network(subnet=WEB, interface=WEB))
+    out = "10.0.1.4:4000 > 203.0.113.30:80"
+    scenario.play(f"""
+        vm1 sends      tcp {out} syn
+        vm2 sends      tcp 10.0.1.5:80 > 203.0.113.10:1024 syn ack
+        vm1 sends      tcp {out} fin ack
+        vm1 sends      tcp {out} syn
+        vm2 sees       tcp 203.0.113.10:1025 > 10.0.1.5:80 syn
+    """)
+
+
+def test_a_syn_whose_number_came_half_round_is_new() -> None:
+    """Linux' initial numbers do so in 137 s; what is older than the connection comes sooner."""
+    syn, again = f"tcp {OUT} syn seq=1000", f"tcp {OUT} syn seq={1000 + (1 << 31) + 5}"
+    for pause, port in ((100, 1024), (140, 1025)):
+        scenario = Scenario(network())
+        scenario.play(f"""
+            vm1 sends      {syn}
+            outside sends  tcp {BACK} syn ack seq=9 acks=1001
+            vm1 sends      tcp {OUT} fin ack seq=1001 acks=10
+            after          {pause} s
+            vm1 sends      {again}
+            outside sees   tcp 203.0.113.10:{port} > 198.51.100.1:443 syn
+        """)
+
+
 def test_a_syn_for_which_the_table_has_no_room_leaves_it_too() -> None:
     scenario = Scenario(network().replace("outside: wan0", "outside: wan0, maximumFlows: 1"))
     scenario.play(HALF_CLOSED)
