@@ -329,7 +329,11 @@ def _dropped(index: int) -> int:
 
 
 def _clsact(index: int) -> dict[int, bytes] | None:
-    """What the kernel says of an interface's clsact qdisc, if it has one."""
+    """What the kernel says of an interface's clsact qdisc, if it has one.
+
+    To ask for that one alone would notify all who listen for changes of tc. A dump goes on as it is
+    read, and no further than to this interface, which mostly is among the first.
+    """
     for body in netlink.dump(_RTM_GETQDISC, _message.pack(0, index, 0, 0, 0)):
         found = attributes(body[_message.size :])
         if _message.unpack_from(body)[1] == index and found.get(_TCA_KIND) == b"clsact\0":

@@ -108,6 +108,10 @@ class PublicAddresses:
             for index, place in ways
         ]
 
+    def standing(self, tables: Tables) -> list[Route]:
+        """All that any gateway has set."""
+        return tables.routes(ROUTE_PROTOCOL, _TABLE_MAIN)
+
     def add(self, addresses: Iterable[IPv4Address]) -> None:
         """Idempotent, and as far as interfaces are there and up. Raises DatapathError."""
         addresses = tuple(addresses)
@@ -117,9 +121,8 @@ class PublicAddresses:
             wanted = {(route.destination, route.interface, route.metric) for route in routes}
             others = [
                 route
-                for route in tables.routes(ROUTE_PROTOCOL)
-                if route.table == _TABLE_MAIN
-                and route.destination in addresses
+                for route in self.standing(tables)
+                if route.destination in addresses
                 and (route.destination, route.interface, route.metric) not in wanted
             ]
         if outside is None:
@@ -143,8 +146,8 @@ class PublicAddresses:
         addresses = set(addresses)
         with Tables() as tables, IPRoute() as netlink:
             outside = tables.link(self._outside)
-            for route in tables.routes(ROUTE_PROTOCOL):
-                if route.table == _TABLE_MAIN and route.destination in addresses:
+            for route in self.standing(tables):
+                if route.destination in addresses:
                     _remove(netlink.route, route.destination, _arguments(route, _SCOPE_LINK))
             for address in addresses if outside is not None else ():
                 assert outside is not None
@@ -170,6 +173,11 @@ class ProbeSource:
             Route(self._address, 32, _TABLE_LOCAL, _LOCAL, link.number, link.number, None)
             for link in links
         ]
+
+    def stands(self, tables: Tables) -> bool:
+        """Whether all of them are there."""
+        standing = tables.routes(ROUTE_PROTOCOL, _TABLE_LOCAL)
+        return set(standing).issuperset(self.routes(tables))
 
     def add(self) -> None:
         """Idempotent. Raises DatapathError."""

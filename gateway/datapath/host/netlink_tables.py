@@ -101,13 +101,25 @@ class Tables:
                 found.setdefault(index, []).append(IPv4Interface((local, length)))
         return found
 
-    def routes(self, protocol: int) -> list[Route]:
-        """The IPv4 routes of one origin (RTA protocol), of every table."""
-        request = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, protocol, 0, 0, 0)
+    def routes(self, protocol: int, table: int) -> list[Route]:
+        """The IPv4 routes of one origin (RTA protocol) in one table.
+
+        Both are for the kernel to look for: other tables are not walked, and of this one nothing
+        else comes, however many routes a routing daemon has there.
+        """
+        request = routes_request(protocol, table)
+        try:
+            answers = list(self._ask(_GETROUTE, _DUMP, request))
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # there is no such table yet
+                raise
+            return []
         return [
             route
-            for answer in self._ask(_GETROUTE, _DUMP, request)
-            if answer[5] == protocol and (route := _route(answer)) is not None
+            for answer in answers
+            if answer[5] == protocol
+            and (route := _route(answer)) is not None
+            and route.table == table
         ]
 
     def way_to(self, destination: IPv4Address) -> int | None:
@@ -182,6 +194,12 @@ class Tables:
                 answers.append(message)
             if not flags & _DUMP:
                 return answers, whole
+
+
+def routes_request(protocol: int, table: int) -> bytes:
+    """What a dump of routes asks for: a filter, which the kernel applies under ``_STRICT``."""
+    head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, protocol, 0, 0, 0)
+    return head + attribute(_RTA_TABLE, _INDEX.pack(table))
 
 
 def _route(answer: bytes) -> Route | None:
