@@ -35,7 +35,7 @@ from gateway.datapath.host.netlink_events import (
     of_network,
     of_rules,
 )
-from gateway.datapath.host.reconciler import Upkeep
+from gateway.datapath.host.reconciler import PAUSE, RULES_LIMIT, Fights, Upkeep
 from gateway.datapath.host.ruleset import Ruleset
 from gateway.datapath.host.teardown import (
     Collecting,
@@ -47,6 +47,14 @@ from gateway.datapath.host.teardown import (
     take_over,
 )
 
+_RULES = (
+    "another program removes this gateway's netfilter rules again and again: they are set again "
+    f"every {PAUSE:.0f} s, and until then nothing is forwarded"
+)
+_ORDER = (
+    "another program puts netfilter rules where this gateway's must stand again and again: its own "
+    f"are moved every {PAUSE:.0f} s, and until then the guard drops what passes them by"
+)
 LOOK_INTERVAL = 15.0
 """Seconds (real) between looks at the host without any notice: of some changes there is none."""
 
@@ -79,6 +87,7 @@ class Diversion:
         self.rules_restored = 0  # times that somebody else had removed or changed them
         self.rules_moved = 0  # times that somebody else's stood where ours must
         self.rules_seen = 0  # times that any rules of the host had changed
+        self._fights = Fights(limit=RULES_LIMIT)
         self.upkeep = Upkeep()
         self.programmed = True
         """Whether all interfaces are there, and have what they need."""
@@ -180,6 +189,7 @@ class Diversion:
             self.restore_guard()
         try:
             self._restore_rules()
+            missing += [fight for fight in (_RULES, _ORDER) if self._fights.is_fought(fight)]
             if self._journal.closed:
                 self._set_sysctls()
             self._follow_others()
@@ -236,12 +246,19 @@ class Diversion:
         if not self._suspect:
             return
         self.rules_seen += 1
-        if not self._ruleset.stand():
+        if not self._ruleset.stand(may_move=not self._fights.waits(_ORDER)):
             self._close()  # as long as they are missing
+            if not self._fights.may(_RULES):
+                raise DatapathError([_RULES])
             self._load_rules()
             self.rules_restored += 1
+        if self._ruleset.moved != self.rules_moved:
+            self._fights.may(_ORDER)
+        elif self._ruleset.unplaced and self.guard is None:
+            self._close()
+            raise DatapathError([_ORDER])
         self.rules_moved = self._ruleset.moved
-        self._suspect = False
+        self._suspect = self._ruleset.unplaced
 
     def remove(self, *, keep_guard: bool = False) -> None:
         """Put the host back as it was. Raises DatapathError for what could not be undone.

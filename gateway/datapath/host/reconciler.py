@@ -7,7 +7,8 @@ of a few requests to the kernel, and sets again what is the gateway's own. What 
 address, a default route) it names, once it was there and is no more: what never was, may be meant.
 
 Who sets the same thing back again and again is not fought at any speed: after ``LIMIT`` times
-within ``WINDOW`` seconds it is set every ``PAUSE`` seconds only, and said to be fought about.
+(netfilter rules, of ``diversion.py``: ``RULES_LIMIT``) within ``WINDOW`` seconds it is set every
+``PAUSE`` seconds only, and said to be fought about.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.host.addresses_and_routes import (
-    ROUTE_PROTOCOL,
     ProbeSource,
     PublicAddresses,
     read_sysctl,
@@ -44,9 +44,7 @@ SHOWN = 3
 class Fights:
     """How often each thing was set again lately."""
 
-    def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, limit: int = LIMIT
-    ) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, limit: int = LIMIT) -> None:
         self._monotonic = monotonic
         self._limit = limit
         self._times: dict[str, deque[float]] = {}
@@ -54,10 +52,14 @@ class Fights:
     def may(self, what: str) -> bool:
         """Whether it is to be set now; if so, that is counted."""
         now, times = self._monotonic(), self._times.setdefault(what, deque(maxlen=self._limit))
-        if self.is_fought(what) and now - times[-1] < PAUSE:
+        if self.waits(what):
             return False
         times.append(now)
         return True
+
+    def waits(self, what: str) -> bool:
+        """Whether it is not to be set again yet."""
+        return self.is_fought(what) and self._monotonic() - self._times[what][-1] < PAUSE
 
     def forget(self) -> None:
         """What was set again had another reason."""
@@ -117,7 +119,7 @@ class Upkeep:
         if outside is None or not outside.up:
             return
         answering = PublicAddresses(plan.outside, plan.inside)
-        standing = set(tables.routes(ROUTE_PROTOCOL))
+        standing = set(answering.standing(tables))
         lacking = set(plan.public_ips) - tables.proxies(outside.number)
         lacking |= {
             route.destination
@@ -130,7 +132,7 @@ class Upkeep:
             yield from self._again("answering", what, lambda: answering.add(lost))
         if plan.probe_source is not None:
             source = ProbeSource(plan.probe_source, plan.inside)
-            if not standing.issuperset(source.routes(tables)):
+            if not source.stands(tables):
                 what = f"the address of probes, {plan.probe_source},"
                 yield from self._again("probes", what, source.add)
 

@@ -43,6 +43,7 @@ class Ruleset:
         self._chains6: list[Chain] = []
         self._reverse_path = True
         self.moved = 0  # times that rules of others stood where ours must
+        self.unplaced = False
         self._legacy = b""
 
     def load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool = False) -> None:
@@ -90,13 +91,18 @@ class Ruleset:
         the legacy back end."""
         return legacy_mark() != self._legacy
 
-    def stand(self, may_move: Callable[[], bool] = lambda: True) -> bool:
-        """Whether they still do. Jumps to them that stand wrong are moved, if that may be."""
+    def stand(self, *, may_move: bool = True) -> bool:
+        """Whether they still do. Jumps to them that stand wrong are moved, if they may be; if not,
+        ``unplaced`` says that nobody knows whether any do."""
+        self.unplaced = False
         marked = self._look()
         if marked == self._mark:
             return True
         if self._read() != self._standing:
             return False
+        if not may_move:
+            self.unplaced = True
+            return True
         moved = IPV4.place(self._chains)
         if self._chains6:
             moved += IPV6.place(self._chains6)
