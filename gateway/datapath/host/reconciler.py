@@ -48,13 +48,16 @@ class Fights:
         self._monotonic = monotonic
         self._limit = limit
         self._times: dict[str, deque[float]] = {}
+        self._fought: set[str] = set()
 
     def may(self, what: str) -> bool:
         """Whether it is to be set now; if so, that is counted."""
-        now, times = self._monotonic(), self._times.setdefault(what, deque(maxlen=self._limit))
         if self.waits(what):
             return False
+        now, times = self._monotonic(), self._times.setdefault(what, deque(maxlen=self._limit))
         times.append(now)
+        if len(times) == self._limit and now - times[0] < WINDOW:
+            self._fought.add(what)
         return True
 
     def waits(self, what: str) -> bool:
@@ -64,13 +67,13 @@ class Fights:
     def forget(self) -> None:
         """What was set again had another reason."""
         self._times.clear()
+        self._fought.clear()
 
     def is_fought(self, what: str) -> bool:
-        """Whether it had to be set again and again."""
-        times = self._times.get(what) or deque()
-        if len(times) < self._limit:
-            return False
-        return self._monotonic() - times[0] < WINDOW + self._limit * PAUSE
+        """Whether it had to be set again and again, and had to within the last minute."""
+        if what in self._fought and self._monotonic() - self._times[what][-1] >= WINDOW:
+            self._fought.remove(what)
+        return what in self._fought
 
 
 class Upkeep:

@@ -41,9 +41,18 @@ def test_what_is_fought_about_waits_and_ends_with_the_fight() -> None:
         clock.now += 1
         times += fights.may("forwarding")
     assert times == 60 // PAUSE
-    clock.now += WINDOW + LIMIT * PAUSE
+    clock.now += WINDOW
     assert not fights.is_fought("forwarding")
     assert fights.may("forwarding")
+
+
+def test_what_is_lost_often_but_not_within_a_minute_is_no_fight() -> None:
+    clock = Clock()
+    fights = Fights(clock, limit=20)
+    for _ in range(100):
+        assert fights.may("rules")
+        clock.now += WINDOW / 19
+    assert not fights.is_fought("rules")
 
 
 def test_what_the_kernel_forgot_by_itself_is_no_fight() -> None:
