@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from types import TracebackType
 
+from gateway.datapath.closing import Closing
 from gateway.datapath.errors import DatapathError
 
 
@@ -28,8 +28,8 @@ def is_claimed(interface: str) -> bool:
     return False
 
 
-class Claims:
-    """The interfaces of one gateway, held until ``release`` or the end of the process."""
+class Claims(Closing):
+    """The interfaces of one gateway, held until ``close`` or the end of the process."""
 
     def __init__(self, interfaces: Iterable[str]) -> None:
         """Raises DatapathError naming each interface that another gateway has."""
@@ -45,21 +45,10 @@ class Claims:
             else:
                 self._sockets.append(claim)
         if problems:
-            self.release()
+            self.close()
             raise DatapathError(problems)
 
-    def release(self) -> None:
+    def close(self) -> None:
         for claim in self._sockets:
             claim.close()
         self._sockets.clear()
-
-    def __enter__(self) -> Claims:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()

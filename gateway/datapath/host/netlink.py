@@ -1,18 +1,24 @@
 """Requests to the kernel's netlink that pyroute2 cannot make, packed by hand.
 
-One request at a time on a socket of its own: ``ask`` waits for the acknowledgement, ``dump`` for
-all the answers. Failures are OSError with the kernel's number.
+``ask`` makes one request on a socket of its own and waits for the acknowledgement, ``dump`` gives
+all the answers, read as they are asked for; ``Kernel`` is for several requests in a row. Failures
+are OSError with the kernel's number.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
 from struct import Struct
 
+from gateway.datapath.closing import Closing
+
 NESTED = 0x8000
-_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300  # linux/netlink.h
+DUMP = 0x300  # linux/netlink.h, here and below: NLM_F_DUMP
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
+_SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _LARGEST = 1 << 17
 _header, _attribute, _error = Struct("=IHHII"), Struct("=HH"), Struct("=i")
@@ -39,41 +45,63 @@ def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
         place += length + 3 & ~3
 
 
+class Kernel(Closing):
+    """A socket to the kernel, for one request at a time. OSError: the kernel's number."""
+
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        self._socket.bind((0, 0))
+        self._serial = 0
+        self.interrupted = False
+        """Whether what was dumped last changed meanwhile."""
+
+    def filter_strictly(self, seconds: float) -> None:
+        """Have dumps filtered by the kernel, and wait so long for an answer."""
+        self._socket.settimeout(seconds)
+        with contextlib.suppress(OSError):  # before Linux 4.20: what comes too much is passed over
+            self._socket.setsockopt(_SOL_NETLINK, _STRICT, 1)
+
+    def request(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
+        """The answers' bodies, as they are read: of one object, of a dump, or none but that it is
+        done."""
+        self._serial += 1
+        self.interrupted = False
+        head = _header.pack(_header.size + len(body), kind, flags | _NLM_F_REQUEST, self._serial, 0)
+        self._socket.send(head + body)
+        while True:
+            data = self._socket.recv(_LARGEST)
+            place = 0
+            while place + _header.size <= len(data):
+                length, answered, said, serial, _ = _header.unpack_from(data, place)
+                message = data[place + _header.size : place + length]
+                place += length + 3 & ~3
+                if serial != self._serial:
+                    continue  # of a question that was given up
+                self.interrupted = self.interrupted or bool(said & _NLM_F_DUMP_INTR)
+                if answered == _NLMSG_ERROR:
+                    _raise(_error.unpack_from(message)[0])
+                    return
+                if answered == _NLMSG_DONE:
+                    return
+                yield message
+            if not flags & (_NLM_F_ACK | DUMP):
+                return
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 def ask(kind: int, flags: int, body: bytes) -> None:
     """Make one request and wait until it is done."""
-    with _open(socket.NETLINK_ROUTE) as kernel:
-        flags |= _NLM_F_REQUEST | _NLM_F_ACK
-        kernel.send(_header.pack(_header.size + len(body), kind, flags, 1, 0) + body)
-        answer = kernel.recv(_LARGEST)
-    _, answered, *_ = _header.unpack_from(answer)
-    if answered != _NLMSG_ERROR:
-        raise OSError(f"netlink: an answer of type {answered} instead of an acknowledgement")
-    _raise(_error.unpack_from(answer, _header.size)[0])
+    with Kernel() as kernel:
+        for _ in kernel.request(kind, flags | _NLM_F_ACK, body):
+            pass
 
 
 def dump(kind: int, body: bytes, protocol: int = socket.NETLINK_ROUTE) -> Iterator[bytes]:
     """The answers' bodies."""
-    with _open(protocol) as kernel:
-        flags = _NLM_F_REQUEST | _NLM_F_DUMP
-        kernel.send(_header.pack(_header.size + len(body), kind, flags, 1, 0) + body)
-        while True:
-            data = kernel.recv(_LARGEST)
-            place = 0
-            while place < len(data):
-                length, answered, *_ = _header.unpack_from(data, place)
-                if answered == _NLMSG_DONE:
-                    return
-                if answered == _NLMSG_ERROR:
-                    _raise(_error.unpack_from(data, place + _header.size)[0])
-                    return
-                yield data[place + _header.size : place + length]
-                place += length + 3 & ~3
-
-
-def _open(protocol: int) -> socket.socket:
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-    kernel.bind((0, 0))
-    return kernel
+    with Kernel(protocol) as kernel:
+        yield from kernel.request(kind, DUMP, body)
 
 
 def _raise(error: int) -> None:

@@ -8,27 +8,19 @@ what is asked for. Whatever changes something goes through ``addresses_and_route
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface
 from struct import Struct
-from types import TracebackType
 from typing import NamedTuple
 
-from gateway.datapath.host.netlink import attribute, attributes
+from gateway.datapath.host.closing import Closing
+from gateway.datapath.host.netlink import DUMP, Kernel, attribute, attributes
 
 _GETLINK, _GETADDR, _GETROUTE, _GETNEIGH = 18, 22, 26, 30  # linux/rtnetlink.h
-_REQUEST, _DUMP = 0x1, 0x300
-_DUMP_INTERRUPTED = 0x10
-_ERROR, _DONE = 2, 3
-_SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK: the kernel filters
 _TRIES = 3
 """Dumps of a table that changed meanwhile are begun again."""
 
-_HEADER = Struct("=IHHII")
 _LINK = Struct("=BxHiII")  # ifinfomsg
 _ADDRESS = Struct("=BBBBi")  # ifaddrmsg
 _ROUTE = Struct("=BBBBBBBBI")  # rtmsg
@@ -64,16 +56,12 @@ class Route(NamedTuple):
     source: IPv4Address | None
 
 
-class Tables:
+class Tables(Closing):
     """A socket to ask by. Every method raises OSError where the kernel does not answer."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.bind((0, 0))
-        self._socket.settimeout(5.0)
-        with suppress(OSError):  # before Linux 4.20: what comes too much is passed over
-            self._socket.setsockopt(_SOL_NETLINK, _STRICT, 1)
-        self._serial = 0
+        self._kernel = Kernel()
+        self._kernel.filter_strictly(seconds=5.0)
 
     def link(self, name: str) -> LinkState | None:
         """An interface by its own name; None: there is none."""
@@ -93,7 +81,7 @@ class Tables:
     def addresses(self) -> dict[int, list[IPv4Interface]]:
         """Every IPv4 address of this host, by its interface's index, in the kernel's order."""
         found: dict[int, list[IPv4Interface]] = {}
-        for answer in self._ask(_GETADDR, _DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
+        for answer in self._ask(_GETADDR, DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
             _, length, _, _, index = _ADDRESS.unpack_from(answer)
             said = attributes(answer[_ADDRESS.size :])
             local = said.get(_IFA_LOCAL) or said.get(_IFA_ADDRESS)
@@ -109,7 +97,7 @@ class Tables:
         """
         request = routes_request(protocol, table)
         try:
-            answers = list(self._ask(_GETROUTE, _DUMP, request))
+            answers = list(self._ask(_GETROUTE, DUMP, request))
         except OSError as error:
             if error.errno != errno.ENOENT:  # there is no such table yet
                 raise
@@ -139,65 +127,26 @@ class Tables:
         """The addresses that an interface answers ARP for in others' place, entry by entry."""
         request = _NEIGHBOUR.pack(socket.AF_INET, 0, 0, _NTF_PROXY, 0)
         found = set()
-        for answer in self._ask(_GETNEIGH, _DUMP, request):
+        for answer in self._ask(_GETNEIGH, DUMP, request):
             family, index, _, flags, _ = _NEIGHBOUR.unpack_from(answer)
             if family == socket.AF_INET and index == interface and flags & _NTF_PROXY:
                 found.add(IPv4Address(attributes(answer[_NEIGHBOUR.size :])[_NDA_DST]))
         return found
 
     def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> Tables:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._kernel.close()
 
     def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
         """The answers' bodies: of one object, or of a dump, which is whole."""
         for _ in range(_TRIES):
-            answers, whole = self._once(kind, flags, body)
-            if whole:
+            answers = list(self._kernel.request(kind, flags, body))
+            if not self._kernel.interrupted:
                 break
         return iter(answers)
 
-    def _once(self, kind: int, flags: int, body: bytes) -> tuple[list[bytes], bool]:
-        self._serial += 1
-        length = _HEADER.size + len(body)
-        header = _HEADER.pack(length, kind, _REQUEST | flags, self._serial, 0)
-        self._socket.send(header + body)
-        answers: list[bytes] = []
-        whole = True
-        while True:
-            data = self._socket.recv(1 << 17)
-            at = 0
-            while at + _HEADER.size <= len(data):
-                size, answered, said, serial, _ = _HEADER.unpack_from(data, at)
-                message = data[at + _HEADER.size : at + size]
-                at += (size + 3) & ~3
-                if serial != self._serial:
-                    continue  # of a question that was given up
-                whole = whole and not said & _DUMP_INTERRUPTED
-                if answered == _ERROR:
-                    number = -int.from_bytes(message[:4], sys.byteorder, signed=True)
-                    if number:
-                        raise OSError(number, os.strerror(number))
-                    return answers, whole
-                if answered == _DONE:
-                    return answers, whole
-                answers.append(message)
-            if not flags & _DUMP:
-                return answers, whole
-
 
 def routes_request(protocol: int, table: int) -> bytes:
-    """What a dump of routes asks for: a filter, which the kernel applies under ``_STRICT``."""
+    """What a dump of routes asks for: a filter, which the kernel applies if strict."""
     head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, protocol, 0, 0, 0)
     return head + attribute(_RTA_TABLE, _INDEX.pack(table))
 

@@ -166,7 +166,7 @@ def main() -> None:
                     diversion.leave_guard = command == "leave"
                     diversion.remove()
                     queue.close()
-                    claims.release()
+                    claims.close()
                     print("null", flush=True)
                     return
             print(json.dumps(answer), flush=True)

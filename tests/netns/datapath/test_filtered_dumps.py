@@ -9,7 +9,7 @@ from tests.netns.datapath.topology import Namespaces
 
 COUNTED = """
 import json, socket
-from gateway.datapath import tables
+from gateway.datapath import netlink, tables
 
 received = []
 
@@ -19,7 +19,7 @@ class Counting(socket.socket):
         received.append(len(data))
         return data
 
-tables.socket.socket = Counting
+netlink.socket.socket = Counting
 with tables.Tables() as asking:
     routes = asking.routes(217, 254)
 print(json.dumps([len(routes), sum(received)]))

@@ -20,4 +20,4 @@ def test_a_claim_ends() -> None:
     with Claims(["dp-lan0"]):
         assert is_claimed("dp-lan0")
     assert not is_claimed("dp-lan0")
-    Claims(["dp-lan0"]).release()
+    Claims(["dp-lan0"]).close()
