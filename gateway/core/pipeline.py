@@ -196,9 +196,9 @@ class Pipeline:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
         flow = self._flows.originals(view.protocol).get(view.key)
         if flow is not None and self._reopens(flow, _ORIGINAL, view, now):
-            refused = self._refusal_of_second_half(view, now, cut=cut)
-            if refused is not None:  # before the first half takes the place of its old flow
-                return self._dropped(*refused, cut=cut)
+            rejected = self._reason_against_second_half(view, now, cut=cut)
+            if rejected is not None:  # before the first half takes the place of its old flow
+                return self._reject(*rejected, cut=cut)
         outgoing = self._outbound(view, now, cut=cut)
         if outgoing is None:
             return None
@@ -206,7 +206,7 @@ class Pipeline:
         assert public is not None  # rewriting changes no length
         return self._inbound(public, now, hairpin_of=view.source, cut=cut)
 
-    def _refusal_of_second_half(
+    def _reason_against_second_half(
         self, view: PacketView, now: float, *, cut: bool
     ) -> tuple[Rejected, PacketView] | None:
         """Why a hairpin that begins anew would not come in again, and the packet that would not."""
@@ -231,7 +231,7 @@ class Pipeline:
         answer = admission.inbound(public, hairpin_of=source, count=False, cut=cut)
         if not isinstance(answer, Rejected):
             return None
-        if answer.reason is DropReason.HAIRPIN_TO_ITSELF and len(machine.allotments) > 1:
+        if answer.reason is DropReason.HAIRPIN_TO_ITSELF and len(machine.allocations) > 1:
             return None  # another public IP may lead to another VM
         admission.outbound(view, cut=cut)  # what it meets on the way is counted
         admission.inbound(public, hairpin_of=source, cut=cut)

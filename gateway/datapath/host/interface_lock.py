@@ -10,8 +10,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from gateway.datapath.closing import Closing
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.host.closing import Closing
 
 
 def _name(interface: str) -> str:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator
 from struct import Struct
 
-from gateway.datapath.closing import Closing
+from gateway.datapath.host.closing import Closing
 
 NESTED = 0x8000
 DUMP = 0x300  # linux/netlink.h, here and below: NLM_F_DUMP

@@ -9,7 +9,8 @@ from tests.netns.datapath.topology import Namespaces
 
 COUNTED = """
 import json, socket
-from gateway.datapath import netlink, tables
+from gateway.datapath.host import netlink
+from gateway.datapath.host import netlink_tables as tables
 
 received = []
 
@@ -38,5 +39,7 @@ def test_many_routes_of_others_do_not_come(net: Namespaces) -> None:
 
 
 def test_a_table_that_is_not_there_has_none(net: Namespaces) -> None:
-    code = "from gateway.datapath.tables import Tables\nprint(Tables().routes(217, 4711))"
+    code = (
+        "from gateway.datapath.host.netlink_tables import Tables\nprint(Tables().routes(217, 4711))"
+    )
     assert net.python("gw", code) == "[]\n"

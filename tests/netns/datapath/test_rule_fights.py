@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gateway.datapath.upkeep import PAUSE, RULES_LIMIT
+from gateway.datapath.host.reconciler import PAUSE, RULES_LIMIT
 from tests.netns.datapath.conftest import REMOTE, VM, Capture, Gateway, udp_ask, udp_echo
 from tests.netns.datapath.topology import Namespaces
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from struct import unpack_from
 
-from gateway.datapath.interfaces import ROUTE_PROTOCOL
-from gateway.datapath.netlink import attributes
-from gateway.datapath.tables import routes_request
+from gateway.datapath.host.addresses_and_routes import ROUTE_PROTOCOL
+from gateway.datapath.host.netlink import attributes
+from gateway.datapath.host.netlink_tables import routes_request
 
 
 def test_a_dump_of_routes_names_whose_they_are_and_the_table() -> None:
