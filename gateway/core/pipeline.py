@@ -215,8 +215,10 @@ class Pipeline:
         if isinstance(leaving, Rejected):
             return None  # it is not even to go out
         machine, source = leaving.machine, view.source
-        foreseen = self._translation.allocator.foreseen(machine, view.protocol, view.key)
-        address, port = machine.instance or foreseen[0], foreseen[1]
+        if machine.instance is None:
+            address, port = self._translation.allocator.foreseen(machine, view.protocol, view.key)
+        else:
+            address, port = machine.instance, 0  # its own
         if not address:
             return None  # there is no port: it will be said
         start, packet = view.transport, view.packet

@@ -51,7 +51,7 @@ def test_what_is_lost_often_but_not_within_a_minute_is_no_fight() -> None:
     fights = Fights(clock, limit=20)
     for _ in range(100):
         assert fights.may("rules")
-        clock.now += WINDOW / 19
+        clock.now += WINDOW / 18
     assert not fights.is_fought("rules")
 
 
