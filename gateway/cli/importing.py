@@ -86,7 +86,7 @@ def _assignments(
     multiple=True,
     callback=_addresses,
     metavar="IP[,IP]",
-    help="The public IPs behind VMs without a way out of their own.  [default: none]",
+    help="The public IPs behind VMs without an outbound method of their own.  [default: none]",
 )
 @json_option("the configuration as one JSON object")
 def import_(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 FIRST_EPHEMERAL = 49152
 
 HAIRPIN_CAVEAT = (
-    "Azure's documents disagree on hairpins through a load balancer (possible but hungry for SNAT "
-    "ports, or not supported): do not build on it"
+    "Azure's documents disagree on hairpins through a load balancer (possible, with two SNAT "
+    "ports a connection, or not supported): do not build on it"
 )
 
 

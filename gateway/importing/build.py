@@ -37,7 +37,8 @@ def assemble(inventory: Inventory, settings: Settings, notes: Notes) -> Entry:
     balancers = LoadBalancers(inventory, machines, public_ips)
     gateways = NatGateways(inventory, network, public_ips)
     reason = _needs_current(network, machines, balancers, gateways)
-    outbound = Entry("" if public_ips.default_outbound else "VMs with no other way out have none")
+    none = "VMs without another outbound method have none"
+    outbound = Entry("" if public_ips.default_outbound else none)
     outbound["publicIPAddresses"] = public_ips.default_outbound
     return Entry(
         gateway=Entry(

@@ -113,7 +113,7 @@ class PublicIPAddress(Resource):
 
 
 class DefaultOutboundAccess(Resource):
-    """The public IPs behind standalone VMs. None: these have no way out."""
+    """The public IPs behind standalone VMs. None: these have no outbound connectivity."""
 
     public_ip_addresses: tuple[Name, ...] = ()
 

@@ -67,9 +67,10 @@ class DropReason(Enum):
     NO_OUTBOUND_METHOD = (
         "NoOutboundMethod",
         (
-            "The VM has no way out: no NAT gateway, instance-level public IP, outbound rule or "
-            "load balancing rule that links its pool to a frontend (none with disableOutboundSnat "
-            "does), and no default outbound access (its subnet's to allow in azure-current)."
+            "The VM has no outbound connectivity: no NAT gateway, instance-level public IP, "
+            "outbound rule or load balancing rule that links its pool to a frontend (none with "
+            "disableOutboundSnat does), and no default outbound access (its subnet's to allow in "
+            "azure-current)."
         ),
     )
     PROTOCOL_WITHOUT_RULE = (

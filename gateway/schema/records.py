@@ -57,7 +57,7 @@ class PortRecord(NamedTuple):
 
 
 class MachineRecord(NamedTuple):
-    """How one VM goes out. A method that is None: it has no way out for that protocol."""
+    """How one VM goes out. A method that is None: there is none for that protocol."""
 
     name: str
     private_ip: str
@@ -73,7 +73,7 @@ class MachineRecord(NamedTuple):
 
     @property
     def method(self) -> str | None:
-        """Of its flows, whatever their protocol; None: there is no way out."""
+        """Of its flows, whatever their protocol; None: there is none."""
         return self.tcp or self.udp
 
     def method_of(self, protocol: str) -> str | None:

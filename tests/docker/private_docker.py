@@ -168,7 +168,9 @@ class PrivateDocker:
         end = time.monotonic() + PATIENCE
         while "tap0" not in self.host("ip", "-4", "route", "show", "default"):
             if time.monotonic() > end or self._slirp.poll() is not None:
-                raise CannotRunError(f"slirp4netns has no way out: {self._last_lines()}")
+                raise CannotRunError(
+                    f"slirp4netns has no outbound connectivity: {self._last_lines()}"
+                )
             time.sleep(0.05)
 
     def _wait_for_dockerd(self, unshare: subprocess.Popen[bytes]) -> None:

@@ -55,10 +55,10 @@ def test_advice_that_is_taken_ends_the_exhaustion(fresh: Topology) -> None:
     assert "gives vm2 1,024 ports more (its pool has 1 member): 2,048, of which 1,024 are held" in (
         frontend
     )
-    # To everybody else's eyes, too; and other VMs are well.
+    # To everybody else's eyes, too; and other VMs are healthy.
     first, *_, last = diagnosis(gateway)
     assert first["title"] == finding["title"]
-    assert last["title"] == "2 other VMs are well"
+    assert last["title"] == "2 other VMs are healthy"
 
     # Done as it says: what waited gets through by itself, and the numbers are as said.
     balancer["loadBalancingRules"].append(second)

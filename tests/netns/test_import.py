@@ -89,7 +89,7 @@ def test_an_arm_template_becomes_a_gateway(fresh: Topology) -> None:
     vm1, vm2 = fresh.client("vm1"), fresh.client("vm2")
     assert public(vm1.peer("Tcp", SERVER2)) == FRONTENDS[0]
     assert gateway.flows()[0]["vm"] == "lab-web1"
-    # the template's other VMs are not on this wire; one that it does not name has no way out
+    # the template's other VMs are not on this wire; one that it does not name has no outbound connectivity
     said = verdict(gateway, "--vm", "10.0.1.5", "--to", f"{SERVER}:{ECHO}/tcp")
     assert said[0] == "Drop"
     assert vm2.peer("Tcp", SERVER, patience=0.5) == "TimeoutError"

@@ -89,10 +89,10 @@ def _sizes(plan_: Plan) -> dict[bytes, dict[int, tuple[int, int]]]:
 def _way(machine: MachinePlan) -> str:
     address = IPv4Address(machine.address)
     if machine.tcp is machine.udp:
-        method = "no way out" if machine.tcp is None else machine.tcp.value
+        method = "no outbound connectivity" if machine.tcp is None else machine.tcp.value
     else:
         method = ", ".join(
-            f"{name} {'no way out' if way is None else way.value}"
+            f"{name} {'no outbound connectivity' if way is None else way.value}"
             for name, way in (("Tcp", machine.tcp), ("Udp", machine.udp))
         )
     if machine.instance is not None:

@@ -53,7 +53,7 @@ class Machine:
 
     @property
     def method(self) -> Method | None:
-        """The method of its outbound flows, whatever their protocol; None: there is no way out."""
+        """The method of its outbound flows, whatever their protocol; None: there is none."""
         return self.tcp or self.udp
 
     def method_of(self, protocol: int) -> Method | None:

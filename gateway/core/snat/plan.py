@@ -46,7 +46,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class MachinePlan:
-    """How one VM goes out. A method that is None: it has no way out for that protocol."""
+    """How one VM goes out. A method that is None: there is none for that protocol."""
 
     name: str
     address: bytes

@@ -1,4 +1,4 @@
-"""Outbound rules and NAT gateways that Azure would refuse, and what gives a VM no way out at all.
+"""Outbound rules and NAT gateways that Azure would refuse; VMs left without outbound connectivity.
 
 Where Azure has an error code for it, the message ends with that.
 """
@@ -91,7 +91,8 @@ def _no_snat_at_all(balancer: LoadBalancer, place: Location) -> Iterator[Mistake
         if rule.disable_outbound_snat and (pool, rule.protocol) not in served:
             message = (
                 f"no outbound rule is there for {rule.protocol} of {pool}: unless its VMs have a "
-                "NAT gateway or public IP addresses of their own, they have no way out"
+                "NAT gateway or public IP addresses of their own, they have no outbound "
+                "connectivity"
             )
             here = (*place, "loadBalancingRules", index, "disableOutboundSnat")
             yield Mistake(here, message, True, warning=True)

@@ -40,7 +40,7 @@ AVAILABLE: dict[Method, Callable[[OutboundMethods, str], bool]] = {
 
 
 def method_of(profile: Profile, methods: OutboundMethods, protocol: str) -> Method | None:
-    """The method for a protocol (``Tcp``, ``Udp``); None: there is no way out for it."""
+    """The method for a protocol (``Tcp``, ``Udp``); None: there is none for it."""
     return next((m for m in profile.method_order if AVAILABLE[m](methods, protocol)), None)
 
 

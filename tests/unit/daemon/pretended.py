@@ -150,7 +150,7 @@ class PretendedHost:
                 file.write("findings\n")
             return [Finding(w, False, f"findings {w}") for w in ("one", "two")]
         self._step("findings")
-        return [Finding("all", True, "all is well")]
+        return [Finding("all", True, "all is healthy")]
 
     @contextmanager
     def claim(self, configuration: Configuration) -> Iterator[object]:

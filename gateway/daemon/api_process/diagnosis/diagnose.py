@@ -42,7 +42,7 @@ def diagnose(facts: Facts, *, one: bool) -> list[Finding]:
         )
         findings = [*findings[:MOST], Finding(INFORMATION, None, "There is more", text)]
     if one:
-        findings += [Finding(GOOD, vm.name, f"{vm.name} is well", _one(vm)) for vm in well]
+        findings += [Finding(GOOD, vm.name, f"{vm.name} is healthy", _one(vm)) for vm in well]
     elif well or not facts.machines:
         findings.append(_all(well, len(facts.machines)))
     return findings
@@ -61,16 +61,14 @@ def _one(vm: VirtualMachine) -> str:
 
 def _all(well: list[VirtualMachine], number: int) -> Finding:
     if not number:
-        return Finding(
-            GOOD, None, "There is nothing to complain of", "No VM has sent anything yet."
-        )
+        return Finding(GOOD, None, "No findings", "No VM has sent anything yet.")
     nearest = max(well, key=least_left)
     if number == 1:
-        title = f"{nearest.name} is well"
+        title = f"{nearest.name} is healthy"
     elif len(well) == number:
-        title = f"All {number:,} VMs are well"
+        title = f"All {number:,} VMs are healthy"
     else:
-        title = f"{count(len(well), 'other VM')} {'is' if len(well) == 1 else 'are'} well"
+        title = f"{count(len(well), 'other VM')} {'is' if len(well) == 1 else 'are'} healthy"
     text = f"{nearest.name} {headroom(nearest)}"
     if len(well) > 1:
         text = f"The nearest to its limit is {nearest.name}: it {headroom(nearest)}"

@@ -195,7 +195,7 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             CRITICAL,
             None,
-            "A mistake in the gateway dropped packets",
+            "An internal error of the gateway dropped packets",
             f"{count(number, 'packet')} at {error['time']}, and it went on.",
             ("Please report it with the trace that snatgw events --json shows (HandlerError).",),
             {"packets": number},

@@ -64,7 +64,7 @@ def port_findings(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
 
 
 def headroom(vm: VirtualMachine) -> str:
-    """How much is left, in a sentence for a VM that is well."""
+    """How much is left, in a sentence for a VM that is healthy."""
     if vm.machine.method == Method.INSTANCE_LEVEL_PUBLIC_IP:
         return (
             f"goes out by its own address {vm.machine.instance} and needs no SNAT port "

@@ -1,4 +1,4 @@
-"""What else keeps a VM's traffic from flowing: no way out, no answer, rules, packets refused.
+"""What else keeps a VM's traffic from flowing: no outbound method, no answer, rules, drops.
 
 Refused packets are known from events, which are sampled: numbers of them are lower bounds, and said
 to be. What comes from outside and is refused is the internet's noise, and no more than mentioned.
@@ -75,7 +75,7 @@ def _no_way_out(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
     yield Finding(
         CRITICAL if refused else WARNING,
         vm.name,
-        f"{vm.name} has no way out",
+        f"{vm.name} has no outbound connectivity",
         text,
         (
             (
@@ -107,7 +107,7 @@ def _half_a_way_out(
     yield Finding(
         WARNING if refused else INFORMATION,
         vm.name,
-        f"{protocol} of {vm.name} has no way out",
+        f"{protocol} of {vm.name} has no outbound connectivity",
         text,
         (f"Give its pool an outbound rule, or a load balancing rule, for {protocol} as well.",),
         {"protocol": protocol.capitalize(), "refused": refused},

@@ -148,7 +148,7 @@ def told(finding: Finding) -> str:
 
 def test_vms_that_have_sent_nothing_are_well(world: Scenario) -> None:
     (finding,) = Look(world).diagnosed()
-    assert (finding.severity, finding.title) == ("Good", "All 3 VMs are well")
+    assert (finding.severity, finding.title) == ("Good", "All 3 VMs are healthy")
     assert "all of its 1,024 SNAT ports free for each protocol" in finding.text
 
 
@@ -157,7 +157,7 @@ def test_a_vm_that_is_well_has_its_headroom_told(world: Scenario) -> None:
     Connections(world, "vm1").open(range(1000, 1003))
     Connections(world, "vm1", OTHER).open(range(2000, 2001))
     (finding,) = look.diagnosed()
-    assert (finding.severity, finding.vm, finding.title) == ("Good", "vm1", "vm1 is well")
+    assert (finding.severity, finding.vm, finding.title) == ("Good", "vm1", "vm1 is healthy")
     assert finding.text == (
         "vm1 has 1,021 of its 1,024 TCP ports free toward its busiest destination 198.51.100.1. "
         "Nothing it sent was refused."
@@ -637,7 +637,7 @@ def test_udp_without_a_rule_of_its_own() -> None:
     world = Scenario(current(RULE))
     world.send("vm2", build(f"udp 10.0.1.5:4000 > {SERVER}:53"))
     finding = only(Look(world, "vm2").diagnosed(), "Warning")
-    assert finding.title == "UDP of vm2 has no way out"
+    assert finding.title == "UDP of vm2 has no outbound connectivity"
     assert (
         "in azure-current a rule does so for its own. DNS, NTP and QUIC are dropped" in finding.text
     )
@@ -645,7 +645,7 @@ def test_udp_without_a_rule_of_its_own() -> None:
 
 def test_default_snat_is_what_a_subnet_allows_today() -> None:
     finding = only(Look(Scenario(current(RULE)), "vm1").diagnosed(), "Warning")
-    assert finding.title == "vm1 has no way out"
+    assert finding.title == "vm1 has no outbound connectivity"
     assert "its subnet has no NAT gateway" in finding.text
     assert "and defaultOutboundAccess: true for its subnet" in told(finding)
     world = Scenario(current(RULE, subnet=", defaultOutboundAccess: true"))
@@ -698,7 +698,7 @@ def test_what_groups_keep_out_is_no_alarm() -> None:
 def test_no_way_out() -> None:
     world = Scenario(yaml().replace("defaultOutboundAccess: {publicIPAddresses: [d]}\n", ""))
     finding = only(Look(world, "vm1").diagnosed(), "Warning")
-    assert finding.title == "vm1 has no way out"
+    assert finding.title == "vm1 has no outbound connectivity"
     world.send("vm1", build(f"tcp 10.0.1.4:4000 > {SERVER}:443 syn"))
     finding = only(Look(world, "vm1").diagnosed(), "Critical")
     assert "Refused: at least 1 packet in the last 5 min." in finding.text
@@ -734,7 +734,7 @@ def test_packets_that_go_nowhere(world: Scenario, packet: str, title: str) -> No
     world.send("vm1", build(packet))
     findings = Look(world).diagnosed()
     assert only(findings, "Information").title == title
-    assert findings[-1].title == "All 3 VMs are well"  # as far as the gateway goes
+    assert findings[-1].title == "All 3 VMs are healthy"  # as far as the gateway goes
 
 
 # -- the gateway itself
@@ -803,7 +803,7 @@ def test_the_host_the_log_and_mistakes(world: Scenario) -> None:
     status = {"events": {"lost": 5, "unwritten": 2}, "host": host}
     titles = [f.title for f in Look(world).diagnosed(events, status) if f.severity != "Good"]
     assert titles == [
-        "A mistake in the gateway dropped packets",
+        "An internal error of the gateway dropped packets",
         "The host's network is not as the gateway needs it",
         "Events are being lost",
         "The event log cannot be written",
@@ -882,7 +882,7 @@ def test_the_worst_comes_first_and_there_is_an_end(
     world.send("vm1", build("echo 10.0.1.4 > 198.51.100.1 id=1"))
     findings = look.diagnosed()
     assert [f.severity for f in findings] == ["Critical", "Warning", "Information", "Good"]
-    assert findings[-1].title == "1 other VM is well"
+    assert findings[-1].title == "1 other VM is healthy"
     monkeypatch.setattr(diagnosis, "MOST", 1)
     first, more, _ = look.diagnosed()
     assert (first.severity, more.title) == ("Critical", "There is more")

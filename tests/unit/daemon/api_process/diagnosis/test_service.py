@@ -75,7 +75,7 @@ def test_an_exhausted_vm_is_found_by_name_and_by_address(
         assert (finding["data"]["allocated"], finding["data"]["held"]) == (1024, 1024)
     first, *_, last = findings(http.get("/v1/diagnose"))
     assert first["vm"] == "vm1"
-    assert (last["severity"], last["title"]) == ("Good", "2 other VMs are well")
+    assert (last["severity"], last["title"]) == ("Good", "2 other VMs are healthy")
 
 
 def test_a_vm_without_ports_yet_is_no_stranger(http: httpx.Client) -> None:
