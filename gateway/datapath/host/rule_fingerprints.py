@@ -67,18 +67,35 @@ def mark(places: Iterable[Place], prefix: str, legacy: bytes) -> bytes:
 
 
 def legacy_mark() -> bytes:
-    """A digest of the legacy tables; empty where there are none."""
+    """A digest of the legacy tables; empty where there are none. Reads every rule: 85 ms for 20,000
+    of them. May raise OSError."""
     digest = None
+    for number, family, table in _legacy_tables():
+        digest = hashlib.sha256() if digest is None else digest
+        digest.update(table.encode())
+        digest.update(_legacy_table(number, family, table))
+    return b"" if digest is None else digest.digest()
+
+
+def legacy_sizes() -> list[bytes]:
+    """What the kernel tells of each legacy table without its rules: how many and how long they are,
+    and where each chain begins and ends. A few microseconds, however many; what stays is what puts
+    a rule in place of one as long. May raise OSError."""
+    sizes = []
+    for number, family, table in _legacy_tables():
+        with socket.socket(number, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            sizes.append(_info(raw, family, table.encode()))
+    return sizes
+
+
+def _legacy_tables() -> Iterator[tuple[int, _Family, str]]:
     for number, family in _LEGACY.items():
         try:
             tables = family.names.read_text().split()
         except OSError:
             continue
         for table in sorted(tables):
-            digest = hashlib.sha256() if digest is None else digest
-            digest.update(table.encode())
-            digest.update(_legacy_table(number, family, table))
-    return b"" if digest is None else digest.digest()
+            yield number, family, table
 
 
 def _rules(place: Place, prefix: str) -> Iterator[bytes]:
@@ -113,7 +130,7 @@ def _legacy_table(number: int, family: _Family, table: str) -> bytes:
     """A table's entries without their counters."""
     name = table.encode()
     with socket.socket(number, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        info = _ask(raw, family, _GET_INFO, _getinfo.pack(name, *(0,) * 13), _getinfo.size)
+        info = _info(raw, family, name)
         if not info:
             return b""
         size = _getinfo.unpack(info)[-1]
@@ -129,6 +146,10 @@ def _legacy_table(number: int, family: _Family, table: str) -> bytes:
             break
         place += following
     return bytes(entries)
+
+
+def _info(raw: socket.socket, family: _Family, name: bytes) -> bytes:
+    return _ask(raw, family, _GET_INFO, _getinfo.pack(name, *(0,) * 13), _getinfo.size)
 
 
 def _ask(raw: socket.socket, family: _Family, option: int, asked: bytes, room: int) -> bytes:

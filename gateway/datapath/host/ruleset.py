@@ -8,7 +8,8 @@ is cheap (``rule_fingerprints.py``); none is thrown away, since it may have been
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from gateway.datapath.errors import DatapathError
@@ -23,10 +24,20 @@ from gateway.datapath.host.netfilter_rules import (
     ipv6_chains,
     ipv6_is_forwarded,
 )
-from gateway.datapath.host.rule_fingerprints import WHOLE_TABLE, Place, legacy_mark, mark
+from gateway.datapath.host.rule_fingerprints import (
+    WHOLE_TABLE,
+    Place,
+    legacy_mark,
+    legacy_sizes,
+    mark,
+)
 
 ATTEMPTS = 5
 """Times that rules are loaded again when others flush them meanwhile."""
+
+SHARE = 0.01
+"""Of a processor, at most, that repeated looks at every rule of the legacy tables take."""
+LONGEST_PAUSE = 60.0
 
 _Standing = tuple[list[str], list[str], list[str]]  # of iptables, ip6tables and nft
 
@@ -34,7 +45,13 @@ _Standing = tuple[list[str], list[str], list[str]]  # of iptables, ip6tables and
 class Ruleset:
     """The rules of one instance. Failures are DatapathError."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        spent: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """``spent``: seconds of a processor that this thread has had."""
+        self._monotonic, self._spent = monotonic, spent
         self._instance = ""
         self._places: list[Place] = []
         self._standing: _Standing = [], [], []
@@ -45,6 +62,8 @@ class Ruleset:
         self.moved = 0  # times that rules of others stood where ours must
         self.unplaced = False
         self._legacy = b""
+        self._sizes: list[bytes] = []
+        self._legacy_due = 0.0
 
     def load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool = False) -> None:
         """Load a plan's rules, and see that they stand."""
@@ -88,8 +107,16 @@ class Ruleset:
 
     def others_changed(self) -> bool:
         """Whether anything was changed in a way of which the kernel tells nobody: by iptables with
-        the legacy back end."""
-        return legacy_mark() != self._legacy
+        the legacy back end.
+
+        Tables that have grown, shrunk or been flushed are seen at once. A rule in place of one as
+        long takes reading all, which is done the more seldom the more there are.
+        """
+        if legacy_sizes() != self._sizes:
+            return True
+        if not self._sizes or self._monotonic() < self._legacy_due:
+            return False
+        return self._read_legacy() != self._legacy
 
     def stand(self, *, may_move: bool = True) -> bool:
         """Whether they still do. Jumps to them that stand wrong are moved, if they may be; if not,
@@ -113,8 +140,16 @@ class Ruleset:
         return True
 
     def _look(self) -> bytes:
-        self._legacy = legacy_mark()
+        self._sizes = legacy_sizes()  # first: what changes between the two is seen by the next
+        self._legacy = self._read_legacy()
         return mark(self._places, f"{PREFIX}{self._instance}-", self._legacy)
+
+    def _read_legacy(self) -> bytes:
+        before = self._spent()
+        found = legacy_mark()
+        pause = min((self._spent() - before) / SHARE, LONGEST_PAUSE)
+        self._legacy_due = self._monotonic() + pause
+        return found
 
     def _read(self) -> _Standing:
         ipv6 = IPV6.standing(self._instance) if IPV6.available() else []

@@ -126,3 +126,69 @@ def test_an_iptables_that_prints_other_words_is_believed_when_it_says_the_same_t
     rules = load(monkeypatch, kernel)
     assert kernel.loaded == 2
     assert rules.stand()
+
+
+class Legacy:
+    """The legacy tables of a host: how often all their rules were read, and what that takes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: float) -> None:
+        self.rules, self.sizes, self.cost = b"rules", [b"size"], cost
+        self.reads = 0
+        self.now = self.spent = 100.0
+        monkeypatch.setattr(ruleset, "legacy_mark", self._mark)
+        monkeypatch.setattr(ruleset, "legacy_sizes", lambda: self.sizes)
+        self.ruleset = Ruleset(lambda: self.now, lambda: self.spent)
+
+    def _mark(self) -> bytes:
+        self.reads += 1
+        self.spent += self.cost
+        return self.rules
+
+    def seconds(self, number: int) -> list[bool]:
+        """Looks, one a second."""
+        answers = []
+        for _ in range(number):
+            self.now += 1
+            answers.append(self.ruleset.others_changed())
+        return answers
+
+
+@pytest.mark.parametrize(
+    ("cost", "reads"), [(0.0001, 60), (0.085, 60 // 9), (0.3, 2), (5.0, 1)], ids=str
+)
+def test_the_more_legacy_rules_there_are_the_more_seldom_all_are_read(
+    monkeypatch: pytest.MonkeyPatch, cost: float, reads: int
+) -> None:
+    legacy = Legacy(monkeypatch, cost)
+    legacy.ruleset._look()
+    legacy.reads = 0
+    assert not any(legacy.seconds(60))
+    assert legacy.reads == reads
+
+
+def test_what_changes_the_size_of_a_legacy_table_is_seen_without_reading_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    legacy = Legacy(monkeypatch, 0.085)
+    legacy.ruleset._look()
+    legacy.reads, legacy.sizes = 0, [b"another"]
+    assert legacy.seconds(1) == [True]
+    assert legacy.reads == 0
+
+
+def test_a_legacy_rule_of_the_same_length_is_seen_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    legacy = Legacy(monkeypatch, 0.085)
+    legacy.ruleset._look()
+    legacy.rules = b"other"
+    assert legacy.seconds(9) == [False] * 8 + [True]
+
+
+def test_where_there_are_no_legacy_tables_none_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    legacy = Legacy(monkeypatch, 0.0)
+    legacy.sizes = []
+    legacy.ruleset._look()
+    legacy.reads = 0
+    assert not any(legacy.seconds(5))
+    assert legacy.reads == 0
