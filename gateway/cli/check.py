@@ -32,9 +32,10 @@ def check(file: str, host: bool, as_json: bool) -> None:
     """Validate a configuration.
 
     Prints every problem with file, field, value and what is allowed on standard error, and "ok"
-    when there is none that matters (warnings do not). With --json, standard output has all of them
-    as objects, and standard error those that matter. Nothing is changed, no daemon is needed;
-    --host wants root.
+    when there is none that matters (warnings do not). With --host that goes for this host, too:
+    what stops the start, and a firewall that drops the gateway's packets for certain. With --json,
+    standard output has all of them as objects, and standard error those that matter. Nothing is
+    changed, no daemon is needed; --host wants root.
     """
     from gateway.model.reading.load import load
 
@@ -47,10 +48,12 @@ def check(file: str, host: bool, as_json: bool) -> None:
     configuration = loaded.configuration
     if configuration is None:
         sys.exit(1)
-    if not as_json:
-        click.echo(f"ok: {file}: {_summary(configuration)}")
-    if host and not _probe(configuration, as_json):
-        sys.exit(1)
+    right = f"{file}: {_summary(configuration)}"
+    if host:
+        if not _probe(configuration, right, as_json):
+            sys.exit(1)
+    elif not as_json:
+        click.echo(f"ok: {right}")
 
 
 def _summary(configuration: Configuration) -> str:
@@ -63,20 +66,24 @@ def _summary(configuration: Configuration) -> str:
     return f"{configuration.gateway.profile}, {', '.join(named)}"
 
 
-def _probe(configuration: Configuration, as_json: bool) -> bool:
-    """Print what each probe found; False if one stops the gateway."""
+def _probe(configuration: Configuration, right: str, as_json: bool) -> bool:
+    """Print what each probe found; False if the gateway would not work here. ``right``: what is
+    said of a file without problems."""
     from gateway.daemon.engine_process.host import LinuxHost
 
     findings = LinuxHost().check(configuration)
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     marks = _MARKS if encoding.startswith("utf") else _PLAIN_MARKS
+    failed = any(finding.fails for finding in findings)
+    if not as_json:
+        click.echo(f"the file is right, but not this host: {right}" if failed else f"ok: {right}")
     for finding in findings:
         if as_json:
             click.echo(json.dumps(asdict(finding), ensure_ascii=False))
-        elif not finding.stops:
+        elif not finding.fails:
             click.echo(f"{marks[finding.ok]} {finding.sentence}")
     for finding in findings:
-        if finding.stops:
+        if finding.fails:
             mark = "" if as_json else f"{marks[False]} "
             click.echo(f"{mark}{finding.sentence}", err=True)
-    return not any(finding.stops for finding in findings)
+    return not failed

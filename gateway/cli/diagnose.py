@@ -50,5 +50,8 @@ def _show(finding: dict[str, Any], width: int) -> None:
     severity = finding["severity"]
     click.echo(f"{click.style(severity, fg=COLOURS.get(severity), bold=True)}: {finding['title']}")
     click.echo(textwrap.fill(finding["text"], width, initial_indent="  ", subsequent_indent="  "))
-    for line in finding["advice"]:
+    for advice in finding["advice"]:
+        line, *commands = advice.split("\n")
         click.echo(textwrap.fill(line, width, initial_indent="  → ", subsequent_indent="    "))
+        for command in commands:
+            click.echo(f"    {command}")  # unwrapped: to be pasted

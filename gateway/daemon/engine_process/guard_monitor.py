@@ -50,7 +50,7 @@ class GuardWatch:
 
     def _filters_changed(self) -> None:
         # What cannot be put back at once, ``HostWatch`` tries again, and tells of.
-        with contextlib.suppress(DatapathError):
+        with contextlib.suppress(DatapathError, OSError):
             self._diverted().restore_guard()
 
     def look(self, real: float) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
 from gateway.core.backend_health import probe_targets
@@ -19,7 +19,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.fastpath.lease import wait_for_clearing
 from gateway.datapath.firewall.background_scan import FirewallLook
-from gateway.datapath.firewall.obstacles import Crossing
+from gateway.datapath.firewall.ways import Crossing
 from gateway.datapath.host.addresses_and_routes import real_name
 from gateway.datapath.host.arp import Announcer
 from gateway.datapath.host.diversion import Diversion
@@ -27,6 +27,7 @@ from gateway.datapath.host.host_probes import FIREWALL, Finding, probe
 from gateway.datapath.host.interface_lock import Claims
 from gateway.datapath.host.netfilter_rules import DiversionPlan, QueueNumbers
 from gateway.datapath.host.netlink_tables import Tables
+from gateway.datapath.host.teardown import Collecting
 from gateway.datapath.queue import PacketHandlers, PacketQueue, QueueStatistics, Uncut
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
@@ -175,7 +176,8 @@ class _LinuxDiverted:
         if self._diversion.rules_seen != self._rules_seen:
             self._rules_seen = self._diversion.rules_seen
             self._firewall.again()
-        self._announcer.look(time.monotonic())
+        with Collecting(problems):
+            self._announcer.look(time.monotonic())
         return problems
 
     def firewall(self) -> list[str] | None:
@@ -305,6 +307,8 @@ class LinuxHost:
             _probe_source(configuration),
             mark_fragments=_marks_fragments(configuration),
             fast_path=gateway.fast_path != "off",
+            subnets=_subnets(configuration),
+            hairpin=_hairpins(configuration),
         )
         self._firewall_said = [
             finding.sentence for finding in found if finding.name == FIREWALL and not finding.ok
@@ -383,6 +387,20 @@ def _crossing(configuration: Configuration) -> Crossing:
         gateway.outside,
         tuple(sorted(_public_ips(configuration))),
         configuration.virtual_network.address_prefixes,
+        _subnets(configuration),
+        _hairpins(configuration),
+    )
+
+
+def _subnets(configuration: Configuration) -> tuple[IPv4Network, ...]:
+    return tuple(subnet.address_prefix for subnet in configuration.virtual_network.subnets)
+
+
+def _hairpins(configuration: Configuration) -> bool:
+    """Whether a VM may reach something by a public IP of its own gateway."""
+    return any(vm.public_ip_address for vm in configuration.virtual_machines) or any(
+        balancer.load_balancing_rules or balancer.inbound_nat_rules
+        for balancer in configuration.load_balancers
     )
 
 
@@ -432,7 +450,7 @@ def _plan(configuration: Configuration, queues: QueueNumbers) -> DiversionPlan:
         queues=queues,
         probe_source=_probe_source(configuration),
         mark_fragments=_marks_fragments(configuration),
-        subnets=tuple(subnet.address_prefix for subnet in configuration.virtual_network.subnets),
+        subnets=_subnets(configuration),
     )
 
 

@@ -17,8 +17,8 @@ from gateway.daemon.channel.json_views import iso
 from gateway.daemon.engine_process.console import say
 from gateway.daemon.engine_process.event_loop import Turns
 from gateway.daemon.engine_process.host import Diverted
-from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
+from gateway.datapath.host.teardown import Collecting
 
 RULES_INTERVAL = 0.1
 """Seconds (real) between looks at rules while somebody changes them again and again: each takes
@@ -74,7 +74,14 @@ class HostWatch:
         # The collector is off for what lives; what netlink leaves behind is young and in cycles.
         gc.freeze()
         diverted = self._diverted()
-        problems = diverted.refresh()
+        problems: list[str] = []
+        dropping: list[str] | None = None
+        # What fails on a living host (no memory, no descriptors, a command that hangs, an interface
+        # that went meanwhile) is one warning, and tried again by the next look.
+        with Collecting(problems):
+            problems += diverted.refresh()
+        with Collecting(problems):
+            dropping = diverted.firewall()
         gc.collect()
         self._tell_of_network(problems, diverted.restored())
         if diverted.rules_restored() != self._rules_restored:
@@ -85,7 +92,7 @@ class HostWatch:
             self._rules_moved = diverted.rules_moved()
             say(RULES_MOVED)
             self._own_event("RulesMoved", "Warning", {"times": self._rules_moved})
-        self._look_at_firewall(diverted)
+        self._tell_of_firewall(diverted, dropping)
         if diverted.renewed and diverted.programmed():
             self._renew(sorted(diverted.renewed))
             diverted.renewed.clear()
@@ -108,9 +115,8 @@ class HostWatch:
             self._own_event("HostChanged", "Error", {"problems": problems})
         self._unrestored = problems
 
-    def _look_at_firewall(self, diverted: Diverted) -> None:
+    def _tell_of_firewall(self, diverted: Diverted, problems: list[str] | None) -> None:
         """The host's own rules may drop what the gateway has passed."""
-        problems = diverted.firewall()
         if problems is None or problems == self._firewall:
             return
         for problem in problems:
@@ -145,10 +151,11 @@ class HostWatch:
         say(f"{', '.join(interfaces)}: removed and made again, and programmed anew")
         if isinstance(self._fast_path, str):
             return
-        try:
+        problems: list[str] = []
+        with Collecting(problems):
             self._fast_path.renew()
-        except DatapathError as error:
-            lines = [f"no fast path until a restart: {line}" for line in error.problems]
+        if problems:
+            lines = [f"no fast path until a restart: {line}" for line in problems]
             for line in lines:
                 say(line)
             self._own_event("HostChanged", "Error", {"problems": lines})

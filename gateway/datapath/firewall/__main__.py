@@ -9,8 +9,9 @@ import json
 import sys
 from ipaddress import IPv4Address, IPv4Network
 
-from gateway.datapath.firewall.obstacles import Crossing, obstacles
+from gateway.datapath.firewall.obstacles import obstacles
 from gateway.datapath.firewall.ruleset_dump import read_host
+from gateway.datapath.firewall.ways import Crossing
 
 
 def main() -> None:
@@ -20,6 +21,8 @@ def main() -> None:
         given["outside"],
         tuple(map(IPv4Address, given["publicIps"])),
         tuple(map(IPv4Network, given["privatePrefixes"])),
+        tuple(map(IPv4Network, given.get("subnets", ()))),
+        given.get("hairpin", False),
     )
     found = obstacles(read_host(), crossing)
     print(json.dumps([{"sentence": one.sentence, "certain": one.certain} for one in found]))

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from gateway.datapath.firewall.obstacles import Crossing
+from gateway.datapath.firewall.ways import Crossing
 
 INTERVAL = 10.0
 """Seconds (real) between two, while the host's rules change again and again."""
@@ -56,8 +56,14 @@ class FirewallLook:
             "outside": self.crossing.outside,
             "publicIps": [str(address) for address in self.crossing.public_ips],
             "privatePrefixes": [str(prefix) for prefix in self.crossing.private_prefixes],
+            "subnets": [str(subnet) for subnet in self.crossing.subnets],
+            "hairpin": self.crossing.hairpin,
         }
-        output = os.fdopen(os.memfd_create("firewall"), "w+b")
+        try:
+            output = os.fdopen(os.memfd_create("firewall"), "w+b")
+        except OSError:
+            self._due = True
+            return
         try:
             self._running = subprocess.Popen(
                 [sys.executable, "-m", "gateway.datapath.firewall", json.dumps(crossing)],
@@ -69,6 +75,7 @@ class FirewallLook:
             )
         except OSError:
             output.close()
+            self._due = True
             return
         self._output, self._began = output, now
 

@@ -3,14 +3,16 @@
 A VM's packet to the internet and its answer are walked through every chain that a hook calls. The
 gateway changes addresses at priority -150 and keeps connection tracking away from both, so that
 ``established`` lets neither pass. Accepting in one chain saves a packet from no other: each chain
-of each table has to let it pass. Our own ACCEPT stands at the end of FORWARD of one table only.
+of each table has to let it pass. Our own ACCEPT is in FORWARD of one table only: while the gateway
+runs, where it stands (what came later stands behind it); before that, at the end.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
 
 from gateway.datapath.firewall import parse_iptables as iptables
 from gateway.datapath.firewall import parse_nft as nft
@@ -26,43 +28,46 @@ from gateway.datapath.firewall.traversal import (
     reached,
     walk,
 )
+from gateway.datapath.firewall.ways import ANSWERED, SENT, Crossing, Way, ways
+from gateway.schema.host_firewall import INSIDE_ONLY, LETS_PASS, MAY_DROP
 
 OURS = "snatgw-"
 """What the chains and tables of gateways begin with."""
-_TRANSLATED = -150  # linux/netfilter_ipv4.h: NF_IP_PRI_MANGLE
-_TRACKED = -200  # NF_IP_PRI_CONNTRACK
+_ACCEPTING = "-ok"
+"""What our chain with our own ACCEPT ends with."""
 _PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+_WORDS = {"i": "iifname", "o": "oifname", "s": "ip saddr", "d": "ip daddr"}
+_OUTBOUND = (SENT, ANSWERED)
 _HOOKS = ("prerouting", "forward", "postrouting")
-_INTERNET = IPv4Address("9.9.9.9")  # stands for any address of it
-_SENT, _ANSWERED = "what VMs send", "what is answered"
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Between which interfaces and addresses a gateway's packets go."""
-
-    inside: tuple[str, ...]
-    outside: str
-    public_ips: tuple[IPv4Address, ...]
-    private_prefixes: tuple[IPv4Network, ...]
+_Kind = TypeVar("_Kind")
+_RULES = 3
+"""That drop packets and a sentence names."""
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """A chain that drops packets of the gateway's. ``certain``: whatever else the host knows."""
+    """A chain that drops packets of the gateway's. ``certain``: whatever else the host knows.
+    ``outbound``: of those that go to the internet or come from there."""
 
     place: str
     by: str
     packets: str
     opening: str
     certain: bool
+    outbound: bool = True
+
+    @property
+    def critical(self) -> bool:
+        """Whether the gateway cannot do its work; else it is a warning."""
+        return self.certain and self.outbound
 
     @property
     def sentence(self) -> str:
-        drops = "drops" if self.certain else "may drop"
+        drops = " drops " if self.certain else MAY_DROP
+        passes = "" if self.outbound else INSIDE_ONLY
         return (
-            f"the host's own firewall {drops} {self.packets}: {self.place}, by {self.by}. "
-            f"This lets them pass: {self.opening}"
+            f"the host's own firewall{drops}{self.packets}{passes}: {self.place}, by {self.by}. "
+            f"{LETS_PASS}{self.opening}"
         )
 
 
@@ -89,71 +94,34 @@ class _Hooked:
         return f"nftables' table {self.family} {self.table}, chain {self.chain}"
 
 
-@dataclass(frozen=True)
-class _Way:
-    """Packets of one kind between an inside interface and the outside one."""
-
-    what: str
-    inside: str
-    outside: str
-    private: IPv4Address
-    public: IPv4Address
-
-    def packet(self, chain: _Hooked) -> Packet | None:
-        """It as it comes to a chain; None: it does not."""
-        sent = self.what == _SENT
-        source, target = (self.inside, self.outside) if sent else (self.outside, self.inside)
-        near = {"ingress": source, "egress": target}.get(chain.hook)
-        if near is not None and chain.devices and near not in chain.devices:
-            return None
-        translated = {
-            "ingress": False,
-            "prerouting": chain.priority > _TRANSLATED and not sent,
-            "forward": not sent or chain.priority > _TRANSLATED,
-        }.get(chain.hook, True)
-        address = self.public if translated == sent else self.private
-        return Packet(
-            iif=None if chain.hook == "egress" else source,
-            oif=None if chain.hook in ("ingress", "prerouting") else target,
-            source=address if sent else _INTERNET,
-            destination=_INTERNET if sent else address,
-            protocol="tcp",
-            source_port=50000 if sent else 443,
-            destination_port=443 if sent else 50000,
-            tracked=None if chain.priority < _TRACKED else False,
-            to_host=False,
-        )
-
-    def conditions(self, chain: _Hooked) -> list[tuple[str, str]]:
-        """What tells such packets in a chain from others: pairs of a word and a value."""
-        packet = self.packet(chain)
-        assert packet is not None
-        found = [("i", packet.iif), ("o", packet.oif)]
-        if chain.hook == "forward":
-            return [(word, value) for word, value in found if value]
-        near = packet.source if self.what == _SENT else packet.destination
-        if chain.hook == "postrouting":
-            found = found[1:]  # iptables has no other there
-        bound = [(word, value) for word, value in found if value and chain.hook != "ingress"]
-        return [*bound, ("s" if self.what == _SENT else "d", str(near))]
-
-
 def obstacles(rulesets: Rulesets, crossing: Crossing) -> list[Obstacle]:
     """The chains that keep a gateway from working, one finding each."""
     found = []
     for chain in _hooked(rulesets):
-        dropped = [(way, *ending) for way in _paths(crossing) for ending in _dropping(chain, way)]
+        walked = list(_walked(chain, crossing))
+        dropped = [(way, *ending) for way, packet in walked for ending in _dropping(chain, packet)]
         if not dropped:
             continue
-        kinds = list(dict.fromkeys(way.what for way, _, _ in dropped))
+        outbound = any(way.what in _OUTBOUND for way, _, _ in dropped)
+        # What decides how bad it is: isolating VMs from each other may be meant.
+        worst = [one for one in dropped if one[0].what in _OUTBOUND] or dropped
+        # Which subnet, and which public IP's VM, is behind which interface is not known here.
+        certain = len(crossing.inside) == 1 or not _parts(
+            [(way.what, way.source, way.target) for way, _ in walked],
+            [(way.what, way.source, way.target) for way, _, _ in worst],
+        )
+        parts = _parts([way.what for way, _ in walked], [way.what for way, _, _ in dropped])
+        kinds = dict.fromkeys(way.what for way, _, _ in dropped)
         by = list(dict.fromkeys(by for _, by, _ in dropped))
+        more = [f"{len(by) - _RULES} more"] if len(by) > _RULES else []
         found.append(
             Obstacle(
                 chain.place,
-                " and ".join(by),
-                " and ".join(kinds),
-                _opening(chain, [way for way, _, _ in dropped]),
-                all(certain for _, _, certain in dropped),
+                " and ".join([*by[:_RULES], *more]),
+                " and ".join(f"some of {kind}" if kind in parts else kind for kind in kinds),
+                _opening(chain, [way for way, _, _ in dropped], crossing),
+                certain and all(certain for _, _, certain in worst),
+                outbound,
             )
         )
     return found
@@ -164,10 +132,7 @@ def skipped(rulesets: Rulesets, crossing: Crossing) -> list[str]:
     has them skip it."""
     found = []
     for chain in _hooked(rulesets):
-        for way in _paths(crossing):
-            packet = way.packet(chain)
-            if packet is None:
-                continue
+        for _, packet in _walked(chain, crossing):
             found += [
                 f"{chain.place}: {rule.text}"
                 for rule in reached(chain.chains, chain.chain, packet)
@@ -176,22 +141,24 @@ def skipped(rulesets: Rulesets, crossing: Crossing) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _paths(crossing: Crossing) -> Iterator[_Way]:
-    if not crossing.public_ips or not crossing.private_prefixes:
-        return
-    private = crossing.private_prefixes[0].network_address
-    if crossing.private_prefixes[0].num_addresses > 4:
-        private += 4
-    for inside in crossing.inside:
-        for what in (_SENT, _ANSWERED):
-            yield _Way(what, inside, crossing.outside, private, crossing.public_ips[0])
+def _walked(chain: _Hooked, crossing: Crossing) -> Iterator[tuple[Way, Packet]]:
+    """What comes to a chain, each packet once."""
+    seen = set()
+    for way in ways(crossing):
+        packet = way.packet(chain.hook, chain.priority, chain.devices)
+        if packet is not None and (way.what, way.source, way.target, packet) not in seen:
+            seen.add((way.what, way.source, way.target, packet))
+            yield way, packet
 
 
-def _dropping(chain: _Hooked, way: _Way) -> Iterator[tuple[str, bool]]:
+def _parts(walked: Iterable[_Kind], dropped: Iterable[_Kind]) -> set[_Kind]:
+    """Of what some is dropped and some is not."""
+    all_, lost = Counter(walked), Counter(dropped)
+    return {what for what, number in lost.items() if number < all_[what]}
+
+
+def _dropping(chain: _Hooked, packet: Packet) -> Iterator[tuple[str, bool]]:
     """By what a chain drops such a packet, if it does, and whether for certain."""
-    packet = way.packet(chain)
-    if packet is None:
-        return
     walked = walk(chain.chains, chain.chain, packet)
     # nft before 1.0.7 does not tell which device a chain is for.
     nowhere = chain.hook in ("ingress", "egress") and not chain.devices
@@ -204,35 +171,39 @@ def _dropping(chain: _Hooked, way: _Way) -> Iterator[tuple[str, bool]]:
         yield "its policy", certain
 
 
-def _opening(chain: _Hooked, ways: Iterable[_Way]) -> str:
-    conditions = [way.conditions(chain) for way in ways]
+def _opening(chain: _Hooked, dropped: Iterable[Way], crossing: Crossing) -> str:
+    conditions = dict.fromkeys(
+        way.conditions(chain.hook, chain.priority, crossing) for way in dropped
+    )
     if chain.command:
         lines = [
             " ".join(
                 [
                     f"{chain.command} -t {chain.table} -I {chain.chain}",
-                    *(f"-{word} {value}" for word, value in condition),
+                    *(f"-{word} {','.join(values)}" for word, values in condition),
                     "-j ACCEPT",
                 ]
             )
             for condition in conditions
         ]
         return "; ".join(lines)
-    words = {"i": "iifname", "o": "oifname", "s": "ip saddr", "d": "ip daddr"}
     rules = [
         " ".join(
             [
                 f"insert rule {chain.family} {chain.table} {chain.chain}",
-                *(
-                    f'{words[word]} "{value}"' if word in "io" else f"{words[word]} {value}"
-                    for word, value in condition
-                ),
+                *(f"{_WORDS[word]} {_nft_values(word, values)}" for word, values in condition),
                 "accept",
             ]
         )
         for condition in conditions
     ]
     return f"nft '{'; '.join(rules)}'"
+
+
+def _nft_values(word: str, values: tuple[str, ...]) -> str:
+    if word in "io":
+        return f'"{values[0]}"'
+    return values[0] if len(values) == 1 else f"{{ {', '.join(values)} }}"
 
 
 def _hooked(rulesets: Rulesets) -> Iterator[_Hooked]:
@@ -245,7 +216,7 @@ def _hooked(rulesets: Rulesets) -> Iterator[_Hooked]:
                 seen.add(table)
             if table not in _PRIORITIES:
                 continue
-            theirs = iptables.without_ours(chains, OURS)
+            theirs = iptables.without_ours(chains, OURS, _ACCEPTING)
             for name, policy in policies.items():
                 if name.lower() in _HOOKS:
                     yield _Hooked(

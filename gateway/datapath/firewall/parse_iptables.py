@@ -183,10 +183,15 @@ def _type(to_host: bool | None, items: list[str]) -> bool | None:
     return ("LOCAL" if to_host else "UNICAST") in items
 
 
-def without_ours(chains: Mapping[str, list[Rule]], prefix: str) -> dict[str, list[Rule]]:
-    """The chains without a gateway's own, and without the jumps to them."""
+def without_ours(chains: Mapping[str, list[Rule]], prefix: str, kept: str) -> dict[str, list[Rule]]:
+    """The chains without a gateway's own, and without the jumps to them. ``kept``: what the names
+    of those end with that stay where they stand."""
+
+    def goes(name: str) -> bool:
+        return name.startswith(prefix) and not name.endswith(kept)
+
     return {
-        name: [rule for rule in rules if not rule.target.startswith(prefix)]
+        name: [rule for rule in rules if not goes(rule.target)]
         for name, rules in chains.items()
-        if not name.startswith(prefix)
+        if not goes(name)
     }

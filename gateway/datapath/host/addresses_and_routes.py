@@ -7,6 +7,7 @@ routes through the inside; no packet takes them, since all are rewritten before 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -41,13 +42,13 @@ class Link:
 
 
 def find_link(name: str) -> Link | None:
-    """An interface of this network namespace, or None."""
+    """An interface of this network namespace, or None. Raises OSError."""
     with IPRoute() as netlink:
-        indices = netlink.link_lookup(ifname=name)
-        if not indices:
-            return None
-        index = indices[0]
         try:
+            indices = netlink.link_lookup(ifname=name)
+            if not indices:
+                return None
+            index = indices[0]
             (found,) = netlink.get_links(index)
             addresses = [
                 IPv4Interface(f"{entry.get_attr('IFA_LOCAL')}/{entry['prefixlen']}")
@@ -55,7 +56,7 @@ def find_link(name: str) -> Link | None:
             ]
         except NetlinkError as error:
             if error.code not in _ABSENT:
-                raise
+                raise OSError(error.code, os.strerror(abs(error.code)), name) from None
             return None  # it went meanwhile
         hardware = found.get_attr("IFLA_ADDRESS") or ""
         return Link(name, index, hardware, bool(found["flags"] & 1), tuple(addresses))

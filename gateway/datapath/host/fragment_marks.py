@@ -9,11 +9,9 @@ own table can hold no other rule, so this one is made by ``nft``, where fragment
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterable
 
-from gateway.datapath.errors import DatapathError
-from gateway.datapath.host.netfilter import TIMEOUT, undisturbed
+from gateway.datapath.host.netfilter import run
 from gateway.datapath.host.netfilter_rules import PREFIX, DiversionPlan
 
 MARK = 0x4000_0000
@@ -48,12 +46,15 @@ def check() -> None:
 
 
 def standing(instance: str) -> list[str]:
-    """An instance's rules as the kernel has them now."""
+    """An instance's rules as the kernel has them now. Raises DatapathError where ``nft`` cannot
+    tell: that is no ruleset that somebody removed."""
     if not available():
         return []
-    command = ["nft", "--numeric", "list", "table", "ip", PREFIX + instance]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    name = PREFIX + instance
+    tables = run(["nft", "list", "tables", "ip"], package="nftables").splitlines()
+    if f"table ip {name}" not in tables:
+        return []
+    return run(["nft", "--numeric", "list", "table", "ip", name], package="nftables").splitlines()
 
 
 def is_whole(plan: DiversionPlan, found: list[str]) -> bool:
@@ -93,21 +94,4 @@ def _quoted(interface: str) -> str:
 
 def run_nft(text: str) -> None:
     """Have ``nft`` do this, in one transaction. Raises DatapathError."""
-    try:
-        with undisturbed():
-            done = subprocess.run(
-                ["nft", "-f", "-"],
-                input=text,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-                check=False,
-            )
-    except FileNotFoundError:
-        problem = "nft is not installed (Debian's package nftables has it)"
-        raise DatapathError([problem]) from None
-    except subprocess.TimeoutExpired:
-        raise DatapathError([f"nft did not end in {TIMEOUT} s"]) from None
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise DatapathError([f"nft: {said[0] if said else 'failed without a word'}"])
+    run(["nft", "-f", "-"], text, package="nftables")

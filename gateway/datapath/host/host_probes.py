@@ -18,8 +18,9 @@ from pathlib import Path
 from struct import pack
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.firewall.obstacles import Crossing, obstacles, skipped
+from gateway.datapath.firewall.obstacles import obstacles, skipped
 from gateway.datapath.firewall.ruleset_dump import read_host
+from gateway.datapath.firewall.ways import Crossing
 from gateway.datapath.guard import egress_table
 from gateway.datapath.guard.egress_guard import why_not
 from gateway.datapath.host import fragment_marks as fragments
@@ -64,6 +65,11 @@ class Finding:
     def stops(self) -> bool:
         return self.essential and self.ok is False
 
+    @property
+    def fails(self) -> bool:
+        """Whether it stops the start, or the gateway would run and its packets not arrive."""
+        return self.stops or (self.name == FIREWALL and self.ok is False)
+
 
 def probe(
     inside: Iterable[str],
@@ -74,11 +80,14 @@ def probe(
     *,
     mark_fragments: bool = False,
     fast_path: bool = True,
+    subnets: Iterable[IPv4Network] = (),
+    hairpin: bool = False,
 ) -> list[Finding]:
     """Everything that a gateway on these interfaces needs. Changes nothing that stays.
 
     ``probe_source``: where health probes are sent from, if there are any. ``mark_fragments``: it
-    matters what came in fragments. ``fast_path``: there may be one.
+    matters what came in fragments. ``fast_path``: there may be one. ``subnets``, ``hairpin``: as a
+    ``Crossing`` has them.
     """
     inside, publics, prefixes = tuple(inside), tuple(public_ips), tuple(private_prefixes)
     findings = list(_capabilities())
@@ -87,7 +96,8 @@ def probe(
         findings += _netfilter()
         if mark_fragments:
             findings.append(_fragments())
-        findings += _firewall(Crossing(inside, outside, publics, prefixes), fast_path=fast_path)
+        crossing = Crossing(inside, outside, publics, prefixes, tuple(subnets), hairpin)
+        findings += _firewall(crossing, fast_path=fast_path)
     links = {name: find_link(name) for name in (*inside, outside)}
     for name, link in links.items():
         findings += _interface(name, link, prefixes if name in inside else None)
@@ -184,10 +194,11 @@ def _firewall(crossing: Crossing, *, fast_path: bool) -> Iterator[Finding]:
     rulesets = read_host()
     found = obstacles(rulesets, crossing)
     for obstacle in found:
-        certain = False if obstacle.certain else None
-        yield Finding(FIREWALL, certain, obstacle.sentence, False)
+        ok = False if obstacle.critical else None
+        yield Finding(FIREWALL, ok, obstacle.sentence, False)
     if not found:
-        yield Finding(FIREWALL, True, "the host's own firewall lets the gateway's packets pass")
+        passes = f"the host's own firewall lets pass {' and '.join(crossing.kinds)}"
+        yield Finding(FIREWALL, True, f"{passes} (walked for {crossing.extent})")
     changing = skipped(rulesets, crossing) if fast_path else []
     if changing:
         more = f" and {len(changing) - 1} more" if len(changing) > 1 else ""

@@ -126,25 +126,36 @@ class Netfilter:
         return True
 
     def _run(self, command: list[str], text: str = "") -> str:
-        try:
-            with undisturbed():
-                done = subprocess.run(
-                    command,
-                    input=text,
-                    capture_output=True,
-                    text=True,
-                    timeout=TIMEOUT,
-                    check=False,
-                )
-        except FileNotFoundError:
-            problem = f"{command[0]} is not installed (Debian's package iptables has it)"
-            raise DatapathError([problem]) from None
-        except subprocess.TimeoutExpired:
-            raise DatapathError([f"{' '.join(command)} did not end in {TIMEOUT} s"]) from None
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            raise DatapathError([f"{command[0]}: {said[0] if said else 'failed without a word'}"])
-        return done.stdout
+        return run(command, text, package="iptables")
+
+
+def run(command: list[str], text: str = "", *, package: str) -> str:
+    """What a netfilter command prints, undisturbed by signals to us. Raises DatapathError, whatever
+    keeps it from doing its work. ``package``: Debian's, that has it."""
+    try:
+        with undisturbed():
+            done = subprocess.run(
+                command,
+                input=text,
+                capture_output=True,
+                text=True,
+                errors="surrogateescape",  # a comment may have any bytes, and goes back as it came
+                timeout=TIMEOUT,
+                check=False,
+            )
+    except FileNotFoundError:
+        problem = f"{command[0]} is not installed (Debian's package {package} has it)"
+        raise DatapathError([problem]) from None
+    except subprocess.TimeoutExpired:
+        raise DatapathError([f"{' '.join(command)} did not end in {TIMEOUT} s"]) from None
+    except OSError as error:  # no memory or descriptors, too many processes
+        line = f"{command[0]} cannot be run: {error.strerror or error}"
+        raise DatapathError([line]) from None
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = said[0].encode(errors="replace").decode() if said else "failed without a word"
+        raise DatapathError([f"{command[0]}: {reason}"])
+    return done.stdout
 
 
 IPV4, IPV6 = Netfilter("iptables"), Netfilter("ip6tables")

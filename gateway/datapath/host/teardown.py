@@ -134,7 +134,7 @@ def problems_of(error: BaseException) -> list[str]:
 
 
 class Collecting(contextlib.AbstractContextManager[None]):
-    """Go on after a DatapathError, keeping its problems."""
+    """Go on after a DatapathError or an OSError, keeping its problems."""
 
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
@@ -147,6 +147,9 @@ class Collecting(contextlib.AbstractContextManager[None]):
     ) -> bool:
         if isinstance(error, DatapathError):
             self._problems += error.problems
+            return True
+        if isinstance(error, OSError):
+            self._problems.append(f"{error.filename or 'the host'}: {error.strerror or error}")
             return True
         return False
 

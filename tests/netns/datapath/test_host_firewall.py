@@ -218,6 +218,18 @@ def test_nothing_is_said_where_packets_pass(net: Namespaces, kind: str) -> None:
     assert said(net) == []
 
 
+def test_what_comes_behind_our_own_accept_drops_nothing_of_ours(net: Namespaces) -> None:
+    udp_echo(net, "remote")
+    Gateway(net)
+    net.run("gw", "iptables", "-A", "FORWARD", "-j", "REJECT")
+    assert udp_ask(net, "vm", REMOTE) == "whole"
+    assert said(net) == []
+    net.run("gw", "iptables", "-I", "FORWARD", "-j", "DROP")
+    (found,) = said(net)
+    assert "by the rule “-A FORWARD -j DROP”" in str(found["sentence"])
+    assert udp_ask(net, "vm", REMOTE, patience=0.5) == "TimeoutError"
+
+
 @pytest.mark.parametrize("kind", DROPPED)
 def test_what_is_dropped_is_named_and_opened_by_what_is_said(net: Namespaces, kind: str) -> None:
     udp_echo(net, "remote")

@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.cli.diagnose import _show
 from gateway.command import COMMANDS, group
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.channel.event_views import gateway_event
+from gateway.daemon.engine_process.host import LinuxHost
+from gateway.datapath.host.host_probes import Finding as HostFinding
 from tests.unit.daemon.serving import Served, flow, pool, served
 
 CONFIGURATION = """
@@ -173,6 +176,32 @@ def test_wrong_usage_is_exit_2(arguments: list[str]) -> None:
     result = snatgw(*arguments)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
+
+
+def test_a_diagnosis_wraps_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "nft '" + "insert rule inet fw forward accept; " * 9 + "'"
+    advice = [f"This lets them pass:\n{command}", "and " * 60]
+    _show(
+        {"severity": "Critical", "title": "It drops", "text": "Since noon.", "advice": advice}, 80
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:4] == ["  → This lets them pass:", f"    {command}"]
+    assert all(len(line) <= 80 for line in lines[4:])
+
+
+@pytest.mark.parametrize(("ok", "status"), [(False, 1), (None, 0), (True, 0)])
+def test_check_fails_where_the_hosts_firewall_drops_for_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ok: bool | None, status: int
+) -> None:
+    found = [HostFinding("firewall", ok, "it drops", essential=False)]
+    monkeypatch.setattr(LinuxHost, "with_real_names", lambda self, configuration: configuration)
+    monkeypatch.setattr(LinuxHost, "findings", lambda self, configuration: found)
+    file = tmp_path / "gateway.yaml"
+    file.write_text(CONFIGURATION)
+    result = snatgw("check", "-c", str(file), "--host")
+    assert result.exit_code == status
+    assert result.stdout.startswith("ok: ") == (status == 0)
+    assert ("✗ it drops" in result.stderr) == (status == 1)
 
 
 def test_check(tmp_path: Path) -> None:

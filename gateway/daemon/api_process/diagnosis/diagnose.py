@@ -41,6 +41,8 @@ def diagnose(facts: Facts, *, one: bool) -> list[Finding]:
             f"{count(left_out, 'finding')} of less weight left out; ask for one VM to see its own."
         )
         findings = [*findings[:MOST], Finding(INFORMATION, None, "There is more", text)]
+    if any(finding.host and finding.severity == CRITICAL for finding in findings):
+        return findings  # whatever is said of ports, no VM is well
     if one:
         findings += [Finding(GOOD, vm.name, f"{vm.name} is healthy", _one(vm)) for vm in well]
     elif well or not facts.machines:

@@ -20,7 +20,10 @@ CRITICAL, WARNING, INFORMATION, GOOD = SEVERITIES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found. ``vm`` None: it is about the gateway, or all VMs."""
+    """One thing that was found. ``vm`` None: it is about the gateway, or all VMs.
+
+    A line of ``advice`` may have several: those behind the first are commands, not to be wrapped.
+    """
 
     severity: str
     vm: str | None
@@ -28,6 +31,8 @@ class Finding:
     text: str
     advice: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+    host: bool = False
+    """It is about the host's network: while it is critical no VM is well."""
 
     def document(self) -> dict[str, Any]:
         """The API's JSON."""

@@ -18,6 +18,7 @@ from gateway.daemon.api_process.diagnosis.finding import (
 )
 from gateway.model.profile import Method
 from gateway.schema.drop_reasons import DropReason
+from gateway.schema.host_firewall import LETS_PASS, is_critical
 
 NEARLY_FULL = 0.9
 SHOWN = 10
@@ -181,13 +182,18 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
     firewall = _latest(facts, "HostFirewall", "Started")
     if firewall is not None and firewall["properties"].get("problems"):
         problems = firewall["properties"]["problems"]
+        parts = [problem.partition(LETS_PASS) for problem in problems]
         yield Finding(
-            WARNING if all(" may drop " in problem for problem in problems) else CRITICAL,
+            CRITICAL if any(map(is_critical, problems)) else WARNING,
             None,
             "The host's own firewall drops what the gateway passes",
-            f"Since {firewall['time']}: {'; '.join(problems)}.",
-            ("snatgw check -c FILE --host says whether it still does.",),
+            f"Since {firewall['time']}: {'; '.join(said.rstrip('. ') for said, _, _ in parts)}.",
+            (
+                *(f"{LETS_PASS.strip()}\n{command}" for _, _, command in parts if command),
+                "snatgw check -c FILE --host says whether it still does.",
+            ),
             {"problems": problems},
+            host=True,
         )
     error = _latest(facts, "HandlerError")
     if error is not None:
@@ -214,6 +220,7 @@ def _host(facts: Facts) -> Iterator[Finding]:
             f"Since {host['since']}: {'; '.join(problems)}.",
             ("snatgw check -c FILE --host says what is missing; the gateway restores the rest.",),
             {"problems": problems},
+            host=True,
         )
     restored = [
         (event["time"], line)

@@ -23,6 +23,7 @@ from gateway.daemon.channel.event_views import event_document
 from gateway.daemon.channel.probe_messages import Result
 from gateway.model.profile import PROFILES
 from gateway.schema.drop_reasons import DropReason
+from gateway.schema.host_firewall import INSIDE_ONLY
 from tests.scenario import Scenario, build
 from tests.unit.daemon.looking import NOON, Look
 from tests.unit.daemon.serving import GUARDED
@@ -811,6 +812,27 @@ def test_the_host_the_log_and_mistakes(world: Scenario) -> None:
     restored = [gateway_event("HostRestored", problems=[])]
     well = {"host": {"problems": [], "since": None, "restored": 0}}
     assert [f.severity for f in Look(world).diagnosed(restored, well)] == ["Good"]
+
+
+def test_where_the_host_drops_everything_no_vm_is_well_and_the_command_stands_alone(
+    world: Scenario,
+) -> None:
+    command = "nft 'insert rule inet fw forward iifname lan0 oifname wan0 accept; and more'"
+    said = "the host's own firewall drops what VMs send: nftables' table inet fw, chain forward"
+    problem = f"{said}, by its policy. This lets them pass: {command}"
+    (finding,) = Look(world).diagnosed([gateway_event("HostFirewall", problems=[problem])])
+    assert finding.severity == "Critical"
+    assert finding.text.endswith("chain forward, by its policy.")
+    assert finding.advice[0] == f"This lets them pass:\n{command}"
+    perhaps = [gateway_event("HostFirewall", problems=[problem.replace(" drops ", " may drop ")])]
+    severities = [f.severity for f in Look(world).diagnosed(perhaps)]
+    assert severities == ["Warning", "Good"]
+    isolated = problem.replace("what VMs send", f"what VMs send each other{INSIDE_ONLY}")
+    severities = [
+        f.severity
+        for f in Look(world).diagnosed([gateway_event("HostFirewall", problems=[isolated])])
+    ]
+    assert severities == ["Warning", "Good"]
 
 
 def test_what_somebody_takes_away_again_and_again(world: Scenario) -> None:
