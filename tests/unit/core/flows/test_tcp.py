@@ -327,7 +327,7 @@ def test_what_the_established_way_saw_acknowledged_counts() -> None:
             f"outside sends tcp {BACK} ack len=100 seq={got} acks={sent + 100}\n"
         )
     for nothing in (f"vm1 sends tcp {OUT}", f"outside sends tcp {BACK}"):  # without ACK
-        scenario.play(f"{nothing} psh len=9 seq=7 acks=7")
+        scenario.play(f"{nothing} len=9 seq=7 acks=7")
     scenario.play(f"outside sends tcp {BACK} rst seq=5051\nflows vm1 state=Established")
     scenario.play(f"vm1 sends tcp {OUT} rst seq=1101\nflows vm1 state=Established")
     scenario.play(f"vm1 sends tcp {OUT} rst seq=7\nflows vm1 state=Established")
