@@ -89,7 +89,7 @@ class Host:
         monkeypatch.setattr(diversion, "LOOK_INTERVAL", 0.0)
         parts["firewall"].again = lambda: None
         notices = SimpleNamespace(any=lambda: True)
-        parts["ruleset"].moved = 0
+        parts["ruleset"].moved, parts["ruleset"].unplaced = 0, False
         parts["guard"].interface = "2"
         monkeypatch.setattr(diversion, "Guard", SimpleNamespace)
         parts["upkeep"].restored = []
