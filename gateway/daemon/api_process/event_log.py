@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.daemon.api_process.flow_logs.writer import DIRECTORY as FLOW_LOGS
+from gateway.daemon.console import warn
 
 DIRECTORY = "events"
 """Under the state directory; the API process's own."""
@@ -80,7 +80,7 @@ class EventLog:
         ring: int = RING,
         maximum_bytes: int = MAXIMUM_BYTES,
         kept_files: int = KEPT_FILES,
-        complain: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+        complain: Callable[[str], None] = warn,
     ) -> None:
         """``path`` None: no file. ``maximum_bytes``: of one file; ``kept_files``: all of them.
 

@@ -24,8 +24,8 @@ from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.channel.event_views import event_document, gateway_event
 from gateway.daemon.channel.flow_log_message import message
 from gateway.daemon.channel.json_views import iso
+from gateway.daemon.console import Level, say, warn
 from gateway.daemon.engine_process import sd_notify as notify
-from gateway.daemon.engine_process.console import say
 from gateway.daemon.engine_process.event_loop import Turns
 from gateway.daemon.engine_process.fast_path_offload import Offloading
 from gateway.daemon.engine_process.guard_monitor import GuardWatch
@@ -129,7 +129,7 @@ class Gateway:
             unwatch=lambda descriptor: self.turns.unwatch(descriptor),
             in_slices=lambda work: self.turns.in_slices(work),
             now=lambda: self.turns.now,
-            say=say,
+            say=warn,
         )
         self._captures = Captures(
             self.engine,
@@ -273,6 +273,7 @@ class Gateway:
         self.control.post(event_document(event, wall))
 
     def _own_event(self, operation: str, level: str, properties: dict[str, Any]) -> None:
+        say(f"event {operation}: {properties}", Level.DEBUG)
         self.control.post(gateway_event(time.time(), operation, level, properties))
 
     def _on_signal(self, number: int) -> None:
@@ -362,9 +363,9 @@ class Gateway:
     def _report_reload(self, outcome: Outcome) -> None:
         changes, problems = outcome.changes, outcome.problems
         for line in outcome.warnings:
-            say(line)
+            warn(line)
         for line in problems:
-            say(f"reload refused: {line}")
+            say(f"reload refused: {line}", Level.ERROR)
         if problems:
             shown = problems[:CHANGES_IN_EVENT]
             self._own_event("ReloadRefused", "Error", {"problems": shown, "count": len(problems)})
@@ -422,8 +423,8 @@ class Gateway:
         errors = statistics.handler_errors - self._handler_errors
         if errors:
             self._handler_errors = statistics.handler_errors
-            say(f"{errors} packets were dropped because of a mistake in this program:")
-            say(queue.last_error.rstrip())
+            count = f"{errors} packets were dropped because of a mistake in this program:"
+            say(f"{count}\n{queue.last_error.rstrip()}", Level.ERROR)
             self._own_event("HandlerError", "Error", {"count": errors, "trace": queue.last_error})
 
     def _restart_api(self, real: float) -> None:
@@ -431,12 +432,13 @@ class Gateway:
             self._api_wanted = False
             say(
                 f"the API process ended {LIMIT + 1} times in {WINDOW:.0f} s: "
-                "going on without it; packets are not affected"
+                "going on without it; packets are not affected",
+                Level.ERROR,
             )
             return
-        say("the API process ended: starting it again; packets are not affected")
+        warn("the API process ended: starting it again; packets are not affected")
         try:
             self.start_api()
         except OSError as error:
             self._api_wanted = False
-            say(f"the API process cannot be started: {error.strerror or error}")
+            say(f"the API process cannot be started: {error.strerror or error}", Level.ERROR)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from gateway.daemon.engine_process.console import say
+from gateway.daemon.console import say, warn
 from gateway.daemon.engine_process.event_loop import Turns
 from gateway.daemon.engine_process.host import Diverted
 from gateway.datapath.errors import DatapathError
@@ -43,9 +43,9 @@ class GuardWatch:
         """Hear of changes to filters from now on; say so where there is no guard."""
         guard = self._diverted().guard()
         if not guard.kind:
-            say(f"no guard, the netfilter rules alone keep private addresses in: {guard.problem}")
+            warn(f"no guard, the netfilter rules alone keep private addresses in: {guard.problem}")
         elif guard.problem:
-            say(f"the guard stands in {guard.kind}, for want of a better place: {guard.problem}")
+            warn(f"the guard stands in {guard.kind}, for want of a better place: {guard.problem}")
         turns.watch(self._diverted().guard_fileno(), self._filters_changed)
 
     def _filters_changed(self) -> None:
@@ -70,7 +70,7 @@ class GuardWatch:
             self._diverted().guard_told()
         if guard.restored != self._restored:
             self._restored = guard.restored
-            say(RESTORED)
+            warn(RESTORED)
             self._own_event("GuardRestored", "Warning", {"times": guard.restored})
 
         if guard.gained != self._gained:
@@ -88,7 +88,7 @@ class GuardWatch:
         }
         self._own_event("GuardDroppedPackets", "Warning", properties)
         when = ", while no gateway ran" if meanwhile else ""
-        say(
+        warn(
             f"at most {number} packets were stopped by the guard{when}: filters of other programs "
             "on the outside interface drop packets into the same counter"
             if shared

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
 from gateway.core.backend_health import probe_targets
-from gateway.daemon.engine_process.console import say
+from gateway.daemon.console import warn
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.fastpath.lease import wait_for_clearing
@@ -371,7 +371,7 @@ class LinuxHost:
             closing(FirewallLook(_crossing(configuration))) as firewall,
         ):
             if announcer.silent:
-                say(announcer.silent)
+                warn(announcer.silent)
             announcer.speak_for(plan.public_ips)
             announcer.look(time.monotonic())
             try:

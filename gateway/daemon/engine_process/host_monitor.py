@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.daemon.channel.json_views import iso
-from gateway.daemon.engine_process.console import say
+from gateway.daemon.console import Level, say, warn
 from gateway.daemon.engine_process.event_loop import Turns
 from gateway.daemon.engine_process.host import Diverted
 from gateway.datapath.fastpath import FastPath
@@ -86,11 +86,11 @@ class HostWatch:
         self._tell_of_network(problems, diverted.restored())
         if diverted.rules_restored() != self._rules_restored:
             self._rules_restored = diverted.rules_restored()
-            say(RULES_RESTORED)
+            warn(RULES_RESTORED)
             self._own_event("RulesRestored", "Warning", {"times": self._rules_restored})
         if diverted.rules_moved() != self._rules_moved:
             self._rules_moved = diverted.rules_moved()
-            say(RULES_MOVED)
+            warn(RULES_MOVED)
             self._own_event("RulesMoved", "Warning", {"times": self._rules_moved})
         self._tell_of_firewall(diverted, dropping)
         if diverted.renewed and diverted.programmed():
@@ -101,7 +101,7 @@ class HostWatch:
         """What was set again, what has come to an end by itself, and what is newly wrong."""
         self._restored += len(restored)
         for line in restored:
-            say(line)
+            warn(line)
         over = _say_over(self._unrestored, problems)
         if restored or over:
             level = "Warning" if restored else "Informational"
@@ -111,7 +111,7 @@ class HostWatch:
             if not self._unrestored:
                 self._since = time.time()
             for problem in new:
-                say(problem)
+                say(problem, Level.ERROR)
             self._own_event("HostChanged", "Error", {"problems": problems})
         self._unrestored = problems
 
@@ -121,7 +121,7 @@ class HostWatch:
             return
         for problem in problems:
             if problem not in (*self._firewall, *diverted.firewall_said):
-                say(problem)
+                warn(problem)
         diverted.firewall_said.clear()
         over = _say_over(self._firewall, problems)
         level = "Warning" if problems else "Informational"
@@ -157,7 +157,7 @@ class HostWatch:
         if problems:
             lines = [f"no fast path until a restart: {line}" for line in problems]
             for line in lines:
-                say(line)
+                say(line, Level.ERROR)
             self._own_event("HostChanged", "Error", {"problems": lines})
 
 

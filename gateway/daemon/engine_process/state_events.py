@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.daemon.engine_process.console import say
+from gateway.daemon.console import say, warn
 from gateway.daemon.engine_process.state_writer import Keeping
 
 Post = Callable[[str, str, dict[str, Any]], None]
@@ -19,12 +19,12 @@ Post = Callable[[str, str, dict[str, Any]], None]
 def say_what_became_of_it(keeping: Keeping) -> None:
     """At the start."""
     if keeping.refused is not None:
-        say(f"state: starts empty, not with what was left: {keeping.refused}")
+        warn(f"state: starts empty, not with what was left: {keeping.refused}")
     if keeping.resumed is not None and keeping.resumed.lost:
         lost = keeping.resumed.lost
-        say(f"state: {lost} flow{'' if lost == 1 else 's'} could not be read, and ended")
+        warn(f"state: {lost} flow{'' if lost == 1 else 's'} could not be read, and ended")
     if keeping.why_not is not None:
-        say(f"state: not kept, a restart ends the flows: {keeping.why_not}")
+        warn(f"state: not kept, a restart ends the flows: {keeping.why_not}")
 
 
 class StateNews:
@@ -55,5 +55,5 @@ class StateNews:
             say("state: it is kept again")
             self._post("StateKept", "Informational", {})
         else:
-            say(f"state: {why_not}; a restart ends the flows")
+            warn(f"state: {why_not}; a restart ends the flows")
             self._post("StateNotKept", "Warning", {"reason": why_not})

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from gateway.daemon.api_process.event_log import DIRECTORY, FILE, prepare_directory
 from gateway.daemon.api_process.main import Site, Sockets, serve
-from gateway.daemon.engine_process.console import say
+from gateway.daemon.console import Level, name_process, say, warn, wrong_settings
 from gateway.daemon.engine_process.gateway import Gateway
 from gateway.daemon.engine_process.host import Diverted, Queue
 from gateway.daemon.engine_process.sd_notify import notify
@@ -98,7 +98,7 @@ def run(start: Start, host: Host) -> int:
             _run(start, host, signals, undo)
     except (StartError, DatapathError) as error:
         for problem in error.problems:
-            say(f"snatgw: {problem}")
+            say(f"snatgw: {problem}", Level.ERROR)
         return 1
     except _StopRequestedError:
         return 0
@@ -110,6 +110,10 @@ class _StopRequestedError(Exception):
 
 
 def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
+    name_process("engine")
+    mistaken = wrong_settings()
+    if mistaken:
+        raise StartError(mistaken)
     configuration = host.with_real_names(_load(start))
     gateway_settings = configuration.gateway
     findings = host.findings(configuration)
@@ -121,7 +125,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
     log = gateway_settings.state_directory / DIRECTORY / FILE
     user = privileges.api_user()
     if user[0] == 0:
-        say("the API process runs as root, without capabilities: this one may not change users")
+        warn("the API process runs as root, without capabilities: this one may not change users")
     token = _token(configuration)
     warden = Warden.fork(
         lambda sockets: serve(sockets, log, lambda api: start.site(api, token)),
@@ -192,13 +196,15 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
         raise StartError([f"the prober cannot be started: {reason}"]) from error
     undo.callback(gateway.probes.end)
     if isinstance(fast_path, FastPath) and fast_path.not_inherited:
-        say(f"fast path: starts empty, not with the maps that were left: {fast_path.not_inherited}")
+        warn(
+            f"fast path: starts empty, not with the maps that were left: {fast_path.not_inherited}"
+        )
     say_what_became_of_it(keeping)
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
-        say(f"no fast path, every packet passes the engine: {fast_path}")
+        warn(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:
         if finding.name == "IPv6" or (finding.name == FIREWALL and not finding.ok):
-            say(finding.sentence)
+            warn(finding.sentence)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -227,7 +233,7 @@ def _load(start: Start) -> Configuration:
     if loaded.configuration is None:
         raise StartError(errors)
     for problem in loaded.problems:
-        say(str(problem))
+        warn(str(problem))
     return loaded.configuration
 
 

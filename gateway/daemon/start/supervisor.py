@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gateway.daemon.api_process.main import Sockets
+from gateway.daemon.console import Level, name_process, say
 from gateway.daemon.start import privileges
 
 ApiMain = Callable[[Sockets], None]
@@ -33,6 +34,7 @@ ProberMain = Callable[[socket.socket], None]
 
 _START_API, _START_PROBER, _READ_CONFIGURATION = b"start", b"probe", b"read"
 _API, _PROBER = "the API process", "the prober"
+_SHORT = {_API: "api", _PROBER: "prober"}
 GRACE = 0.5
 """Seconds for the API process to write the last events down."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -183,15 +185,15 @@ class _Keeper:
     def _become(self, name: str, parent: int, main: Callable[[], None]) -> NoReturn:
         status = 1
         try:
+            name_process(_SHORT[name])
             self._orders.close()
             privileges.drop_to(*self._user)
             privileges.die_with_parent(parent)
             main()
             status = 0
         except Exception as error:
-            print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr)
+            say(f"{name} failed: {type(error).__name__}: {error}", Level.ERROR)
         finally:
-            sys.stderr.flush()
             os._exit(status)
 
     def _read(self, reading: list[str], output: int) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from gateway.core.observe.flow_log import FlowLogEntry
 from gateway.daemon.api_process.flow_logs.azure_formats import Timed, nsg_records, vnet_records
+from gateway.daemon.console import warn
 
 DIRECTORY = "flow-logs"
 """In the API process's directory; has ``nsg`` and ``vnet``."""
@@ -46,7 +46,7 @@ class FlowLogWriter:
         directory: int | None = None,
         maximum_bytes: int = MAXIMUM_BYTES,
         kept_files: int = KEPT_FILES,
-        complain: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+        complain: Callable[[str], None] = warn,
     ) -> None:
         """``path``: where ``flow-logs`` goes; ``directory``: a descriptor of it, as for EventLog.
 
