@@ -126,6 +126,26 @@ def test_what_is_not_so_fails_with_what_is(line: str) -> None:
         scenario.play(line)
 
 
+def test_what_was_dropped_is_seen_by_nobody() -> None:
+    scenario = Scenario(TWO)
+    scenario.play("outside sends tcp 198.51.100.1:443 > 203.0.113.10:1024 ack")
+    with pytest.raises(AssertionError, match=r"expected  vm1  tcp .*\n +seen +nothing: Inbound"):
+        scenario.play("vm1 sees tcp 198.51.100.1:443 > 10.0.1.4:40000 ack")
+
+
+def test_only_what_goes_from_inside_to_inside_is_lateral() -> None:
+    scenario = Scenario(TWO)
+    inside = build("udp 10.0.1.4:1 > 10.0.1.5:2")
+    assert scenario.send("vm1", inside, lateral=True) == inside
+    for who, text in (
+        ("vm2", "udp 10.0.1.4:1 > 10.0.1.5:2"),
+        ("vm1", "udp 10.0.1.4:1 > 198.51.100.1:2"),
+        ("outside", "udp 198.51.100.1:1 > 10.0.1.4:2"),
+    ):
+        with pytest.raises(AssertionError, match=r"expected  .*\n +seen  "):
+            scenario.send(who, build(text), lateral=True)
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +88,11 @@ def explained(text: str) -> None:
         again = Configuration.model_validate_json(loaded.configuration.to_json())
         assert again == loaded.configuration
         assert resolve_groups(again).keys() == {g.name for g in again.network_security_groups}
+
+
+@pytest.mark.parametrize("data", GOOD)
+def test_what_is_right_stays_the_same_through_json(data: Any) -> None:
+    explained(json.dumps(data))
 
 
 KEYS = [(data, place) for data in GOOD for place in places(data) if isinstance(place[-1], str)]
