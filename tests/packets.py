@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_NOP, TCPerror, UDPerror
 from scapy.packet import Packet, Raw
 
-FLAGS = {"syn": "S", "ack": "A", "fin": "F", "rst": "R"}
+FLAGS = {"syn": "S", "ack": "A", "fin": "F", "rst": "R", "psh": "P", "urg": "U"}
 MARKS = {
     "tcp": {*FLAGS, "options"},
     "udp": {"unsummed", "options"},

@@ -218,7 +218,7 @@ def test_no_packet_is_made_of_what_is_none(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "tcp 10.0.1.4:1 > 198.51.100.1:2 syn ack fin rst len=9 options",
+        "tcp 10.0.1.4:1 > 198.51.100.1:2 syn ack fin rst psh urg len=9 options",
         "udp 10.0.1.4:1 > 198.51.100.1:2 unsummed len=9 options",
         "udp 10.0.1.4:1 > 198.51.100.1:2",
         "echo 10.0.1.4 > 198.51.100.1 id=1 len=9 options",
