@@ -20,12 +20,12 @@ from time import process_time
 from typing import Any
 
 from gateway.core.engine import Engine
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.snat.port_pool import PortPool
 from gateway.model.configuration import Configuration
 from gateway.model.profile import AZURE_2017, PROFILES
 
-OUT, IN = int(Arrival.OUTBOUND), int(Arrival.INBOUND)
+OUT, IN = int(IngressPath.OUTBOUND), int(IngressPath.INBOUND)
 SYN, SYN_ACK, ACK = 0x02, 0x12, 0x10
 TCP, UDP = 6, 17
 FIRST_VM, FIRST_DESTINATION = int(IPv4Address("10.0.0.4")), int(IPv4Address("198.18.0.1"))

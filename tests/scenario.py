@@ -44,7 +44,7 @@ from typing import Any, get_args
 
 from gateway.core.engine import Engine
 from gateway.core.events import Event
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import load_text
 from gateway.schema.drop_reasons import DropReason
@@ -138,19 +138,19 @@ class Scenario:
         assert wrong is None, f"\n{wrong}"
         destination = destination_of(packet)
         if lateral:
-            arrival = Arrival.LATERAL
+            arrival = IngressPath.LATERAL
         elif who in (OUTSIDE, DMZ):
-            arrival = Arrival.INBOUND
+            arrival = IngressPath.INBOUND
         elif who == KERNEL:
-            arrival = Arrival.LOCAL_ERROR
+            arrival = IngressPath.LOCAL_ERROR
         elif who == PROGRAMS:
-            arrival = Arrival.PROBE
+            arrival = IngressPath.PROBE
         elif destination.startswith(OTHER_NETWORK):
-            arrival = Arrival.LATERAL
+            arrival = IngressPath.LATERAL
         elif destination in self.parties.public_ips or destination == HOST:
-            arrival = Arrival.HAIRPIN
+            arrival = IngressPath.HAIRPIN
         else:
-            arrival = Arrival.OUTBOUND
+            arrival = IngressPath.OUTBOUND
         self._drops = dict(self.engine.status(self.now)["drops"])
         self.sent = packet
         self.verdict = self.engine.handle(packet, arrival, self.now)

@@ -25,9 +25,9 @@ from gateway.core.packet.view import (
     has_right_checksum,
 )
 from gateway.core.policy.address_scope import AddressScope
-from gateway.core.policy.nsg import Decision, FiveTuple, Judgement, Policy
-from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import Machine
+from gateway.core.policy.nsg import Decision, FiveTuple, Policy, RuleMatch
+from gateway.core.snat.allocation_manager import AllocationManager
+from gateway.core.snat.allocations import Vm
 from gateway.model.profile import HairpinToItself, Method
 from gateway.model.resolved.tags import PLATFORM_ADDRESS
 from gateway.schema.drop_reasons import DropReason
@@ -39,8 +39,8 @@ PROBE_SOURCE = PLATFORM_ADDRESS.network_address.packed
 class Admitted(NamedTuple):
     """The packet may open a flow of ``machine``, so far as ports and room allow."""
 
-    machine: Machine
-    judgements: tuple[Judgement, ...]
+    machine: Vm
+    rule_matches: tuple[RuleMatch, ...]
     listener: Listener | None = None  # the inbound rule that it came by
 
 
@@ -49,9 +49,9 @@ class Rejected(NamedTuple):
 
     reason: DropReason
     vm: str | None
-    judgements: tuple[Judgement, ...] = ()
+    rule_matches: tuple[RuleMatch, ...] = ()
     listener: Listener | None = None
-    machine: Machine | None = None  # that it would have gone to, from outside
+    machine: Vm | None = None  # that it would have gone to, from outside
 
 
 class Admission:
@@ -61,7 +61,7 @@ class Admission:
         self,
         scope: AddressScope,
         policy: Policy,
-        outbound: Outbound,
+        outbound: AllocationManager,
         table: FlowTable,
         balancer: Balancer,
         *,
@@ -88,11 +88,11 @@ class Admission:
         return None if machine is None else machine.name
 
     def outbound(
-        self, view: PacketView, *, count: bool = True, keep: bool = True, cut: bool = False
+        self, view: PacketView, *, count: bool = True, keep: bool = True, fragmented: bool = False
     ) -> Admitted | Rejected:
         """A VM sends to the internet, or to a public IP of this gateway.
 
-        ``cut``: in fragments.
+        ``fragmented``: in fragments.
         """
         if view.source not in self.scope.subnets:
             return Rejected(DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK, None)
@@ -110,16 +110,16 @@ class Admission:
         if not decision.allowed:
             return _denied(decision, vm)
         if not leads_out:  # private, but not here: without a group, or by a rule of the user's own
-            return Rejected(DropReason.DESTINATION_NOT_INTERNET, vm, decision.judgements)
+            return Rejected(DropReason.DESTINATION_NOT_INTERNET, vm, decision.rule_matches)
         machine = self._outbound.machine(view.source, keep=keep)
         if machine is None:
-            return Rejected(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.judgements)
+            return Rejected(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.rule_matches)
         against = self._reason_against_protocol(view, machine)
-        if against is None and cut and not takes_fragments(machine.method_of(view.protocol)):
+        if against is None and fragmented and not takes_fragments(machine.method_of(view.protocol)):
             against = DropReason.FRAGMENTS_NOT_SUPPORTED
         if against is not None:
-            return Rejected(against, machine.name, decision.judgements)
-        return Admitted(machine, decision.judgements)
+            return Rejected(against, machine.name, decision.rule_matches)
+        return Admitted(machine, decision.rule_matches)
 
     def inbound(
         self,
@@ -127,12 +127,12 @@ class Admission:
         *,
         hairpin_of: bytes | None = None,
         count: bool = True,
-        cut: bool = False,
+        fragmented: bool = False,
     ) -> Admitted | Rejected:
         """From outside to a public IP, and no packet of a live flow.
 
-        ``hairpin_of``: the private address of the VM that sent it, if it was one. ``cut``: in
-        fragments.
+        ``hairpin_of``: the private address of the VM that sent it, if it was one. ``fragmented``:
+        in fragments.
         """
         public = self._outbound.addresses.get(view.destination)
         if public is None:
@@ -146,7 +146,7 @@ class Admission:
             listener = self._balancer.match(view.protocol, view.key)
             if listener is None:
                 return Rejected(_reason_at_snat_address(view, hairpin_of is not None), None)
-            if cut:
+            if fragmented:
                 return Rejected(DropReason.FRAGMENTS_NOT_SUPPORTED, None, (), listener)
         if view.protocol == TCP and not is_opening(view.kind):
             name = None if machine is None else machine.name
@@ -169,10 +169,10 @@ class Admission:
         if not decision.allowed:
             return _denied(decision, machine.name)._replace(listener=listener, machine=machine)
         # A VM's own public IP has no SKU here: where Standard ones exist, it is one.
-        if self._closed and not decision.judgements and (listener is None or listener.standard):
+        if self._closed and not decision.rule_matches and (listener is None or listener.standard):
             reason = DropReason.CLOSED_WITHOUT_SECURITY_GROUP
             return Rejected(reason, machine.name, (), listener, machine)
-        return Admitted(machine, decision.judgements, listener)
+        return Admitted(machine, decision.rule_matches, listener)
 
     def can_be_outside(self, source: bytes) -> bool:
         """Whether what comes from outside may have this source (4 bytes) without lying."""
@@ -190,10 +190,10 @@ class Admission:
         if not leaving.allowed:
             return _denied(leaving, machine.name)
         arriving = self.policy.inbound(five, count=count)
-        judgements = leaving.judgements + arriving.judgements
+        rule_matches = leaving.rule_matches + arriving.rule_matches
         if not arriving.allowed:
-            return _denied(Decision(False, judgements), machine.name)
-        return Admitted(machine, judgements)
+            return _denied(Decision(False, rule_matches), machine.name)
+        return Admitted(machine, rule_matches)
 
     def probe(self, view: PacketView) -> Admitted | Rejected:
         """A load balancer's probe (tag AzureLoadBalancer) opens a connection to a VM."""
@@ -203,7 +203,7 @@ class Admission:
         decision = self.policy.inbound(_five_tuple(view))
         if not decision.allowed:
             return _denied(decision, machine.name)._replace(machine=machine)
-        return Admitted(machine, decision.judgements)
+        return Admitted(machine, decision.rule_matches)
 
     def is_to_be_reset(self, view: PacketView, reason: DropReason) -> bool:
         """Whether a NAT gateway tells the sender of a dropped segment that there is no such flow.
@@ -250,7 +250,7 @@ class Admission:
             return leaving
         return self.policy.inbound(five, count=False)
 
-    def _reason_against_protocol(self, view: PacketView, machine: Machine) -> DropReason | None:
+    def _reason_against_protocol(self, view: PacketView, machine: Vm) -> DropReason | None:
         """Why the VM's method does not take this packet's protocol; None if it does."""
         protocol = view.protocol
         method = machine.method_of(protocol)
@@ -298,7 +298,7 @@ def _reason_at_snat_address(view: PacketView, hairpin: bool) -> DropReason:
 
 
 def _denied(decision: Decision, vm: str | None) -> Rejected:
-    return Rejected(DropReason.DENIED_BY_SECURITY_RULE, vm, decision.judgements)
+    return Rejected(DropReason.DENIED_BY_SECURITY_RULE, vm, decision.rule_matches)
 
 
 def _five_tuple(view: PacketView) -> FiveTuple:

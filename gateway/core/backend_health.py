@@ -1,9 +1,9 @@
 """What becomes of flows and events when a backend's health changes; and when it does change.
 
-``Streak`` turns a probe's results into health: ``threshold`` results of a kind in a row change it,
-either way, and a member that flaps needs more successes to come back. ``HealthKeeper`` tells the
-balancer, makes Azure's events of it, and looks at the flows that may not outlive it, in slices.
-Neither sends anything: results and time are arguments.
+``ProbeHysteresis`` turns a probe's results into health: ``threshold`` results of a kind in a row
+change it, either way, and a member that flaps needs more successes to come back. ``HealthTracker``
+tells the balancer, makes Azure's events of it, and looks at the flows that may not outlive it, in
+slices. Neither sends anything: results and time are arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from gateway.core.events import Event, NoHealthyBackends, ProbeHealthChanged
-from gateway.core.flow_lifecycle import Translation
+from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.tcp import ENDED
 from gateway.core.inbound.load_balancer import INBOUND_RULES, Balancer, Listener, Target
 from gateway.core.policy.nsg import FiveTuple, Policy
@@ -73,7 +73,7 @@ def probe_targets(configuration: Configuration) -> list[ProbeTarget]:
     return list(found.values())
 
 
-class Streak:
+class ProbeHysteresis:
     """One target's results. ``up`` None: none of them counted yet.
 
     Azure re-admits a flapping member later, and does not say how much ("Load Balancer probes"):
@@ -119,14 +119,14 @@ class Streak:
         return True
 
 
-class HealthKeeper:
+class HealthTracker:
     """Health as the engine has it. ``tell`` takes events."""
 
     def __init__(
-        self, balancer: Balancer, translation: Translation, tell: Callable[[Event], None]
+        self, balancer: Balancer, lifecycle: FlowLifecycle, tell: Callable[[Event], None]
     ) -> None:
         self.balancer = balancer
-        self._translation = translation
+        self._lifecycle = lifecycle
         self._tell = tell
         self._empty: dict[tuple[int, bytes], float] = {}  # listeners without a backend: told when
         self._due = float("inf")
@@ -146,7 +146,7 @@ class HealthKeeper:
     def settle(self) -> Iterator[int | None]:
         """End the inbound flows that do not outlive their backend's state; None after each slice,
         how many were ended last."""
-        table, keeps = self._translation.table, self.balancer.keeps
+        table, keeps = self._lifecycle.table, self.balancer.keeps
         ended = 0
         start: int | None = 0
         while start is not None:
@@ -154,7 +154,7 @@ class HealthKeeper:
             for flow in flows:
                 if flow.method not in INBOUND_RULES or flow.state in ENDED or keeps(flow):
                     continue
-                self._translation.end(flow)
+                self._lifecycle.end(flow)
                 ended += 1
             yield None
         yield ended
@@ -224,7 +224,7 @@ def _denied_by(policy: Policy, target: ProbeTarget) -> str | None:
     decision = policy.inbound(probe, count=False)
     if decision.allowed:
         return None
-    return f"{decision.judgements[-1].group}/{decision.judgements[-1].rule.name}"
+    return f"{decision.rule_matches[-1].group}/{decision.rule_matches[-1].rule.name}"
 
 
 def _changed(listener: Listener, target: Target, up: bool, now: float) -> ProbeHealthChanged:

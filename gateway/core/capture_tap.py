@@ -1,13 +1,14 @@
 """The tap: every packet as it came and as it leaves, for those who capture.
 
-It stands around ``Engine.handlers``: ``Tap.handlers`` are the same handlers, watched. Who handles
-packets uses them while at least one ``Recorder`` is attached and the engine's own otherwise, so
-that a tap which nobody needs costs nothing. The engine knows of it only that somebody wants to be
-told of drops.
+It stands around ``Engine.handlers``: ``CaptureTap.handlers`` are the same handlers, watched. Who
+handles packets uses them while at least one ``CaptureSession`` is attached and the engine's own
+otherwise, so that a tap which nobody needs costs nothing. The engine knows of it only that somebody
+wants to be told of drops.
 
-A packet that a recorder wants becomes a *sighting* for each side on which it shows: where it came
-in, and, unless it was dropped, where it leaves. Recorders filter before anything is copied, hold a
-bounded amount, and count what does not fit. Wall-clock time is the caller's to tell (``clock``).
+A packet that a session wants becomes a ``CapturedPacket`` for each side on which it shows: where it
+came in, and, unless it was dropped, where it leaves. Recorders filter before anything is copied,
+hold a bounded amount, and count what does not fit. Wall-clock time is the caller's to tell
+(``clock``).
 """
 
 from __future__ import annotations
@@ -19,28 +20,36 @@ from gateway.core.engine import Engine
 from gateway.core.established import PacketHandler
 from gateway.core.flows import icmp_errors as icmp
 from gateway.core.flows.flow import Flow
-from gateway.core.flows.nat_rewrite import sent
+from gateway.core.flows.nat_rewrite import snat_outbound
 from gateway.core.flows.resets import Reset
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import ICMP_ERRORS, PORTED, PacketView
-from gateway.schema.captures import INSIDE, OUTSIDE, RECEIVED, SENT, UNKNOWN, Account, Sighting
+from gateway.schema.captures import (
+    INSIDE,
+    OUTSIDE,
+    RECEIVED,
+    SENT,
+    UNKNOWN,
+    CapturedPacket,
+    PacketAnnotation,
+)
 from gateway.schema.drop_reasons import DropReason
 from gateway.schema.protocols import ICMP, TCP, UDP
 
 # Where a packet comes in and where it leaves. What this host sends itself came in nowhere.
-_SIDES: dict[Arrival, tuple[int | None, int]] = {
-    Arrival.OUTBOUND: (INSIDE, OUTSIDE),
-    Arrival.INBOUND: (OUTSIDE, INSIDE),
-    Arrival.HAIRPIN: (INSIDE, INSIDE),
-    Arrival.LOCAL_ERROR: (None, OUTSIDE),
-    Arrival.LATERAL: (INSIDE, INSIDE),
-    Arrival.PROBE: (None, INSIDE),
+_SIDES: dict[IngressPath, tuple[int | None, int]] = {
+    IngressPath.OUTBOUND: (INSIDE, OUTSIDE),
+    IngressPath.INBOUND: (OUTSIDE, INSIDE),
+    IngressPath.HAIRPIN: (INSIDE, INSIDE),
+    IngressPath.LOCAL_ERROR: (None, OUTSIDE),
+    IngressPath.LATERAL: (INSIDE, INSIDE),
+    IngressPath.PROBE: (None, INSIDE),
 }
 _PLAIN = (bytes((TCP,)), bytes((UDP,)))
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CaptureFilter:
     """What a capture is of. Fields that are None ask for nothing; addresses are 4 bytes.
 
     A VM's packets are those with its private address at either end and on either side, and those
@@ -118,11 +127,11 @@ class Wanted:
         )
 
 
-class Recorder:
-    """One capture: what it wants, and the sightings that wait to be taken, within bounds.
+class CaptureSession:
+    """One capture: what it wants, and the packets that wait to be taken, within bounds.
 
-    ``matched`` and ``lost`` count sightings by side; lost ones are among the matched. A packet is
-    kept or lost with all of its sightings.
+    ``matched`` and ``lost`` count packets by side; lost ones are among the matched. A packet is
+    kept or lost on all of its sides.
     """
 
     __slots__ = (
@@ -138,7 +147,7 @@ class Recorder:
         "snap_length",
     )
 
-    def __init__(self, wanted: Wanted, maximum_bytes: int, maximum_count: int) -> None:
+    def __init__(self, wanted: CaptureFilter, maximum_bytes: int, maximum_count: int) -> None:
         """Nothing is kept while ``maximum_bytes`` (of packets) or ``maximum_count`` wait."""
         self.matches = None if wanted.everything else wanted.matches
         self.covers = wanted.covers
@@ -149,7 +158,7 @@ class Recorder:
         self.size = 0
         self._maximum_bytes = maximum_bytes
         self._maximum_count = maximum_count
-        self._waiting: list[Sighting] = []
+        self._waiting: list[CapturedPacket] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -160,26 +169,32 @@ class Recorder:
         return self.size >= self._maximum_bytes or len(self._waiting) >= self._maximum_count
 
     def lose(self, side: int) -> None:
-        """Count a sighting for which there is no room."""
+        """Count a packet for which there is no room."""
         self.matched[side] += 1
         self.lost[side] += 1
 
     def keep(
-        self, number: int, side: int, direction: int, time: int, packet: bytes, account: Account
+        self,
+        number: int,
+        side: int,
+        direction: int,
+        time: int,
+        packet: bytes,
+        annotation: PacketAnnotation,
     ) -> None:
-        """Add a sighting."""
+        """Add a packet."""
         self.matched[side] += 1
         kept = packet[: self.snap_length]  # the same object, if it is no longer
         self.size += len(kept)
-        self._waiting.append((number, side, direction, time, len(packet), kept, account))
+        self._waiting.append((number, side, direction, time, len(packet), kept, annotation))
 
-    def take(self, maximum_bytes: int, maximum_count: int) -> list[Sighting]:
-        """The oldest sightings, at least one if any waits; no longer kept."""
+    def take(self, maximum_bytes: int, maximum_count: int) -> list[CapturedPacket]:
+        """The oldest packets, at least one if any waits; no longer kept."""
         size = count = 0
-        for sighting in self._waiting[:maximum_count]:
-            size += len(sighting[5])
+        for captured in self._waiting[:maximum_count]:
+            size += len(captured[5])
             if count and size > maximum_bytes:
-                size -= len(sighting[5])
+                size -= len(captured[5])
                 break
             count += 1
         taken = self._waiting[:count]
@@ -188,51 +203,51 @@ class Recorder:
         return taken
 
 
-class Tap:
+class CaptureTap:
     """An engine's tap. ``clock`` tells the time in nanoseconds since 1970."""
 
     def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
         self._engine = engine
         self._clock = clock
-        self._recorders: tuple[Recorder, ...] = ()
+        self._sessions: tuple[CaptureSession, ...] = ()
         self._dropped: tuple[DropReason, str | None, str | None] | None = None
         self._number = 0
 
     @property
-    def recorders(self) -> tuple[Recorder, ...]:
+    def sessions(self) -> tuple[CaptureSession, ...]:
         """Those attached; with none, nobody should use ``handlers``."""
-        return self._recorders
+        return self._sessions
 
-    def attach(self, recorder: Recorder) -> None:
-        """Tell ``recorder`` of every packet from now on."""
-        self._recorders = (*self._recorders, recorder)
+    def attach(self, session: CaptureSession) -> None:
+        """Tell ``session`` of every packet from now on."""
+        self._sessions = (*self._sessions, session)
         self._engine.drops.tell(self._note)
 
-    def detach(self, recorder: Recorder) -> None:
+    def detach(self, session: CaptureSession) -> None:
         """Undo ``attach``."""
-        self._recorders = tuple(known for known in self._recorders if known is not recorder)
-        if not self._recorders:
+        self._sessions = tuple(known for known in self._sessions if known is not session)
+        if not self._sessions:
             self._engine.drops.tell(None)
 
     def wants(self, flow: Flow) -> bool:
         """Whether a flow's packets must pass the engine."""
-        return any(recorder.covers(flow) for recorder in self._recorders)
+        return any(session.covers(flow) for session in self._sessions)
 
     def handlers(self) -> tuple[PacketHandler, ...]:
         """The engine's handlers, watched."""
         return tuple(
-            self._watched(arrival.whole, handler)
-            for arrival, handler in zip(Arrival, self._engine.handlers, strict=True)
+            self._watched(ingress.whole, handler)
+            for ingress, handler in zip(IngressPath, self._engine.handlers, strict=True)
         )
 
-    def _watched(self, arrival: Arrival, handler: PacketHandler) -> PacketHandler:
+    def _watched(self, ingress: IngressPath, handler: PacketHandler) -> PacketHandler:
         clock = self._clock
 
         def watched(packet: bytes, now: float) -> bytes | None:
             self._dropped = None
             came = clock()
             verdict = handler(packet, now)
-            self._see(arrival, packet, verdict, came)
+            self._see(ingress, packet, verdict, came)
             return verdict
 
         return watched
@@ -240,34 +255,34 @@ class Tap:
     def _note(self, reason: DropReason, vm: str | None, rule: str | None) -> None:
         self._dropped = reason, vm, rule
 
-    def _see(self, arrival: Arrival, packet: bytes, verdict: bytes | None, came: int) -> None:
+    def _see(self, ingress: IngressPath, packet: bytes, verdict: bytes | None, came: int) -> None:
         dropped_vm = None if self._dropped is None else self._dropped[1]
-        account: Account | None = None
+        annotation: PacketAnnotation | None = None
         number = left = 0
-        for recorder in self._recorders:
-            matches = recorder.matches
+        for session in self._sessions:
+            matches = session.matches
             if matches is not None and not matches(packet, verdict, dropped_vm):
                 continue
-            came_in, leaves = _SIDES[arrival]
+            came_in, leaves = _SIDES[ingress]
             direction = RECEIVED
             if came_in is None:  # shows where it leaves, or would have
                 came_in = leaves if verdict is None else None
                 direction = UNKNOWN
-            first = came_in if came_in is not None and recorder.sides[came_in] else None
-            second = leaves if verdict is not None and recorder.sides[leaves] else None
-            if recorder.is_full:
+            first = came_in if came_in is not None and session.sides[came_in] else None
+            second = leaves if verdict is not None and session.sides[leaves] else None
+            if session.is_full:
                 for side in (first, second):
                     if side is not None:
-                        recorder.lose(side)
+                        session.lose(side)
                 continue
-            if account is None:
+            if annotation is None:
                 left = self._clock()
                 number = self._number = self._number + 1
-                account = self._account(arrival, packet, verdict)
+                annotation = self._annotation(ingress, packet, verdict)
             if first is not None:
-                recorder.keep(number, first, direction, came, packet, account)
+                session.keep(number, first, direction, came, packet, annotation)
             if second is not None and verdict is not None:
-                recorder.keep(number, second, SENT, left, verdict, account)
+                session.keep(number, second, SENT, left, verdict, annotation)
 
     def made(self, reset: Reset) -> None:
         """The gateway itself sends an RST: it came in nowhere and leaves on one side."""
@@ -276,19 +291,30 @@ class Tap:
         side = INSIDE if inside else OUTSIDE
         vm = self._name_of(packet[16:20]) if reset.vm is None and inside else reset.vm
         self._number += 1
-        account: Account = (reset.flow, vm, reset.method, "sent", reset.reason, None, None, None)
-        for recorder in self._recorders:
-            matches = recorder.matches
-            if not recorder.sides[side] or not (matches is None or matches(packet, None, vm)):
+        annotation: PacketAnnotation = (
+            reset.flow,
+            vm,
+            reset.method,
+            "sent",
+            reset.reason,
+            None,
+            None,
+            None,
+        )
+        for session in self._sessions:
+            matches = session.matches
+            if not session.sides[side] or not (matches is None or matches(packet, None, vm)):
                 continue
-            if recorder.is_full:
-                recorder.lose(side)
+            if session.is_full:
+                session.lose(side)
             else:
-                recorder.keep(self._number, side, SENT, self._clock(), packet, account)
+                session.keep(self._number, side, SENT, self._clock(), packet, annotation)
 
-    def _account(self, arrival: Arrival, packet: bytes, verdict: bytes | None) -> Account:
+    def _annotation(
+        self, ingress: IngressPath, packet: bytes, verdict: bytes | None
+    ) -> PacketAnnotation:
         reason, vm, rule = self._dropped or (None, None, None)
-        flow, second = self._flows(arrival, packet, reason)
+        flow, second = self._flows(ingress, packet, reason)
         if verdict is not None:
             said = "passed" if verdict == packet else "translated"
         elif reason is DropReason.DENIED_BY_SECURITY_RULE:
@@ -298,13 +324,13 @@ class Tap:
         to_flow = to_vm = None
         if second is not None:
             to_flow, to_vm = second.id, second.machine.name
-        elif arrival is Arrival.LATERAL or arrival is Arrival.PROBE:
+        elif ingress is IngressPath.LATERAL or ingress is IngressPath.PROBE:
             to_vm = self._name_of(packet[16:20])
         if flow is not None:
             vm = flow.machine.name
-            if arrival is Arrival.LATERAL and packet[12:16] != flow.private:
+            if ingress is IngressPath.LATERAL and packet[12:16] != flow.private:
                 vm, to_vm = self._name_of(packet[12:16]), vm
-        elif vm is None and arrival is not Arrival.INBOUND:
+        elif vm is None and ingress is not IngressPath.INBOUND:
             vm = self._name_of(packet[12:16])
         return (
             None if flow is None else flow.id,
@@ -322,7 +348,7 @@ class Tap:
         return None if machine is None else machine.name
 
     def _flows(
-        self, arrival: Arrival, packet: bytes, reason: DropReason | None
+        self, ingress: IngressPath, packet: bytes, reason: DropReason | None
     ) -> tuple[Flow | None, Flow | None]:
         """The flow that a packet belongs to, and a hairpin's second one."""
         if reason is DropReason.MALFORMED or reason is DropReason.FRAGMENT:
@@ -330,39 +356,39 @@ class Tap:
         table = self._engine.flows
         # Nearly every packet that passes, without a view of it.
         if reason is None and packet[:1] == b"\x45" and packet[9:10] in _PLAIN:
-            if arrival is Arrival.OUTBOUND:
+            if ingress is IngressPath.OUTBOUND:
                 return table.originals(packet[9]).get(packet[12:24]), None
-            if arrival is Arrival.INBOUND:
+            if ingress is IngressPath.INBOUND:
                 return table.replies(packet[9]).get(packet[12:24]), None
         view = PacketView.parse(packet)
         if view is None:
             return None, None
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
-            return self._flow_of_error(arrival, view), None
+            return self._flow_of_error(ingress, view), None
         protocol, key = view.protocol, view.key
-        if arrival is Arrival.INBOUND or arrival is Arrival.PROBE:
+        if ingress is IngressPath.INBOUND or ingress is IngressPath.PROBE:
             return table.replies(protocol).get(key), None
-        if arrival is Arrival.LATERAL:
+        if ingress is IngressPath.LATERAL:
             between_vms = table.lateral.originals(protocol).get(key)
             between_vms = between_vms or table.lateral.replies(protocol).get(key)
             if between_vms is not None:
                 return between_vms, None
             # Else it answers another network of this host, by a flow that is translated.
         flow = table.originals(protocol).get(key)
-        if flow is None or arrival is not Arrival.HAIRPIN:
+        if flow is None or ingress is not IngressPath.HAIRPIN:
             return flow, None
-        between = PacketView.parse(sent(view, flow))
+        between = PacketView.parse(snat_outbound(view, flow))
         return flow, None if between is None else table.replies(protocol).get(between.key)
 
-    def _flow_of_error(self, arrival: Arrival, view: PacketView) -> Flow | None:
+    def _flow_of_error(self, ingress: IngressPath, view: PacketView) -> Flow | None:
         """The flow of the packet that an ICMP error quotes."""
         quote = icmp.quoted(view)
         if quote is None:
             return None
         table = self._engine.flows
-        if arrival is Arrival.INBOUND or arrival is Arrival.PROBE:
+        if ingress is IngressPath.INBOUND or ingress is IngressPath.PROBE:
             return icmp.flow_of_sent(table, quote)
-        if arrival is Arrival.LATERAL:
+        if ingress is IngressPath.LATERAL:
             between_vms = icmp.flow_of_received(table.lateral, quote)
             between_vms = between_vms or icmp.flow_of_sent(table.lateral, quote)
             if between_vms is not None:

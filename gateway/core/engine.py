@@ -13,15 +13,15 @@ from ipaddress import IPv4Network
 from typing import Any, NamedTuple
 
 from gateway.core.admission import Admission
-from gateway.core.backend_health import HealthKeeper
+from gateway.core.backend_health import HealthTracker
 from gateway.core.events import Event, FlowsEnded, SnatPortsReclaimed
-from gateway.core.flow_lifecycle import Translation
+from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow, record
 from gateway.core.flows.offload import Offload, is_busy
 from gateway.core.flows.tcp import ENDED
 from gateway.core.inbound.load_balancer import Balancer
 from gateway.core.observe.drop_counters import DropCounters
-from gateway.core.observe.exhaustion import PortWatch
+from gateway.core.observe.exhaustion import ExhaustionMonitor
 from gateway.core.observe.flow_log import FlowLog
 from gateway.core.observe.listings import port_records, security_records
 from gateway.core.pipeline import Pipeline
@@ -29,7 +29,7 @@ from gateway.core.policy.address_scope import AddressScope
 from gateway.core.policy.nsg import Policy
 from gateway.core.reload.change_report import allocation_changes, changes_between
 from gateway.core.reload.flow_eviction import end_misplaced, end_outside, resize
-from gateway.core.snat.allocation_manager import Outbound
+from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.plan import plan
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
@@ -63,38 +63,38 @@ class Engine:
         self.configuration = configuration
         self.profile = PROFILES[configuration.gateway.profile]
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
-        self._shortage = PortWatch(self.profile, MAXIMUM_SAMPLED, self._events.append)
-        self.outbound = Outbound(plan(configuration, self.profile), self.profile)
-        self.translation = Translation(
+        self._shortage = ExhaustionMonitor(self.profile, MAXIMUM_SAMPLED, self._events.append)
+        self.outbound = AllocationManager(plan(configuration, self.profile), self.profile)
+        self.lifecycle = FlowLifecycle(
             self.profile,
             self.outbound,
             configuration.gateway.maximum_flows,
             seed,
             self._shortage,
         )
-        self.translation.offload = offload
-        self.flows = self.translation.table
+        self.lifecycle.offload = offload
+        self.flows = self.lifecycle.table
         self.balancer = Balancer(self.outbound, seed, probed=probed)
         self.balancer.apply(configuration)
         self.drops = DropCounters(MAXIMUM_SAMPLED, self._events.append)
         self.drops.now = now
-        self._pipeline = Pipeline(self.translation, self._admission(configuration), self.drops)
+        self._pipeline = Pipeline(self.lifecycle, self._admission(configuration), self.drops)
         self.handlers = self._pipeline.handlers
         self.count_segments = self._pipeline.count_segments
-        self.translation.log = self._flow_log(configuration)
-        self.health = HealthKeeper(self.balancer, self.translation, self._events.append)
+        self.lifecycle.log = self._flow_log(configuration)
+        self.health = HealthTracker(self.balancer, self.lifecycle, self._events.append)
 
     @property
     def admission(self) -> Admission:
         """Who may open a flow, by the configuration that holds now."""
         return self._pipeline.admission
 
-    def handle(self, packet: bytes, arrival: int, now: float) -> bytes | None:
-        """What becomes of a packet that came in by ``arrival`` (an ``Arrival``) at ``now``.
+    def handle(self, packet: bytes, ingress: int, now: float) -> bytes | None:
+        """What becomes of a packet that came in by ``ingress`` (an ``IngressPath``) at ``now``.
 
-        ``handlers[arrival]`` is the same, one call less for who handles many.
+        ``handlers[ingress]`` is the same, one call less for who handles many.
         """
-        return self.handlers[arrival](packet, now)
+        return self.handlers[ingress](packet, now)
 
     # -- time
 
@@ -104,7 +104,7 @@ class Engine:
         self._shortage.look(now)
         self.drops.now = now
         self.health.expire(now)
-        return self.translation.expire(now, limit)
+        return self.lifecycle.expire(now, limit)
 
     # -- what the operator sees
 
@@ -121,7 +121,7 @@ class Engine:
         flows, following = self.flows.slice(start, count)
         for flow in flows:
             if flow.offloaded:
-                self.translation.fold(flow)
+                self.lifecycle.fold(flow)
         return [record(flow, now) for flow in flows], following
 
     def port_records(self, now: float) -> Iterator[PortRecord | None]:
@@ -153,12 +153,12 @@ class Engine:
         policy = self.admission.policy
         self._pipeline.admission = self._admission(configuration)
         self.admission.policy.take_over_hits(policy)
-        self.translation.log = self._flow_log(configuration)
+        self.lifecycle.log = self._flow_log(configuration)
         self.flows.maximum = configuration.gateway.maximum_flows
         owners = self.outbound.owners()
         machines = list(self.outbound.machines.values())
         resized = self.outbound.apply(plan(configuration, self.profile))
-        broken = resize(self.translation, resized)
+        broken = resize(self.lifecycle, resized)
         changes = changes_between(before, configuration, self.profile)
         for sentence, machine, address, ports, lost in allocation_changes(resized, broken):
             changes.append(sentence)
@@ -169,7 +169,7 @@ class Engine:
         # A look at every flow: only where an address went, or went to another VM, or a rule or VM.
         moved = owners.items() - self.outbound.owners().items()
         lost = any(m.flows and self.outbound.machines.get(m.address) is not m for m in machines)
-        ended = end_misplaced(self.translation, gone) if moved or gone or lost else 0
+        ended = end_misplaced(self.lifecycle, gone) if moved or gone or lost else 0
         self._flows_ended(
             ended,
             "their public IP is no longer their VM's, or their inbound rule or VM is gone",
@@ -177,7 +177,7 @@ class Engine:
             now,
         )
         if _prefixes(before) - _prefixes(configuration):
-            ended = end_outside(self.translation, self.admission.scope)
+            ended = end_outside(self.lifecycle, self.admission.scope)
             reason = "they are of no subnet any more, or lead out of the virtual network"
             self._flows_ended(ended, reason, changes, now)
         return changes
@@ -204,9 +204,9 @@ class Engine:
                 if decision.allowed:
                     continue
                 denied += 1
-                denying = self.admission.policy.groups[decision.judgements[-1].group]
+                denying = self.admission.policy.groups[decision.rule_matches[-1].group]
                 if enforce or denying.flush_connection:
-                    self.translation.end(flow)
+                    self.lifecycle.end(flow)
                     ended += 1
             yield None
         yield Review(denied, ended)
@@ -217,21 +217,21 @@ class Engine:
         Of flows that open after this at once, of those that live a slice at a time, until the next
         call. None: nobody wants to see any.
         """
-        self.translation.watched = wanted
+        self.lifecycle.watched = wanted
         return self._share_out(wanted)
 
     def _share_out(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
-        translation = self.translation
+        lifecycle = self.lifecycle
         start: int | None = 0
-        while start is not None and translation.offload is not None:
-            if translation.watched is not wanted:
+        while start is not None and lifecycle.offload is not None:
+            if lifecycle.watched is not wanted:
                 return  # somebody has come or gone meanwhile
             flows, start = self.flows.slice(start, REVIEW_SLICE)
             for flow in flows:
                 if wanted is not None and wanted(flow):
-                    translation.take_back(flow)
+                    lifecycle.take_back(flow)
                 elif not flow.awaiting_removal and flow.state not in ENDED and is_busy(flow):
-                    translation.hand_over(flow)
+                    lifecycle.hand_over(flow)
             yield None
 
     def security_records(self) -> list[SecurityRuleRecord]:
@@ -259,7 +259,7 @@ class Engine:
     @property
     def flow_log(self) -> FlowLog | None:
         """What waits to be logged; None while flow logs are off."""
-        return self.translation.log
+        return self.lifecycle.log
 
     def _flow_log(self, configuration: Configuration) -> FlowLog | None:
         """The log for a configuration: the one that there is, if it goes on."""
@@ -267,10 +267,10 @@ class Engine:
         if mode == "off":
             return None
         subnets, everything = self.admission.scope.subnets, mode != "nsg"
-        log = self.translation.log
+        log = self.lifecycle.log
         if log is None:
             log = FlowLog(subnets, everything=everything)
-            log.fold = self.translation.fold
+            log.fold = self.lifecycle.fold
             return log
         log.subnets, log.everything = subnets, everything
         return log

@@ -16,8 +16,8 @@ from gateway.core.flows.table import FlowIndex
 from gateway.core.flows.tcp import SYN_FLAG, Side
 from gateway.core.inbound.load_balancer import Listener
 from gateway.core.packet.view import ECHO_REQUEST, PacketView
-from gateway.core.policy.nsg import Judgement
-from gateway.core.snat.allocations import Machine
+from gateway.core.policy.nsg import RuleMatch
+from gateway.core.snat.allocations import Vm
 from gateway.model.profile import Method
 from gateway.schema.drop_reasons import DropReason
 from gateway.schema.protocols import ICMP, PROTOCOL_NUMBERS, TCP, UDP
@@ -49,9 +49,9 @@ def explain_outbound(
     port = _free_port(flows, source, number, remote, remote_port, source_port)
     view = opening_packet(number, source, port, remote, remote_port)
     flow = None if source_port is None else _live_flow(engine, view, lateral)
-    replaced = engine.flows.originals(number).get(view.key) if flow is None else None
+    superseded = engine.flows.originals(number).get(view.key) if flow is None else None
     if flow is not None:
-        leaving = Admitted(flow.machine, flow.judgements)
+        leaving = Admitted(flow.machine, flow.rule_matches)
         if view.destination in engine.outbound.addresses:
             candidates = _candidates(engine, flow.machine, view)
             return _hairpin(engine, leaving, view, candidates, flow, None)
@@ -67,12 +67,12 @@ def explain_outbound(
         return _document(answer, method, _candidates(engine, machine, view), None)
     machine = answer.machine
     candidates = _candidates(engine, machine, view)
-    if not engine.translation.has_room(replaced):
-        answer = Rejected(DropReason.FLOW_TABLE_FULL, machine.name, answer.judgements)
+    if not engine.lifecycle.has_room(superseded):
+        answer = Rejected(DropReason.FLOW_TABLE_FULL, machine.name, answer.rule_matches)
     elif not any(c["portsFree"] != 0 for c in candidates):
-        answer = Rejected(DropReason.PORTS_EXHAUSTED, machine.name, answer.judgements)
+        answer = Rejected(DropReason.PORTS_EXHAUSTED, machine.name, answer.rule_matches)
     elif view.destination in engine.outbound.addresses:
-        return _hairpin(engine, answer, view, candidates, None, replaced)
+        return _hairpin(engine, answer, view, candidates, None, superseded)
     return _document(answer, machine.method_of(number), candidates, None)
 
 
@@ -88,8 +88,8 @@ def explain_inbound(
     number = PROTOCOL_NUMBERS[protocol]
     view = opening_packet(number, remote, remote_port, public, public_port)
     flow = engine.flows.replies(number).get(view.key)
-    if flow is not None and not engine.translation.reopens(flow, Side.REPLY, view.kind, None):
-        return _document(Admitted(flow.machine, flow.judgements), flow.method, [], flow.id)
+    if flow is not None and not engine.lifecycle.is_tuple_reuse(flow, Side.REPLY, view.kind, None):
+        return _document(Admitted(flow.machine, flow.rule_matches), flow.method, [], flow.id)
     answer = _arriving(engine, view, None, flow)
     if answer.listener is not None:
         return _document(answer, answer.listener.method, [], None)
@@ -102,21 +102,21 @@ def _arriving(
     engine: Engine,
     view: PacketView,
     hairpin_of: bytes | None,
-    *replaced: Flow | None,
+    *superseded: Flow | None,
     flows: int = 1,
 ) -> Admitted | Rejected:
     """What the engine would say to a packet for a public IP that opens a flow."""
     answer = engine.admission.inbound(view, hairpin_of=hairpin_of, count=False)
     if isinstance(answer, Rejected):
         return answer
-    machine, judgements, listener = answer
-    translation = engine.translation
-    reason = translation.reason_against_inbound(
-        view.protocol, view.key, machine, listener, *replaced, flows=flows
+    machine, rule_matches, listener = answer
+    lifecycle = engine.lifecycle
+    reason = lifecycle.reason_against_inbound(
+        view.protocol, view.key, machine, listener, *superseded, flows=flows
     )
     if reason is None:
         return answer
-    return Rejected(reason, machine.name, judgements, listener, machine)
+    return Rejected(reason, machine.name, rule_matches, listener, machine)
 
 
 def address_of(engine: Engine, vm: str) -> IPv4Address | None:
@@ -177,12 +177,12 @@ def _live_flow(engine: Engine, view: PacketView, lateral: bool) -> Flow | None:
     flow, side = flows.originals(view.protocol).get(view.key), Side.ORIGINAL
     if flow is None and lateral:
         flow, side = flows.replies(view.protocol).get(view.key), Side.REPLY
-    if flow is None or engine.translation.reopens(flow, side, view.kind, None):
+    if flow is None or engine.lifecycle.is_tuple_reuse(flow, side, view.kind, None):
         return None
     return flow
 
 
-def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict[str, Any]]:
+def _candidates(engine: Engine, machine: Vm, view: PacketView) -> list[dict[str, Any]]:
     """The public IPs that the flow could get, with the ports free toward its destination.
 
     ``portsFree`` None: no port is needed.
@@ -194,7 +194,7 @@ def _candidates(engine: Engine, machine: Machine, view: PacketView) -> list[dict
         return [{"publicIp": str(IPv4Address(machine.instance)), "portsFree": None}]
     if view.protocol not in (TCP, UDP, ICMP):
         return []
-    destination = engine.translation.allocator.destination(view.protocol, view.key)
+    destination = engine.lifecycle.allocator.destination(view.protocol, view.key)
     offers = engine.outbound.offers(machine, view.protocol, destination)
     return [
         {"publicIp": str(IPv4Address(address)), "portsFree": ports} for address, ports in offers
@@ -207,7 +207,7 @@ def _hairpin(
     view: PacketView,
     candidates: list[dict[str, Any]],
     live: Flow | None,
-    replaced: Flow | None,
+    superseded: Flow | None,
 ) -> dict[str, Any]:
     """Out by the VM's own method was allowed: now in again, from the public address."""
     machine = leaving.machine
@@ -226,14 +226,14 @@ def _hairpin(
     second = None
     if not is_to_itself(again):
         second = engine.flows.replies(view.protocol).get(again.key)
-    if second and not engine.translation.reopens(second, Side.REPLY, again.kind, None):
-        both = Admitted(machine, leaving.judgements + second.judgements)
+    if second and not engine.lifecycle.is_tuple_reuse(second, Side.REPLY, again.kind, None):
+        both = Admitted(machine, leaving.rule_matches + second.rule_matches)
         if live is None:
             return _document(both, machine.method_of(view.protocol), candidates, None)
         return _document(both, live.method, candidates, live.id)
     flows = 1 if live is not None else 2
-    arriving = _arriving(engine, again, machine.address, second, replaced, flows=flows)
-    answer = arriving._replace(judgements=leaving.judgements + arriving.judgements)
+    arriving = _arriving(engine, again, machine.address, second, superseded, flows=flows)
+    answer = arriving._replace(rule_matches=leaving.rule_matches + arriving.rule_matches)
     document = _document(answer, machine.method_of(view.protocol), candidates, None)
     reason = [document["reason"]]
     listener = arriving.listener
@@ -252,12 +252,12 @@ def _hairpin(
 
 
 def _foreseen(
-    engine: Engine, machine: Machine, view: PacketView, candidates: list[dict[str, Any]]
+    engine: Engine, machine: Vm, view: PacketView, candidates: list[dict[str, Any]]
 ) -> tuple[IPv4Address, int]:
     """The public endpoint that a flow would have: of several public IPs, the first with a port."""
     own = int.from_bytes(view.ports[0:2], "big")
     if view.protocol in (TCP, UDP):
-        public, port = engine.translation.allocator.foreseen(machine, view.protocol, view.key)
+        public, port = engine.lifecycle.allocator.foreseen(machine, view.protocol, view.key)
         if port:
             return IPv4Address(public), port
     return IPv4Address(candidates[0]["publicIp"]), own
@@ -272,9 +272,9 @@ def _document(
     """The contract's JSON of an explanation."""
     backend = None if existing is not None else _backend(answer)
     if isinstance(answer, Admitted):
-        verdict, reason = "Allow", _allowed(answer.judgements, existing)
+        verdict, reason = "Allow", _allowed(answer.rule_matches, existing)
     elif answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
-        decisive = answer.judgements[-1]
+        decisive = answer.rule_matches[-1]
         verdict = "Deny"
         reason = f"Rule {decisive.rule.name} of {decisive.group} ({decisive.level}) denies it."
     else:
@@ -286,13 +286,13 @@ def _document(
         "reason": reason,
         "networkSecurityGroups": [
             {
-                "level": judgement.level,
-                "name": judgement.group,
-                "rule": judgement.rule.name,
-                "access": judgement.rule.access,
-                "default": judgement.rule.default,
+                "level": rule_match.level,
+                "name": rule_match.group,
+                "rule": rule_match.rule.name,
+                "access": rule_match.rule.access,
+                "default": rule_match.rule.default,
             }
-            for judgement in answer.judgements
+            for rule_match in answer.rule_matches
         ],
         "method": None if method is None else method.value,
         "candidates": candidates,
@@ -328,10 +328,10 @@ def _by_rule(listener: Listener, backend: dict[str, Any]) -> str:
     return f"Load balancing rule {listener.rule} of {listener.balancer}: {chosen}{up}."
 
 
-def _allowed(judgements: tuple[Judgement, ...], existing: int | None) -> str:
+def _allowed(rule_matches: tuple[RuleMatch, ...], existing: int | None) -> str:
     if existing is not None:
         return "It belongs to a live flow, which was judged when it opened."
-    if not judgements:
+    if not rule_matches:
         return "No network security group stands in its way."
-    rules = ", ".join(f"{j.rule.name} of {j.group}" for j in judgements)
+    rules = ", ".join(f"{j.rule.name} of {j.group}" for j in rule_matches)
     return f"Allowed by {rules}."

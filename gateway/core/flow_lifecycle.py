@@ -9,15 +9,15 @@ from __future__ import annotations
 from gateway.core.flow_tracking import Tracking
 from gateway.core.flows.counters import Connections
 from gateway.core.flows.flow import PORTS, Flow
-from gateway.core.flows.resets import Outbox
+from gateway.core.flows.resets import ResetQueue
 from gateway.core.flows.table import FlowTable
 from gateway.core.flows.tcp import ENDED, State
 from gateway.core.inbound.load_balancer import Listener
-from gateway.core.observe.exhaustion import PortWatch
-from gateway.core.policy.nsg import Judgement
+from gateway.core.observe.exhaustion import ExhaustionMonitor
+from gateway.core.policy.nsg import RuleMatch
 from gateway.core.port_selection import PortAllocator
-from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import Machine
+from gateway.core.snat.allocation_manager import AllocationManager
+from gateway.core.snat.allocations import Vm
 from gateway.core.snat.nat_gateway_pool import NatShare
 from gateway.core.snat.port_pool import Ports
 from gateway.model.profile import Method, Profile
@@ -25,23 +25,23 @@ from gateway.schema.drop_reasons import DropReason
 from gateway.schema.protocols import TCP, UDP
 
 
-class Translation(Tracking):
+class FlowLifecycle(Tracking):
     """Flows and the ports they hold. ``watch`` is told of every pool that has no port, or few."""
 
     def __init__(
         self,
         profile: Profile,
-        outbound: Outbound,
+        outbound: AllocationManager,
         maximum: int,
         seed: int | None,
-        watch: PortWatch,
+        watch: ExhaustionMonitor,
     ) -> None:
         super().__init__(profile, FlowTable(maximum), outbound)
         self.expiry.fold = self.table.traffic.fold = self.fold
         self.connections = Connections()
         self.allocator = PortAllocator(profile, outbound, seed, watch, self.connections)
         self._at_deadline = self._time_out if profile.tcp_reset_on_idle else self.end
-        self.outbox = Outbox()
+        self.reset_queue = ResetQueue()
         if profile.nat_gateway is not None:
             self._udp_hold = profile.nat_gateway.udp_hold
             self._at_deadline = self._time_out
@@ -52,18 +52,18 @@ class Translation(Tracking):
         self,
         protocol: int,
         original: bytes,
-        machine: Machine,
-        judgements: tuple[Judgement, ...],
+        machine: Vm,
+        rule_matches: tuple[RuleMatch, ...],
         now: float,
         *,
-        replaced: Flow | None = None,
+        superseded: Flow | None = None,
     ) -> Flow | DropReason:
         """A flow for a VM's packet to outside; ``original`` has no live flow.
 
-        ``replaced``, here and below: the flow that makes way for it. Where none can be opened, that
-        one stays as it is.
+        ``superseded``, here and below: the flow that makes way for it. Where none can be opened,
+        that one stays as it is.
         """
-        if not self.has_room(replaced):
+        if not self.has_room(superseded):
             return DropReason.FLOW_TABLE_FULL
         method = machine.method_of(protocol)
         if method is None:
@@ -97,9 +97,9 @@ class Translation(Tracking):
                 pool,
                 timeout,
                 now,
-                judgements=judgements,
+                rule_matches=rule_matches,
             ),
-            replaced,
+            superseded,
             reset=reset,
         )
 
@@ -107,20 +107,20 @@ class Translation(Tracking):
         self,
         protocol: int,
         reply: bytes,
-        machine: Machine,
-        judgements: tuple[Judgement, ...],
+        machine: Vm,
+        rule_matches: tuple[RuleMatch, ...],
         listener: Listener | None,
         now: float,
         *,
-        replaced: Flow | None = None,
+        superseded: Flow | None = None,
     ) -> Flow | DropReason:
         """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
-        reason = self.reason_against_inbound(protocol, reply, machine, listener, replaced)
+        reason = self.reason_against_inbound(protocol, reply, machine, listener, superseded)
         if reason is not None:
             return reason
         original = _arriving_at(reply, machine, listener)
         other = self.table.originals(protocol).get(original)
-        if other is not None and other is not replaced and other.state not in ENDED:
+        if other is not None and other is not superseded and other.state not in ENDED:
             self._step_back(other)
             other = None
         if listener is None:
@@ -139,9 +139,9 @@ class Translation(Tracking):
                 timeout,
                 now,
                 inbound=True,
-                judgements=judgements,
+                rule_matches=rule_matches,
             ),
-            replaced,
+            superseded,
             other,
             reset=listener is not None and listener.tcp_reset,
         )
@@ -150,14 +150,14 @@ class Translation(Tracking):
         self,
         protocol: int,
         original: bytes,
-        machine: Machine,
-        judgements: tuple[Judgement, ...],
+        machine: Vm,
+        rule_matches: tuple[RuleMatch, ...],
         now: float,
         *,
-        replaced: Flow | None = None,
+        superseded: Flow | None = None,
     ) -> Flow | DropReason:
         """A flow from one VM to another: watched, not translated."""
-        if not self.has_room(replaced):
+        if not self.has_room(superseded):
             return DropReason.FLOW_TABLE_FULL
         reply = original[4:8] + original[0:4] + original[10:12] + original[8:10] + original[12:]
         return self._enter(
@@ -171,23 +171,23 @@ class Translation(Tracking):
                 None,
                 self.profile.idle_timeout,
                 now,
-                judgements=judgements,
+                rule_matches=rule_matches,
             ),
-            replaced,
+            superseded,
         )
 
-    def has_room(self, *replaced: Flow | None, flows: int = 1) -> bool:
-        """Whether flows more can be; one that is replaced and holds no port leaves its place."""
+    def has_room(self, *superseded: Flow | None, flows: int = 1) -> bool:
+        """Whether flows more can be; one that is superseded and holds no port leaves its place."""
         room = self.table.maximum - len(self.table)
         if room >= flows:
             return True
-        left = {flow for flow in replaced if flow is not None and flow.pool is None}
+        left = {flow for flow in superseded if flow is not None and flow.pool is None}
         return room + len(left) >= flows
 
     def _enter(
         self,
         flow: Flow,
-        replaced: Flow | None,
+        superseded: Flow | None,
         other: Flow | None = None,
         *,
         reset: bool = False,
@@ -196,10 +196,10 @@ class Translation(Tracking):
         if reset and flow.protocol == TCP:
             self.table.to_be_reset.add(flow)
         flow.machine.flows += 1  # first: its machine is not forgotten with what it replaces
-        if replaced is not None:
-            self.replace(replaced)
-        if other is not None and other is not replaced:
-            self.replace(other)
+        if superseded is not None:
+            self.supersede(superseded)
+        if other is not None and other is not superseded:
+            self.supersede(other)
         self.table.add(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
         if flow.pool is not None:
@@ -208,7 +208,7 @@ class Translation(Tracking):
             self.log.opened(flow)
         return flow
 
-    def replace(self, flow: Flow) -> None:
+    def supersede(self, flow: Flow) -> None:
         """Make way for a new connection from the same endpoint; a held port stays held."""
         if flow.pool is None:
             self.end(flow)
@@ -235,7 +235,7 @@ class Translation(Tracking):
         """
         if flow in self.table.to_be_reset and flow.state is State.ESTABLISHED:
             tell_remote = flow.original[4:8] not in self.outbound.addresses  # else it is a hairpin
-            self.outbox.idled_out(flow, self.table.numbers, tell_remote=tell_remote)
+            self.reset_queue.idled_out(flow, self.table.numbers, tell_remote=tell_remote)
         pool = flow.pool
         if flow.protocol != UDP or flow.state in ENDED or not isinstance(pool, NatShare):
             self.end(flow)
@@ -281,18 +281,18 @@ class Translation(Tracking):
         self,
         protocol: int,
         reply: bytes,
-        machine: Machine,
+        machine: Vm,
         listener: Listener | None,
-        *replaced: Flow | None,
+        *superseded: Flow | None,
         flows: int = 1,
     ) -> DropReason | None:
         """Why ``open_inbound`` would not open; None: it would. ``flows``: to be opened."""
         other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
-        live = other is not None and other not in replaced and other.state not in ENDED
+        live = other is not None and other not in superseded and other.state not in ENDED
         if live and protocol != UDP:
             return DropReason.PRIVATE_ENDPOINT_IN_USE
         ended = None if live else other
-        room = self.has_room(*replaced, ended, flows=flows)
+        room = self.has_room(*superseded, ended, flows=flows)
         return None if room else DropReason.FLOW_TABLE_FULL
 
     # -- two UDP flows at one port of a VM, with one remote endpoint
@@ -317,14 +317,14 @@ class Translation(Tracking):
         self.table.detach_original(flow)
         flow.state = State.OPENING
 
-    def _leave(self, machine: Machine) -> None:
+    def _leave(self, machine: Vm) -> None:
         """A machine has a flow less."""
         machine.flows -= 1
         if not machine.named:
             self.outbound.forget(machine)
 
 
-def _arriving_at(reply: bytes, machine: Machine, listener: Listener | None) -> bytes:
+def _arriving_at(reply: bytes, machine: Vm, listener: Listener | None) -> bytes:
     """The original key of a flow that a packet from outside opens."""
     port = reply[10:12] if listener is None else listener.backend_port
     return machine.address + reply[0:4] + port + reply[8:10] + reply[12:]

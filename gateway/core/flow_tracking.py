@@ -25,7 +25,7 @@ from gateway.core.flows.tcp import (
     is_opening,
 )
 from gateway.core.observe.flow_log import FlowLog
-from gateway.core.snat.allocation_manager import Outbound
+from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.nat_gateway_pool import NatShare
 from gateway.core.snat.port_pool import Ports
 from gateway.model.profile import Profile
@@ -43,7 +43,7 @@ CATCH_UP = 64
 class Tracking:
     """Flows and their states."""
 
-    def __init__(self, profile: Profile, table: FlowTable, outbound: Outbound) -> None:
+    def __init__(self, profile: Profile, table: FlowTable, outbound: AllocationManager) -> None:
         self.profile = profile
         self.table = table
         self.outbound = outbound
@@ -65,7 +65,7 @@ class Tracking:
             self._nat_hold = {State.FINISHED: terms.fin_hold, State.RESET: terms.rst_hold}
             self._half_open = terms.half_open_timeout
 
-    def advance(
+    def track(
         self, flow: Flow, side: Side, flags: int, now: float, numbers: tuple[int, int] = (0, 0)
     ) -> None:
         """Account for a packet's effect on its flow's state.
@@ -141,7 +141,7 @@ class Tracking:
 
     # -- SYNs
 
-    def reopens(
+    def is_tuple_reuse(
         self, flow: Flow, side: Side, flags: int, sequence: int | None, now: float = 0.0
     ) -> bool:
         """Whether a segment begins another connection between the endpoints of a flow that ended.
@@ -258,7 +258,7 @@ class Tracking:
         if self.offload is not None and flow.protocol == TCP:
             self.table.numbers.learn(flow.slot, self.offload.acknowledged(flow))
 
-    def advance_elsewhere(
+    def on_offloaded_segment(
         self, slot: int, flow_id: int, side: Side, flags: int, now: float
     ) -> None:
         """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""

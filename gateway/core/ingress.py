@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Arrival(IntEnum):
+class IngressPath(IntEnum):
     """A packet's way in; docs/architecture.md has the hook of each."""
 
     OUTBOUND = 0
@@ -29,13 +29,13 @@ class Arrival(IntEnum):
     HAIRPIN_IN_FRAGMENTS = 8
 
     @property
-    def whole(self) -> Arrival:
+    def whole(self) -> IngressPath:
         """The same way in, for a packet that came in one piece."""
         return _WHOLE.get(self, self)
 
 
 _WHOLE = {
-    Arrival.OUTBOUND_IN_FRAGMENTS: Arrival.OUTBOUND,
-    Arrival.INBOUND_IN_FRAGMENTS: Arrival.INBOUND,
-    Arrival.HAIRPIN_IN_FRAGMENTS: Arrival.HAIRPIN,
+    IngressPath.OUTBOUND_IN_FRAGMENTS: IngressPath.OUTBOUND,
+    IngressPath.INBOUND_IN_FRAGMENTS: IngressPath.INBOUND,
+    IngressPath.HAIRPIN_IN_FRAGMENTS: IngressPath.HAIRPIN,
 }

@@ -19,18 +19,18 @@ from gateway.core.admission import (
     takes_fragments,
 )
 from gateway.core.established import PacketHandler, established_inbound, established_outbound
-from gateway.core.flow_lifecycle import Translation
+from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows import icmp_errors as icmp
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.icmp_errors import Quote
-from gateway.core.flows.nat_rewrite import delivered, sent
+from gateway.core.flows.nat_rewrite import snat_inbound, snat_outbound
 from gateway.core.flows.offload import BUSY, NEVER
 from gateway.core.flows.tcp import Side, State, is_opening
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.observe.drop_counters import DropCounters
 from gateway.core.observe.flow_log import FlowLog
 from gateway.core.packet.view import ICMP_ERRORS, ICMP_QUERIES, PacketView
-from gateway.core.policy.nsg import Judgement
+from gateway.core.policy.nsg import RuleMatch
 from gateway.schema.drop_reasons import DropReason
 from gateway.schema.protocols import ICMP, TCP, UDP
 
@@ -43,36 +43,36 @@ class Pipeline:
     """One handler for each path that a packet takes. ``admission`` is another one after each
     change."""
 
-    def __init__(self, translation: Translation, admission: Admission, drops: DropCounters) -> None:
+    def __init__(self, lifecycle: FlowLifecycle, admission: Admission, drops: DropCounters) -> None:
         self.admission = admission
         self.drops = drops
-        self._translation = translation
-        self._flows = translation.table
+        self._lifecycle = lifecycle
+        self._flows = lifecycle.table
         self.handlers = self._build_handlers()
-        """For each ``Arrival``, in its order."""
+        """For each ``IngressPath``, in its order."""
 
     def _build_handlers(self) -> tuple[PacketHandler, ...]:
-        """For each ``Arrival``, in its order, what a packet meets."""
-        stages: dict[Arrival, _Stage] = {
-            Arrival.OUTBOUND: self._outbound,
-            Arrival.INBOUND: self._inbound,
-            Arrival.HAIRPIN: self._to_us,
-            Arrival.LOCAL_ERROR: self._local_error,
-            Arrival.LATERAL: self._to_networks,
-            Arrival.PROBE: self._from_host,
-            Arrival.OUTBOUND_IN_FRAGMENTS: partial(self._outbound, cut=True),
-            Arrival.INBOUND_IN_FRAGMENTS: partial(self._inbound, cut=True),
-            Arrival.HAIRPIN_IN_FRAGMENTS: partial(self._to_us, cut=True),
+        """For each ``IngressPath``, in its order, what a packet meets."""
+        stages: dict[IngressPath, _Stage] = {
+            IngressPath.OUTBOUND: self._outbound,
+            IngressPath.INBOUND: self._inbound,
+            IngressPath.HAIRPIN: self._to_us,
+            IngressPath.LOCAL_ERROR: self._local_error,
+            IngressPath.LATERAL: self._to_networks,
+            IngressPath.PROBE: self._from_host,
+            IngressPath.OUTBOUND_IN_FRAGMENTS: partial(self._outbound, fragmented=True),
+            IngressPath.INBOUND_IN_FRAGMENTS: partial(self._inbound, fragmented=True),
+            IngressPath.HAIRPIN_IN_FRAGMENTS: partial(self._to_us, fragmented=True),
         }
-        handlers = [self._checked(stages[arrival]) for arrival in Arrival]
+        handlers = [self._checked(stages[ingress]) for ingress in IngressPath]
         # Most packets belong to a live flow: one look-up, rewritten, done.
-        busy = NEVER if self._translation.offload is None else BUSY
-        for arrival, established in (
-            (Arrival.OUTBOUND, established_outbound),
-            (Arrival.INBOUND, established_inbound),
+        busy = NEVER if self._lifecycle.offload is None else BUSY
+        for ingress, established in (
+            (IngressPath.OUTBOUND, established_outbound),
+            (IngressPath.INBOUND, established_inbound),
         ):
-            handlers[arrival] = established(
-                self._flows, handlers[arrival], self._translation.hand_over, busy
+            handlers[ingress] = established(
+                self._flows, handlers[ingress], self._lifecycle.hand_over, busy
             )
         return tuple(handlers)
 
@@ -91,25 +91,25 @@ class Pipeline:
 
         return handler
 
-    def _outbound(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
+    def _outbound(self, view: PacketView, now: float, *, fragmented: bool = False) -> bytes | None:
         """A VM sends to outside: its flow, or an error about one, or a flow that begins.
 
-        ``cut``: in fragments.
+        ``fragmented``: in fragments.
         """
         flow = self._flows.originals(view.protocol).get(view.key)
         if flow is not None:
-            if cut and not takes_fragments(flow.method):
+            if fragmented and not takes_fragments(flow.method):
                 return self._drop_fragments(view, flow)
             if not self._reopens(flow, _ORIGINAL, view, now):
                 return self._send(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
-            return self._error_to_outside(view, cut=cut)
-        answer = self.admission.outbound(view, cut=cut)
+            return self._error_to_outside(view, fragmented=fragmented)
+        answer = self.admission.outbound(view, fragmented=fragmented)
         if isinstance(answer, Rejected):
-            return self._reject(answer, view, cut=cut)
-        machine, judgements, _ = answer
-        opened = self._translation.open(
-            view.protocol, view.key, machine, judgements, now, replaced=flow
+            return self._reject(answer, view, fragmented=fragmented)
+        machine, rule_matches, _ = answer
+        opened = self._lifecycle.open(
+            view.protocol, view.key, machine, rule_matches, now, superseded=flow
         )
         if isinstance(opened, DropReason):
             return self.drops.drop(opened, view.packet, machine.name)
@@ -118,31 +118,38 @@ class Pipeline:
     def _send(self, view: PacketView, flow: Flow, now: float) -> bytes:
         """A packet of a flow, translated on its way out."""
         packet = view.packet
-        self._translation.advance(flow, _ORIGINAL, view.kind, now, view.numbers)
+        self._lifecycle.track(flow, _ORIGINAL, view.kind, now, view.numbers)
         flow.packets_out += 1
         flow.bytes_out += len(packet)
-        return sent(view, flow)
+        return snat_outbound(view, flow)
 
     def _inbound(
-        self, view: PacketView, now: float, *, hairpin_of: bytes | None = None, cut: bool = False
+        self,
+        view: PacketView,
+        now: float,
+        *,
+        hairpin_of: bytes | None = None,
+        fragmented: bool = False,
     ) -> bytes | None:
         """To a public IP: a reply, an error about a flow, or a flow that begins, or unsolicited."""
         flow = self._flows.replies(view.protocol).get(view.key)
         if hairpin_of is not None and is_to_itself(view):
             flow = None  # of its own first half: it would come back to who sent it
         if flow is not None:
-            if cut and not takes_fragments(flow.method):
+            if fragmented and not takes_fragments(flow.method):
                 return self._drop_fragments(view, flow)
             if not self._reopens(flow, _REPLY, view, now):
                 return self._deliver(view, flow, now)
         if view.protocol == ICMP and view.kind in ICMP_ERRORS:
-            return self._error_to_inside(view, hairpin=hairpin_of is not None, cut=cut)
-        answer = self.admission.inbound(view, hairpin_of=hairpin_of, cut=cut)
+            return self._error_to_inside(
+                view, hairpin=hairpin_of is not None, fragmented=fragmented
+            )
+        answer = self.admission.inbound(view, hairpin_of=hairpin_of, fragmented=fragmented)
         if isinstance(answer, Rejected):
-            return self._reject(answer, view, cut=cut)
-        machine, judgements, listener = answer
-        opened = self._translation.open_inbound(
-            view.protocol, view.key, machine, judgements, listener, now, replaced=flow
+            return self._reject(answer, view, fragmented=fragmented)
+        machine, rule_matches, listener = answer
+        opened = self._lifecycle.open_inbound(
+            view.protocol, view.key, machine, rule_matches, listener, now, superseded=flow
         )
         if isinstance(opened, DropReason):
             return self.drops.drop(opened, view.packet, machine.name)
@@ -152,18 +159,22 @@ class Pipeline:
         """A packet of a flow, translated on its way in."""
         packet = view.packet
         if view.protocol == UDP and flow.state is State.OPENING:
-            self._translation.answer_by(flow)
-        self._translation.advance(flow, _REPLY, view.kind, now, view.numbers)
+            self._lifecycle.answer_by(flow)
+        self._lifecycle.track(flow, _REPLY, view.kind, now, view.numbers)
         flow.packets_in += 1
         flow.bytes_in += len(packet)
-        return delivered(view, flow)
+        return snat_inbound(view, flow)
 
-    def _to_us(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
+    def _to_us(self, view: PacketView, now: float, *, fragmented: bool = False) -> bytes | None:
         """From inside, before routing: to a public IP, or to this host's own addresses."""
         to = view.destination
         if self.admission.is_public(to) or to == PROBE_SOURCE:
-            return self._hairpin(view, now, cut=cut)
-        return self._outbound(view, now, cut=cut) if self._answers(view, now) else view.packet
+            return self._hairpin(view, now, fragmented=fragmented)
+        return (
+            self._outbound(view, now, fragmented=fragmented)
+            if self._answers(view, now)
+            else view.packet
+        )
 
     def _to_networks(self, view: PacketView, now: float) -> bytes | None:
         """From inside, routed to another inside network, or to one that is not the gateway's."""
@@ -192,31 +203,31 @@ class Pipeline:
             return self._inbound(view, now)
         return self._probe(view, now)
 
-    def _hairpin(self, view: PacketView, now: float, *, cut: bool = False) -> bytes | None:
+    def _hairpin(self, view: PacketView, now: float, *, fragmented: bool = False) -> bytes | None:
         """A VM sends to a public IP of this gateway (A9): out by its own method, then in again."""
         flow = self._flows.originals(view.protocol).get(view.key)
         if flow is not None and self._reopens(flow, _ORIGINAL, view, now):
-            rejected = self._reason_against_second_half(view, now, cut=cut)
+            rejected = self._reason_against_second_half(view, now, fragmented=fragmented)
             if rejected is not None:  # before the first half takes the place of its old flow
-                return self._reject(*rejected, cut=cut)
-        outgoing = self._outbound(view, now, cut=cut)
+                return self._reject(*rejected, fragmented=fragmented)
+        outgoing = self._outbound(view, now, fragmented=fragmented)
         if outgoing is None:
             return None
         public = PacketView.parse(outgoing)
         assert public is not None  # rewriting changes no length
-        return self._inbound(public, now, hairpin_of=view.source, cut=cut)
+        return self._inbound(public, now, hairpin_of=view.source, fragmented=fragmented)
 
     def _reason_against_second_half(
-        self, view: PacketView, now: float, *, cut: bool
+        self, view: PacketView, now: float, *, fragmented: bool
     ) -> tuple[Rejected, PacketView] | None:
         """Why a hairpin that begins anew would not come in again, and the packet that would not."""
         admission = self.admission
-        leaving = admission.outbound(view, count=False, cut=cut)
+        leaving = admission.outbound(view, count=False, fragmented=fragmented)
         if isinstance(leaving, Rejected):
             return None  # it is not even to go out
         machine, source = leaving.machine, view.source
         if machine.instance is None:
-            address, port = self._translation.allocator.foreseen(machine, view.protocol, view.key)
+            address, port = self._lifecycle.allocator.foreseen(machine, view.protocol, view.key)
         else:
             address, port = machine.instance, 0  # its own
         if not address:
@@ -230,21 +241,21 @@ class Pipeline:
         second = self._flows.replies(public.protocol).get(public.key)
         if second is not None and not self._reopens(second, _REPLY, public, now):
             return None
-        answer = admission.inbound(public, hairpin_of=source, count=False, cut=cut)
+        answer = admission.inbound(public, hairpin_of=source, count=False, fragmented=fragmented)
         if not isinstance(answer, Rejected):
             return None
         if answer.reason is DropReason.HAIRPIN_TO_ITSELF and len(machine.allocations) > 1:
             return None  # another public IP may lead to another VM
-        admission.outbound(view, cut=cut)  # what it meets on the way is counted
-        admission.inbound(public, hairpin_of=source, cut=cut)
+        admission.outbound(view, fragmented=fragmented)  # what it meets on the way is counted
+        admission.inbound(public, hairpin_of=source, fragmented=fragmented)
         return answer, public
 
     def _reopens(self, flow: Flow, side: Side, view: PacketView, now: float) -> bool:
-        return self._translation.reopens(flow, side, view.kind, view.numbers[0], now)
+        return self._lifecycle.is_tuple_reuse(flow, side, view.kind, view.numbers[0], now)
 
     def _lateral(self, view: PacketView, now: float) -> bytes | None:
         """From one inside network to another: judged and watched, not translated."""
-        translation, packet = self._translation, view.packet
+        lifecycle, packet = self._lifecycle, view.packet
         flows = self._flows.lateral
         flow = flows.originals(view.protocol).get(view.key)
         side = _ORIGINAL
@@ -253,9 +264,9 @@ class Pipeline:
             side = _REPLY
         if flow is None and view.protocol == ICMP and view.kind in ICMP_ERRORS:
             return self._lateral_error(view)
-        replaced = None
+        superseded = None
         if flow is not None and self._reopens(flow, side, view, now):
-            flow, replaced = None, flow
+            flow, superseded = None, flow
         if flow is None:
             answer = self.admission.lateral(view)
             if isinstance(answer, Rejected):
@@ -263,21 +274,21 @@ class Pipeline:
             reason = _not_opening(view)
             if reason is not None:
                 # Where no group judges, what began elsewhere goes on.
-                if not answer.judgements:
+                if not answer.rule_matches:
                     return packet
                 return self.drops.drop(reason, packet, answer.machine.name)
-            opened = translation.open_lateral(
+            opened = lifecycle.open_lateral(
                 view.protocol,
                 view.key,
                 answer.machine,
-                answer.judgements,
+                answer.rule_matches,
                 now,
-                replaced=replaced,
+                superseded=superseded,
             )
             if isinstance(opened, DropReason):
                 return self.drops.drop(opened, packet, answer.machine.name)
             flow, side = opened, _ORIGINAL
-        translation.advance(flow, side, view.kind, now, view.numbers)
+        lifecycle.track(flow, side, view.kind, now, view.numbers)
         if side is _ORIGINAL:
             flow.packets_out += 1
             flow.bytes_out += len(packet)
@@ -303,7 +314,7 @@ class Pipeline:
         answer = self.admission.probe(view)
         return self._reject(answer, view) if isinstance(answer, Rejected) else view.packet
 
-    def count_segments(self, packet: bytes, arrival: int, mtu: int) -> None:
+    def count_segments(self, packet: bytes, ingress: int, mtu: int) -> None:
         """A TCP packet that passed was several segments, of ``mtu`` bytes at most: count each.
 
         The kernel cuts it when it leaves; listings and logs are of what is on a wire.
@@ -312,11 +323,11 @@ class Pipeline:
         if view is None or view.protocol != TCP:
             return
         key = view.key
-        flows = self._flows.lateral if arrival == Arrival.LATERAL else self._flows
+        flows = self._flows.lateral if ingress == IngressPath.LATERAL else self._flows
         flow, out = flows.tcp_original.get(key), True
-        if flow is None or arrival == Arrival.INBOUND:
+        if flow is None or ingress == IngressPath.INBOUND:
             flow, out = flows.tcp_reply.get(key), False
-        if flow is None and arrival == Arrival.LATERAL:  # an answer to a network of this host
+        if flow is None and ingress == IngressPath.LATERAL:  # an answer to a network of this host
             flow, out = self._flows.tcp_original.get(key), True
         headers = view.transport + (packet[view.transport + 12] >> 4 << 2)
         room = mtu - headers
@@ -354,7 +365,7 @@ class Pipeline:
         return None
 
     def _error_to_outside(
-        self, view: PacketView, *, by_gateway: bool = False, cut: bool = False
+        self, view: PacketView, *, by_gateway: bool = False, fragmented: bool = False
     ) -> bytes | None:
         """A VM, or this host, says what became of a packet from outside."""
         quote = icmp.quoted(view)
@@ -364,13 +375,13 @@ class Pipeline:
             reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
             vm = self.admission.name_of(view.source)
             return self.drops.drop(reason, view.packet, vm)
-        if cut and not takes_fragments(flow.method):
+        if fragmented and not takes_fragments(flow.method):
             return self._drop_fragments(view, flow)
         keep_source = by_gateway and view.source not in self.admission.scope.virtual_network
         return icmp.to_outside(view, quote, flow, keep_source=keep_source)
 
     def _error_to_inside(
-        self, view: PacketView, *, hairpin: bool = False, cut: bool = False
+        self, view: PacketView, *, hairpin: bool = False, fragmented: bool = False
     ) -> bytes | None:
         """Somebody outside says what became of a packet that was sent from a public IP.
 
@@ -384,7 +395,7 @@ class Pipeline:
         if reason is not None or quote is None or flow is None or self._is_outlived(flow):
             reason = reason or DropReason.ICMP_ERROR_WITHOUT_FLOW
             return self.drops.drop(reason, view.packet)
-        if cut and not takes_fragments(flow.method):
+        if fragmented and not takes_fragments(flow.method):
             return self._drop_fragments(view, flow)
         return icmp.to_inside(view, quote, flow)
 
@@ -410,26 +421,28 @@ class Pipeline:
     def _drop_fragments(self, view: PacketView, flow: Flow) -> bytes | None:
         return self.drops.drop(DropReason.FRAGMENTS_NOT_SUPPORTED, view.packet, flow.machine.name)
 
-    def _reject(self, answer: Rejected, view: PacketView, *, cut: bool = False) -> bytes | None:
+    def _reject(
+        self, answer: Rejected, view: PacketView, *, fragmented: bool = False
+    ) -> bytes | None:
         """The verdict on a packet that may not open a flow."""
-        answered = view.protocol == TCP and not cut
+        answered = view.protocol == TCP and not fragmented
         if answered and self.admission.is_to_be_reset(view, answer.reason):
-            self._translation.outbox.answer(view)
+            self._lifecycle.reset_queue.answer(view)
         rule = None
         if answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
-            decisive = answer.judgements[-1]
+            decisive = answer.rule_matches[-1]
             rule = f"{decisive.group}/{decisive.rule.name}"
-            if self._translation.log is not None:
-                self._log_denial(self._translation.log, view, decisive, answer)
+            if self._lifecycle.log is not None:
+                self._log_denial(self._lifecycle.log, view, decisive, answer)
         return self.drops.drop(answer.reason, view.packet, answer.vm, rule)
 
     def _log_denial(
-        self, log: FlowLog, view: PacketView, judgement: Judgement, answer: Rejected
+        self, log: FlowLog, view: PacketView, rule_match: RuleMatch, answer: Rejected
     ) -> None:
         """Flow logs, too, see the private destination."""
         to = view.destination if answer.machine is None else answer.machine.address
         port = None if answer.listener is None else answer.listener.backend_port
-        log.denied(view, to, port, judgement, self.drops.now)
+        log.denied(view, to, port, rule_match, self.drops.now)
 
 
 def _not_opening(view: PacketView) -> DropReason | None:

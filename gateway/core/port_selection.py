@@ -12,9 +12,9 @@ from random import Random
 from gateway.core.flows.counters import Connections
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.tcp import ENDED
-from gateway.core.observe.exhaustion import PortWatch
-from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import Machine, PortAllocation
+from gateway.core.observe.exhaustion import ExhaustionMonitor
+from gateway.core.snat.allocation_manager import AllocationManager
+from gateway.core.snat.allocations import PortAllocation, Vm
 from gateway.core.snat.nat_gateway_pool import NatShare, choose
 from gateway.core.snat.port_pool import PortPool, Ports
 from gateway.model.profile import DestinationScope, FrontendChoice, Profile
@@ -42,9 +42,9 @@ class PortAllocator:
     def __init__(
         self,
         profile: Profile,
-        outbound: Outbound,
+        outbound: AllocationManager,
         seed: int | None,
-        watch: PortWatch,
+        watch: ExhaustionMonitor,
         connections: Connections,
     ) -> None:
         self._profile = profile
@@ -64,7 +64,7 @@ class PortAllocator:
         return original[4:8] + original[10:12]
 
     def take(
-        self, machine: Machine, protocol: int, original: bytes, now: float
+        self, machine: Vm, protocol: int, original: bytes, now: float
     ) -> tuple[PortAllocation, int] | DropReason:
         """Hold a port for a flow with this original key: of which allocation, and which."""
         if machine.nat_gateway is not None:
@@ -94,7 +94,7 @@ class PortAllocator:
                 return allocation, port
         return self._no_port(allocations, protocol, original, now)
 
-    def foreseen(self, machine: Machine, protocol: int, original: bytes) -> tuple[bytes, int]:
+    def foreseen(self, machine: Vm, protocol: int, original: bytes) -> tuple[bytes, int]:
         """The public address and port that ``take`` would hold, of several public IPs one of them;
         port 0: that is not foreseen."""
         destination = self.destination(protocol, original)
@@ -111,7 +111,7 @@ class PortAllocator:
         return b"", 0
 
     def _take_shared(
-        self, machine: Machine, protocol: int, original: bytes, now: float
+        self, machine: Vm, protocol: int, original: bytes, now: float
     ) -> tuple[PortAllocation, int] | DropReason:
         """A port of a NAT gateway, on any of its public IPs."""
         if not machine.allocations:

@@ -24,7 +24,7 @@ from struct import Struct
 
 from netfilterqueue import Packet
 
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import completed
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.host.fragment_marks import MARK
@@ -35,9 +35,9 @@ from gateway.datapath.nfqueue import KernelQueue
 PacketHandler = Callable[[bytes, float], bytes | None]
 """Packet and time to verdict: the same object (pass as is), other bytes (these), None (drop)."""
 PacketHandlers = Sequence[PacketHandler]
-"""One for each ``Arrival``, in its order."""
+"""One for each ``IngressPath``, in its order."""
 Uncut = Callable[[bytes, int, int], None]
-"""Told of a packet that passed and is several segments: packet, ``Arrival``, MTU of its way in."""
+"""Told of a packet that passed and is several segments: packet, ``IngressPath``, MTU on its way."""
 
 _PREROUTING, _FORWARD = 0, 2  # NF_INET_PRE_ROUTING, NF_INET_FORWARD
 
@@ -79,7 +79,7 @@ class PacketQueue:
         handlers: PacketHandlers,
         inside: Iterable[int],
         outside: int,
-        uncut: Uncut = lambda packet, arrival, mtu: None,
+        uncut: Uncut = lambda packet, ingress, mtu: None,
         *,
         fragments_marked: bool = False,
         passed: Callable[[bytes], None] | None = None,
@@ -234,7 +234,7 @@ class PacketQueue:
 
     def _in_fragments(self) -> dict[PacketHandler, PacketHandler]:
         """For a handler, what it is for a packet that came in fragments, where it is another."""
-        return {self._handlers[arrival.whole]: self._handlers[arrival] for arrival in Arrival}
+        return {self._handlers[ingress.whole]: self._handlers[ingress] for ingress in IngressPath}
 
     def _count_segments(self, packet: Packet, payload: bytes) -> None:
         index = packet.indev
@@ -244,8 +244,8 @@ class PacketQueue:
         if len(payload) > mtu:
             outward = packet.hook == _FORWARD or index != self._outside
             lateral = packet.hook == _FORWARD and packet.outdev != self._outside
-            arrival = Arrival.OUTBOUND if outward else Arrival.INBOUND
-            self._uncut(payload, Arrival.LATERAL if lateral else arrival, mtu)
+            ingress = IngressPath.OUTBOUND if outward else IngressPath.INBOUND
+            self._uncut(payload, IngressPath.LATERAL if lateral else ingress, mtu)
 
     def statistics(self) -> QueueStatistics:
         """The counters; reads a file of /proc, so not for every packet."""
@@ -276,12 +276,12 @@ def _in_order(
 ]:
     """Outbound, inbound, hairpin, local errors, lateral, probes."""
     return (
-        handlers[Arrival.OUTBOUND],
-        handlers[Arrival.INBOUND],
-        handlers[Arrival.HAIRPIN],
-        handlers[Arrival.LOCAL_ERROR],
-        handlers[Arrival.LATERAL],
-        handlers[Arrival.PROBE],
+        handlers[IngressPath.OUTBOUND],
+        handlers[IngressPath.INBOUND],
+        handlers[IngressPath.HAIRPIN],
+        handlers[IngressPath.LOCAL_ERROR],
+        handlers[IngressPath.LATERAL],
+        handlers[IngressPath.PROBE],
     )
 
 

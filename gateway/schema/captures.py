@@ -10,11 +10,11 @@ UNKNOWN, RECEIVED, SENT = 0, 1, 2
 """Which way a packet went at its interface; the values are pcapng's."""
 
 
-Account = tuple[
+PacketAnnotation = tuple[
     int | None, str | None, str | None, str, str | None, str | None, int | None, str | None
 ]
 """Flow, VM, method, verdict, reason, rule; a VM that the packet is for: its flow, its name."""
 
 
-Sighting = tuple[int, int, int, int, int, bytes, Account]
+CapturedPacket = tuple[int, int, int, int, int, bytes, PacketAnnotation]
 """Number of the packet, side, direction, time (ns since 1970), length, bytes, account."""

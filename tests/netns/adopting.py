@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any, cast
 
-from gateway.core.flow_lifecycle import Translation
+from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow
 from gateway.daemon.engine_process.fast_path_offload import Offloading
 from gateway.datapath.fastpath import FastPath
@@ -47,7 +47,7 @@ def main() -> None:
     flows = [flow_of(listed) for listed in json.loads(sys.argv[2])]
     told: list[list[int]] = []
 
-    def advance_elsewhere(slot: int, flow: int, side: object, flags: int, now: float) -> None:
+    def on_offloaded_segment(slot: int, flow: int, side: object, flags: int, now: float) -> None:
         told.append([slot, flow, flags])
 
     stranger = flow_of(json.loads(sys.argv[2])[0])
@@ -58,7 +58,7 @@ def main() -> None:
     for flow in flows[:-1]:
         offloading.fold(flow)
         counted.append([flow.packets_out, flow.bytes_out, flow.packets_in, flow.bytes_in])
-    recorder = cast(Translation, SimpleNamespace(advance_elsewhere=advance_elsewhere))
+    recorder = cast(FlowLifecycle, SimpleNamespace(on_offloaded_segment=on_offloaded_segment))
     removed = offloading.settle(recorder)
     print(json.dumps([refused, adopted, counted, removed, told]))
 

@@ -17,7 +17,7 @@ from scapy.packet import Raw
 
 from gateway.core.engine import Engine
 from gateway.core.flows.counters import TrafficSums
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.property.test_engine import CONFIGURATIONS, MACHINES, flags, machines, remotes
 
 SLOTS = 2  # in a slice: even few flows take many
@@ -47,7 +47,7 @@ class Accounts(RuleBasedStateMachine):
         if protocol == "Tcp":
             transport = TCP(sport=port, dport=443, flags=mark)
         packet = bytes(IP(src=vm, dst=remote) / transport / Raw(b"x" * size))
-        verdict = self.engine.handle(packet, Arrival.OUTBOUND, self.now)
+        verdict = self.engine.handle(packet, IngressPath.OUTBOUND, self.now)
         if verdict is not None:
             self._count(IP(verdict).src, protocol, OUT, packet)
             self.seen.append(verdict)
@@ -75,7 +75,7 @@ class Accounts(RuleBasedStateMachine):
         if protocol == "Tcp":
             transport = TCP(sport=sent.dport, dport=sent.sport, flags=mark)
         packet = bytes(IP(src=sent.dst, dst=sent.src) / transport / Raw(b"x" * size))
-        if self.engine.handle(packet, Arrival.INBOUND, self.now) is not None:
+        if self.engine.handle(packet, IngressPath.INBOUND, self.now) is not None:
             self._count(sent.src, protocol, IN, packet)
 
     @rule(seconds=st.sampled_from([1.0, 16.0, 100.0, 241.0]))

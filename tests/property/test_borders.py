@@ -15,7 +15,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
 from gateway.core.engine import Engine
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import configuration, wrong_checksums
 
 CONFIGURATION = configuration("""
@@ -68,7 +68,7 @@ def error(draw: Any, of: Any) -> Any:
 
 
 packets = st.one_of(plain(), plain(), error(plain()))
-arrivals = st.sampled_from([*list(Arrival)[:6], Arrival.LATERAL, Arrival.OUTBOUND])
+arrivals = st.sampled_from([*list(IngressPath)[:6], IngressPath.LATERAL, IngressPath.OUTBOUND])
 
 
 def private(address: str) -> bool:
@@ -85,7 +85,7 @@ def quoted_ends(ip: Any) -> list[str]:
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(packets, arrivals), min_size=4, max_size=40))
 def test_what_leaves_by_a_side_has_only_addresses_of_that_side(
-    arriving: list[tuple[Any, Arrival]],
+    arriving: list[tuple[Any, IngressPath]],
 ) -> None:
     engine = Engine(CONFIGURATION, seed=3)
     seen: list[Any] = []
@@ -98,22 +98,22 @@ def test_what_leaves_by_a_side_has_only_addresses_of_that_side(
         ip = IP(verdict)
         seen.append(f"{arrival.name}: {packet.summary()} -> {ip.summary()}")
         where = "\n".join(seen)
-        if arrival in (Arrival.OUTBOUND, Arrival.OUTBOUND_IN_FRAGMENTS):
+        if arrival in (IngressPath.OUTBOUND, IngressPath.OUTBOUND_IN_FRAGMENTS):
             assert ip.src in PUBLIC, where
             assert not any(map(private, [ip.dst, *quoted_ends(ip)])), where
-        elif arrival is Arrival.LOCAL_ERROR:
+        elif arrival is IngressPath.LOCAL_ERROR:
             assert not any(map(private, [ip.src, ip.dst, *quoted_ends(ip)])), where
-        elif arrival in (Arrival.INBOUND, Arrival.INBOUND_IN_FRAGMENTS):
+        elif arrival in (IngressPath.INBOUND, IngressPath.INBOUND_IN_FRAGMENTS):
             assert ip.dst in VMS, where
             assert not private(ip.src), where
-        elif arrival in (Arrival.HAIRPIN, Arrival.HAIRPIN_IN_FRAGMENTS):
+        elif arrival in (IngressPath.HAIRPIN, IngressPath.HAIRPIN_IN_FRAGMENTS):
             if packet.dst in PUBLIC:
                 assert ip.dst in VMS, where
                 assert ip.src in PUBLIC, where
             elif verdict is not data:  # this host began it by a public IP
                 assert ip.src in PUBLIC, where
                 assert ip.dst == packet.dst, where
-        elif arrival is Arrival.LATERAL:
+        elif arrival is IngressPath.LATERAL:
             if verdict is data:
                 assert private(ip.src), where
                 assert private(ip.dst), where

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from scapy.layers.inet import IP, TCP, UDP
 
 from gateway.core.engine import Engine
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.model.profile import AZURE_CURRENT, PROFILES
 from tests.scenario import configuration
 
@@ -87,13 +87,15 @@ class CrowdedNatGateway(RuleBasedStateMachine):
     def _send(self, talk: Conversation, flags: str) -> bytes | None:
         tcp, vm, sport, remote = talk
         layer = TCP(sport=sport, dport=443, flags=flags) if tcp else UDP(sport=sport, dport=443)
-        return self.engine.handle(bytes(IP(src=vm, dst=remote) / layer), Arrival.OUTBOUND, self.now)
+        return self.engine.handle(
+            bytes(IP(src=vm, dst=remote) / layer), IngressPath.OUTBOUND, self.now
+        )
 
     def _answer(self, talk: Conversation, port: int, flags: str) -> bytes | None:
         tcp, _, _, remote = talk
         layer = TCP(sport=443, dport=port, flags=flags) if tcp else UDP(sport=443, dport=port)
         packet = bytes(IP(src=remote, dst="203.0.113.40") / layer)
-        return self.engine.handle(packet, Arrival.INBOUND, self.now)
+        return self.engine.handle(packet, IngressPath.INBOUND, self.now)
 
     @rule(tcp=st.booleans(), vm=vms, sport=sports, remote=remotes)
     def opens(self, tcp: bool, vm: str, sport: int, remote: str) -> None:

@@ -23,7 +23,7 @@ from scapy.packet import Raw
 from gateway.core.engine import Engine
 from gateway.core.flows.flow import Flow
 from gateway.core.inbound.load_balancer import INBOUND_RULES, Target
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import PacketView
 from gateway.core.persistence.flow_record import pack, unpack
 from gateway.core.persistence.restore import resume_flow, resume_state
@@ -169,13 +169,13 @@ class GatewayUnderLoad(RuleBasedStateMachine):
 
     def _send(self, packet: bytes) -> None:
         destination = ".".join(map(str, packet[16:20]))
-        arrival = Arrival.HAIRPIN if destination in PUBLIC else Arrival.OUTBOUND
+        arrival = IngressPath.HAIRPIN if destination in PUBLIC else IngressPath.OUTBOUND
         verdict = self.engine.handle(packet, arrival, self.now)
         if verdict is None:
             return
         assert not wrong_checksums(verdict)
         assert len(verdict) == len(packet)
-        if arrival is Arrival.OUTBOUND:
+        if arrival is IngressPath.OUTBOUND:
             assert IP(verdict).src in PUBLIC
             assert IP(verdict).dst == destination
             self._reply_comes_back(packet, verdict)
@@ -192,7 +192,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         else:
             answer = Raw(b"x" * 12)
         reply = bytes(IP(src=seen.dst, dst=seen.src, proto=own.proto) / answer / Raw(b"odd"))
-        delivered = self.engine.handle(reply, Arrival.INBOUND, self.now)
+        delivered = self.engine.handle(reply, IngressPath.INBOUND, self.now)
         assert delivered is not None
         assert not wrong_checksums(delivered)
         back = IP(delivered)
@@ -239,7 +239,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
     ) -> None:
         layer = UDP(sport=sport, dport=dport) if udp else TCP(sport=sport, dport=dport, flags=flag)
         packet = bytes(IP(src=src, dst=dst) / layer)
-        verdict = self.engine.handle(packet, Arrival.INBOUND, self.now)
+        verdict = self.engine.handle(packet, IngressPath.INBOUND, self.now)
         if verdict is None:
             return
         assert not wrong_checksums(verdict)
@@ -259,7 +259,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
             else TCP(sport=got.dport, dport=got.sport, flags="A")
         )
         answer = bytes(IP(src=got.dst, dst=got.src) / layer)
-        verdict = self.engine.handle(answer, Arrival.OUTBOUND, self.now)
+        verdict = self.engine.handle(answer, IngressPath.OUTBOUND, self.now)
         assert verdict is not None
         seen = IP(verdict)
         assert (seen.src, seen.sport, seen.dst, seen.dport) == (
@@ -303,7 +303,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         if short:
             quoted = quoted[:28]
         packet = bytes(IP(src="192.0.2.99", dst=src) / ICMP(type=kind) / Raw(quoted))
-        verdict = self.engine.handle(packet, Arrival.INBOUND, self.now)
+        verdict = self.engine.handle(packet, IngressPath.INBOUND, self.now)
         assert verdict is not None
         assert not wrong_checksums(verdict)
         outer = IP(verdict)
@@ -312,10 +312,10 @@ class GatewayUnderLoad(RuleBasedStateMachine):
 
     @rule(
         packet=st.binary(max_size=80),
-        arrival=st.sampled_from(list(Arrival)),
+        arrival=st.sampled_from(list(IngressPath)),
         header=st.booleans(),
     )
-    def noise(self, packet: bytes, arrival: Arrival, header: bool) -> None:
+    def noise(self, packet: bytes, arrival: IngressPath, header: bool) -> None:
         """Nothing raises, whatever arrives; with a plausible start, deeper code is reached."""
         if header:
             start = bytes(IP(src="10.0.1.6", dst="198.51.100.1", len=len(packet) + 12))[:10]
@@ -436,8 +436,8 @@ class GatewayUnderLoad(RuleBasedStateMachine):
             engine.flows.other_reply,
             *vars(engine.flows.lateral).values(),
             engine.flows.reclaimed,
-            engine.translation.allocator._endpoints,
-            engine.translation.expiry._buckets,
+            engine.lifecycle.allocator._endpoints,
+            engine.lifecycle.expiry._buckets,
         ):
             assert not records
         assert all(not machine.flows for machine in engine.outbound.machines.values())
@@ -474,9 +474,9 @@ GatewayUnderLoad.TestCase.settings = settings(
 TestGatewayUnderLoad = GatewayUnderLoad.TestCase
 
 
-@given(st.binary(max_size=200), st.sampled_from(list(Arrival)))
+@given(st.binary(max_size=200), st.sampled_from(list(IngressPath)))
 @settings(max_examples=500, deadline=None)
-def test_no_input_raises(packet: bytes, arrival: Arrival) -> None:
+def test_no_input_raises(packet: bytes, arrival: IngressPath) -> None:
     engine = Engine(CONFIGURATIONS[1, 80], seed=1)
     verdict = engine.handle(packet, arrival, 0.0)
     assert verdict is None or len(verdict) == len(packet)
@@ -486,11 +486,11 @@ def test_no_input_raises(packet: bytes, arrival: Arrival) -> None:
     st.binary(min_size=20, max_size=60),
     st.sampled_from([1, 6, 17, 47, 136]),
     st.integers(5, 15),
-    st.sampled_from(list(Arrival)),
+    st.sampled_from(list(IngressPath)),
 )
 @settings(max_examples=1000, deadline=None)
 def test_no_plausible_header_raises(
-    body: bytes, protocol: int, words: int, arrival: Arrival
+    body: bytes, protocol: int, words: int, arrival: IngressPath
 ) -> None:
     total = 20 + len(body)
     packet = (

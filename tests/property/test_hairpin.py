@@ -16,7 +16,7 @@ from scapy.layers.inet import IP, TCP, UDP
 
 from gateway.core.engine import Engine
 from gateway.core.explain import explain_outbound
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import configuration
 
 SHARED, FRONTEND, OWN, OWN2 = "203.0.113.10", "203.0.113.20", "203.0.113.30", "203.0.113.31"
@@ -88,7 +88,7 @@ class Hairpins(RuleBasedStateMachine):
         before = self.engine.status(self.now)["drops"]
         layer = UDP(sport=sport, dport=dport) if udp else TCP(sport=sport, dport=dport, flags="S")
         packet = bytes(IP(src=source, dst=to) / layer)
-        verdict = self.engine.handle(packet, Arrival.HAIRPIN, self.now)
+        verdict = self.engine.handle(packet, IngressPath.HAIRPIN, self.now)
         if verdict is None:
             after = self.engine.status(self.now)["drops"]
             (reason,) = [name for name in after if after[name] != before.get(name, 0)]
@@ -104,7 +104,7 @@ class Hairpins(RuleBasedStateMachine):
     @rule(source=sources, sport=ports, to=publics, dport=ports, flags=st.sampled_from(["R", "FA"]))
     def ending(self, source: str, sport: int, to: str, dport: int, flags: str) -> None:
         packet = bytes(IP(src=source, dst=to) / TCP(sport=sport, dport=dport, flags=flags))
-        self.engine.handle(packet, Arrival.HAIRPIN, self.now)
+        self.engine.handle(packet, IngressPath.HAIRPIN, self.now)
 
     @rule(seconds=st.sampled_from([1.0, 16.0, 241.0]))
     def time_passes(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ from scapy.layers.inet import IP, TCP, UDP
 
 from gateway.core.engine import Engine
 from gateway.core.inbound.load_balancer import Target
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import PacketView
 from tests.scenario import configuration
 
@@ -71,7 +71,7 @@ class Crowd(RuleBasedStateMachine):
         ports = {"sport": port, "dport": to[1]}
         layer = UDP(**ports) if udp else TCP(**ports, flags=flag)
         packet = bytes(IP(src=REMOTE, dst=to[0]) / layer)
-        verdict = self.engine.handle(packet, Arrival.INBOUND, self.now)
+        verdict = self.engine.handle(packet, IngressPath.INBOUND, self.now)
         if verdict is None:
             return
         view = PacketView.parse(packet)
@@ -85,7 +85,7 @@ class Crowd(RuleBasedStateMachine):
         ports = {"sport": got.dport, "dport": got.sport}
         layer = UDP(**ports) if udp else TCP(**ports, flags="A")
         answer = bytes(IP(src=got.dst, dst=got.src) / layer)
-        seen = self.engine.handle(answer, Arrival.OUTBOUND, self.now)
+        seen = self.engine.handle(answer, IngressPath.OUTBOUND, self.now)
         assert seen is not None
         assert (IP(seen).src, IP(seen).sport) == to
         assert (IP(seen).dst, IP(seen).dport) == (REMOTE, port)
@@ -100,7 +100,7 @@ class Crowd(RuleBasedStateMachine):
     def from_a_vm(self, vm: str, sport: int, port: int, flag: str, udp: bool) -> None:
         ports = {"sport": sport, "dport": port}
         layer = UDP(**ports) if udp else TCP(**ports, flags=flag)
-        self.engine.handle(bytes(IP(src=vm, dst=REMOTE) / layer), Arrival.OUTBOUND, self.now)
+        self.engine.handle(bytes(IP(src=vm, dst=REMOTE) / layer), IngressPath.OUTBOUND, self.now)
 
     @rule(seconds=st.sampled_from([1.0, 16.0, 100.0, 241.0]))
     def time_passes(self, seconds: float) -> None:

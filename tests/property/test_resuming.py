@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from gateway.core.engine import Engine
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.persistence.flow_record import SIZE, pack, unpack
 from gateway.core.persistence.restore import resume_flow, resume_state
 from gateway.core.persistence.snapshot import save
@@ -50,10 +50,10 @@ def play(engine: Engine, steps: list[Step], now: float) -> tuple[list[bytes | No
             ports = (int.from_bytes(flow.reply[at : at + 2], "big") for at in (8, 10))
             layer: Any = _layer(kind if flow.protocol == 6 else "udp", *ports)
             packet = bytes(IP(src=src, dst=dst) / layer)
-            verdicts.append(engine.handle(packet, Arrival.INBOUND, now))
+            verdicts.append(engine.handle(packet, IngressPath.INBOUND, now))
             continue
         packet = bytes(IP(src=vm, dst=to) / _layer(kind, sport, dport))
-        verdicts.append(engine.handle(packet, Arrival.OUTBOUND, now))
+        verdicts.append(engine.handle(packet, IngressPath.OUTBOUND, now))
     return verdicts, now
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gateway.core.engine import Engine
 from gateway.core.flows.tcp import ACK_FLAG, ENDED, FIN_FLAG, RST_FLAG, SYN_FLAG
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import configuration
 
 CONFIGURATION = configuration(
@@ -36,9 +36,9 @@ virtualMachines:
 )
 # Client, server, and where packets of the one and of the other come in.
 WAYS = {
-    "outbound": ("10.0.1.4", "198.51.100.1", Arrival.OUTBOUND, Arrival.INBOUND),
-    "inbound": ("198.51.100.1", "203.0.113.30", Arrival.INBOUND, Arrival.OUTBOUND),
-    "lateral": ("10.0.1.4", "10.0.2.4", Arrival.LATERAL, Arrival.LATERAL),
+    "outbound": ("10.0.1.4", "198.51.100.1", IngressPath.OUTBOUND, IngressPath.INBOUND),
+    "inbound": ("198.51.100.1", "203.0.113.30", IngressPath.INBOUND, IngressPath.OUTBOUND),
+    "lateral": ("10.0.1.4", "10.0.2.4", IngressPath.LATERAL, IngressPath.LATERAL),
 }
 WORD = 0xFFFFFFFF
 REQUEST, RESPONSE, PIECE, WINDOW = 250, 350, 100, 65535

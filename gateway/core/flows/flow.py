@@ -23,8 +23,8 @@ from gateway.schema.protocols import TCP
 from gateway.schema.records import FlowRecord
 
 if TYPE_CHECKING:
-    from gateway.core.policy.nsg import Judgement
-    from gateway.core.snat.allocations import Machine
+    from gateway.core.policy.nsg import RuleMatch
+    from gateway.core.snat.allocations import Vm
     from gateway.core.snat.port_pool import Ports
 
 
@@ -49,7 +49,6 @@ class Flow:
         "id",
         "inbound",
         "ip_delta",
-        "judgements",
         "l4_delta",
         "last_seen",
         "machine",
@@ -65,6 +64,7 @@ class Flow:
         "public",
         "public_port",
         "reply",
+        "rule_matches",
         "slot",
         "state",
         "timeout",
@@ -75,7 +75,7 @@ class Flow:
         protocol: int,
         original: bytes,
         reply: bytes,
-        machine: Machine,
+        machine: Vm,
         public: bytes,
         method: Method,
         pool: Ports | None,
@@ -83,7 +83,7 @@ class Flow:
         now: float,
         *,
         inbound: bool = False,
-        judgements: tuple[Judgement, ...] = (),
+        rule_matches: tuple[RuleMatch, ...] = (),
     ) -> None:
         self.id = 0
         self.slot = -1
@@ -110,7 +110,7 @@ class Flow:
         self.awaiting_removal = False
         self.offloaded = False  # packets pass elsewhere (``offload.py``): fold before reading
         self.inbound = inbound  # the remote sent first
-        self.judgements = judgements  # what the security groups said when the flow opened
+        self.rule_matches = rule_matches  # what the security groups said when the flow opened
         # RFC 1624 eqn. 3 in arithmetic modulo 65535: what the source's rewriting adds to the
         # checksums of IP and of the transport. The reply's rewriting takes the same away again.
         words = int.from_bytes
@@ -125,7 +125,7 @@ class Flow:
         return self.public_port[0] << 8 | self.public_port[1]
 
     @property
-    def keeps_port(self) -> bool:
+    def is_port_preserving(self) -> bool:
         """Whether it has one port (or ICMP identifier) on both sides: addresses change alone."""
         return self.public_port == self.private_port
 

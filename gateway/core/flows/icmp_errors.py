@@ -8,7 +8,7 @@ state nor its idle time (RFC 5508, REQ-8).
 No security group judges an error, so it must be one: short, whole, addressed to the sender of the
 packet that it quotes, and from somebody who may speak of that. From outside that is any router;
 from inside it is the VM that the packet was for: there is no router between this gateway and a VM,
-and what the gateway itself says is known as such (``Arrival.LOCAL_ERROR``).
+and what the gateway itself says is known as such (``IngressPath.LOCAL_ERROR``).
 
 A quote need not be whole: eight bytes of the transport are enough (RFC 792), which have the ports
 but, for TCP, not the checksum. What is not there is not updated.
@@ -118,7 +118,7 @@ def to_inside(view: PacketView, quote: Quote, flow: Flow) -> bytes:
     """An error from outside about a packet of ``flow``, for the VM that sent that packet."""
     rewriter = Rewriter(view.packet)
     rewriter.put(16, flow.original[0:4], 10)
-    port = None if flow.keeps_port else flow.original[8:10]
+    port = None if flow.is_port_preserving else flow.original[8:10]
     _rewrite_quote(rewriter, view, quote, 12, flow.original[0:4], 0, port)
     return rewriter.packet()
 
@@ -131,7 +131,7 @@ def to_outside(view: PacketView, quote: Quote, flow: Flow, *, keep_source: bool)
     rewriter = Rewriter(view.packet)
     if not keep_source:
         rewriter.put(12, flow.reply[4:8], 10)
-    port = None if flow.keeps_port else flow.reply[10:12]
+    port = None if flow.is_port_preserving else flow.reply[10:12]
     _rewrite_quote(rewriter, view, quote, 16, flow.reply[4:8], 2, port)
     return rewriter.packet()
 

@@ -1,8 +1,8 @@
 """The established packet's rewriting: a flow's addresses and ports put in, checksums by its deltas.
 
-``sent`` and ``delivered`` take any packet of a flow; what is below them, packets without IP
-options. RFC 1624, eqn. 3, in arithmetic modulo 65535 (``packet/view.py`` says why): a flow has the
-difference at hand.
+``snat_outbound`` and ``snat_inbound`` take any packet of a flow; what is below them, packets
+without IP options. RFC 1624, eqn. 3, in arithmetic modulo 65535 (``packet/view.py`` says why): a
+flow has the difference at hand.
 """
 
 from __future__ import annotations
@@ -91,23 +91,23 @@ def udp_destination(packet: bytes, flow: Flow) -> bytes:
     )
 
 
-def sent(view: PacketView, flow: Flow) -> bytes:
+def snat_outbound(view: PacketView, flow: Flow) -> bytes:
     """Any packet of a flow, sent from its public side."""
     if view.transport == 20:
         if view.protocol == TCP:
             return tcp_source(view.packet, flow)
         if view.protocol == UDP:
             return udp_source(view.packet, flow)
-    port = None if flow.keeps_port else flow.public_port
+    port = None if flow.is_port_preserving else flow.public_port
     return rewrite(view, source=True, address=flow.public, port=port)
 
 
-def delivered(view: PacketView, flow: Flow) -> bytes:
+def snat_inbound(view: PacketView, flow: Flow) -> bytes:
     """Any packet of a flow, delivered to its private side."""
     if view.transport == 20:
         if view.protocol == TCP:
             return tcp_destination(view.packet, flow)
         if view.protocol == UDP:
             return udp_destination(view.packet, flow)
-    port = None if flow.keeps_port else flow.private_port
+    port = None if flow.is_port_preserving else flow.private_port
     return rewrite(view, source=False, address=flow.private, port=port)

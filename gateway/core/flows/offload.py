@@ -29,7 +29,7 @@ def is_busy(flow: Flow) -> bool:
 class Reported(Protocol):
     """Who is told of what passed elsewhere."""
 
-    def advance_elsewhere(
+    def on_offloaded_segment(
         self, slot: int, flow_id: int, side: Side, flags: int, now: float
     ) -> None:
         """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""

@@ -1,4 +1,4 @@
-"""RSTs that the gateway itself sends: whose, to whom, with which numbers. They wait in an outbox.
+"""RSTs that the gateway itself sends: whose, to whom, with which numbers. They wait in a queue.
 
 Two occasions (docs/fidelity.md A7, T1). An established flow idles out whose rule has
 ``enableTcpReset``: both ends are told. A VM behind a NAT gateway, or somebody outside, sends to a
@@ -43,7 +43,7 @@ IDLE_TIMEOUT = "IdleTimeout"
 NO_SUCH_FLOW = "NoSuchFlow"
 
 
-class Outbox:
+class ResetQueue:
     """RSTs that wait to be sent; what has no room is counted and not sent."""
 
     __slots__ = ("_waiting", "suppressed")

@@ -20,8 +20,8 @@ from random import Random
 from typing import NamedTuple
 
 from gateway.core.flows.flow import PORTS, Flow
-from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import Machine
+from gateway.core.snat.allocation_manager import AllocationManager
+from gateway.core.snat.allocations import Vm
 from gateway.model.configuration import Configuration, InboundNatRule, LoadBalancer
 from gateway.model.profile import Method
 from gateway.schema.protocols import PROTOCOL_NUMBERS, TCP, UDP
@@ -45,7 +45,7 @@ class Member:
 
     __slots__ = ("machine", "salt", "up")
 
-    def __init__(self, machine: Machine, salt: int, up: bool | None) -> None:
+    def __init__(self, machine: Vm, salt: int, up: bool | None) -> None:
         self.machine = machine
         self.salt = salt
         self.up = up
@@ -131,7 +131,7 @@ class Listener:
             self.healthy = healthy
             self.slots = None
 
-    def takes(self, machine: Machine) -> bool:
+    def takes(self, machine: Vm) -> bool:
         """Whether a new flow could go to ``machine``."""
         member = self.members.get(machine.name)
         return member is not None and member.machine is machine and member in self.healthy
@@ -140,7 +140,7 @@ class Listener:
 class Balancer:
     """Every listener of a configuration, and the health of what is behind them."""
 
-    def __init__(self, outbound: Outbound, seed: int | None, *, probed: bool) -> None:
+    def __init__(self, outbound: AllocationManager, seed: int | None, *, probed: bool) -> None:
         """``probed``: health will be reported; a probed member is not up before it is."""
         self._outbound = outbound
         self._key = Random(seed).randbytes(16)
@@ -236,7 +236,7 @@ class Balancer:
         """Listen as ``configuration`` says; returns the keys of listeners that are no more.
 
         What is known of targets that stay, and the ports of NAT rules' members, are kept. To be
-        called after ``Outbound.apply``: members are its machines.
+        called after ``AllocationManager.apply``: members are its machines.
         """
         machines = {m.name: m for m in self._outbound.machines.values() if m.named}
         publics = {p.name: p.ip_address.packed for p in configuration.public_ip_addresses}
@@ -264,7 +264,7 @@ class Balancer:
         balancer: LoadBalancer,
         frontends: dict[str, bytes],
         pools: dict[str, tuple[str, ...]],
-        machines: dict[str, Machine],
+        machines: dict[str, Vm],
     ) -> None:
         probes = {probe.name: probe for probe in balancer.probes}
         for rule in balancer.load_balancing_rules:
@@ -307,7 +307,7 @@ class Balancer:
         nat: InboundNatRule,
         frontends: dict[str, bytes],
         pools: dict[str, tuple[str, ...]],
-        machines: dict[str, Machine],
+        machines: dict[str, Vm],
     ) -> None:
         if nat.virtual_machine is not None:
             ports = {nat.virtual_machine: nat.frontend_ports.start}
@@ -332,7 +332,7 @@ class Balancer:
             )
             self._listeners[listener.key] = listener
 
-    def _member(self, machine: Machine, target: Target | None) -> Member:
+    def _member(self, machine: Vm, target: Target | None) -> Member:
         known = True if target is None else self._health.get(target, self._unknown)
         return Member(machine, self._hashed(machine.address), known)
 

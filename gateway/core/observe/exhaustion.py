@@ -22,7 +22,7 @@ _Refused = tuple[bytes, Terms, bytes, int]  # VM's address, terms, remote
 _Used = tuple[bytes, Terms, int, int]  # VM's address, terms, used, allocated
 
 
-class PortWatch:
+class ExhaustionMonitor:
     """Notes shortages and tells ``report`` of them, at most once an interval for each of a kind."""
 
     def __init__(self, profile: Profile, maximum: int, report: Callable[[Event], None]) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gateway.core.flows.flow import Flow
 from gateway.core.packet.view import PacketView
 from gateway.core.policy.address_scope import Prefixes
-from gateway.core.policy.nsg import Judgement
+from gateway.core.policy.nsg import RuleMatch
 from gateway.model.profile import Method
 from gateway.schema.protocols import TCP, UDP
 
@@ -112,14 +112,14 @@ class FlowLog:
 
     def opened(self, flow: Flow) -> None:
         """A flow began; it has no packets yet."""
-        if not self.everything and not (flow.judgements and flow.protocol in (TCP, UDP)):
+        if not self.everything and not (flow.rule_matches and flow.protocol in (TCP, UDP)):
             return
         self._live[flow] = watch = _Watch(flow.created + CONTINUE_INTERVAL)
         self._tell(flow, watch, BEGIN, flow.created)
 
     def resumed(self, flow: Flow, now: float) -> None:
         """A flow of an earlier process goes on; that one has logged its beginning."""
-        if self.everything or (flow.judgements and flow.protocol in (TCP, UDP)):
+        if self.everything or (flow.rule_matches and flow.protocol in (TCP, UDP)):
             self._live[flow] = watch = _Watch(now + CONTINUE_INTERVAL)
             watch.packets_out, watch.bytes_out = flow.packets_out, flow.bytes_out
             watch.packets_in, watch.bytes_in = flow.packets_in, flow.bytes_in
@@ -170,7 +170,7 @@ class FlowLog:
         view: PacketView,
         destination: bytes,
         port: bytes | None,
-        judgement: Judgement,
+        rule_match: RuleMatch,
         now: float,
     ) -> None:
         """A rule denied a packet that would have opened a flow to ``destination``, a private one
@@ -180,7 +180,7 @@ class FlowLog:
             return
         own = view.ports if port is None else view.ports[0:2] + port
         ports = int.from_bytes(own, "big") if ported else 0
-        inbound = judgement.rule.direction == "Inbound"
+        inbound = rule_match.rule.direction == "Inbound"
         key: _Seen = (view.protocol, inbound, view.source, ports >> 16, destination, ports & 0xFFFF)
         if now >= self._denied_until:
             self._denied.clear()
@@ -194,7 +194,7 @@ class FlowLog:
         if len(self._entries) >= self._maximum:
             self.lost += 1
             return
-        group, rule = judgement.group, judgement.rule
+        group, rule = rule_match.group, rule_match.rule
         self._entries.append(
             FlowLogEntry(now, DENY, *key, group, rule.name, rule.default, 0, 0, 0, 0)
         )
@@ -242,24 +242,24 @@ class FlowLog:
         near, far = (key[0:4], ports >> 16), (key[4:8], ports & 0xFFFF)
         if flow.inbound:
             from_outside = (protocol, True, *far, *near)
-            self._side(time, state, from_outside, flow.judgements, received + sent)
+            self._side(time, state, from_outside, flow.rule_matches, received + sent)
             return
-        self._side(time, state, (protocol, False, *near, *far), flow.judgements, sent + received)
+        self._side(time, state, (protocol, False, *near, *far), flow.rule_matches, sent + received)
         if flow.method is Method.VIRTUAL_NETWORK and far[0] in self.subnets:
             inward = (protocol, True, *near, *far)
-            self._side(time, state, inward, flow.judgements, sent + received)
+            self._side(time, state, inward, flow.rule_matches, sent + received)
 
     def _side(
         self,
         time: float,
         state: str,
         seen: _Seen,
-        judgements: tuple[Judgement, ...],
+        rule_matches: tuple[RuleMatch, ...],
         counters: tuple[int, int, int, int],
     ) -> None:
         """One interface's entry: the last group that judged there logs it."""
         direction = "Inbound" if seen[1] else "Outbound"
-        own = [each for each in judgements if each.rule.direction == direction]
+        own = [each for each in rule_matches if each.rule.direction == direction]
         if own:
             group, rule = own[-1].group, own[-1].rule
             entry = FlowLogEntry(time, state, *seen, group, rule.name, rule.default, *counters)

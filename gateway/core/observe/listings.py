@@ -11,8 +11,8 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from gateway.core.policy.nsg import INTERFACE, SUBNET, Policy
-from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import Machine
+from gateway.core.snat.allocation_manager import AllocationManager
+from gateway.core.snat.allocations import Vm
 from gateway.core.snat.port_pool import SLICE, Ports, destination_endpoint
 from gateway.core.snat.port_ranges import bounds
 from gateway.model.configuration import Configuration
@@ -33,7 +33,7 @@ class LivePool(NamedTuple):
     pool: Ports
 
 
-def live_pools(outbound: Outbound) -> Iterator[LivePool]:
+def live_pools(outbound: AllocationManager) -> Iterator[LivePool]:
     """Each VM's pool on each public IP, for each protocol; ICMP only where used."""
     for public in list(outbound.addresses.values()):
         current = public.current
@@ -45,7 +45,7 @@ def live_pools(outbound: Outbound) -> Iterator[LivePool]:
                     yield LivePool(vm, public.address, protocol, method, retired, pool)
 
 
-def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
+def port_records(outbound: AllocationManager) -> Iterator[PortRecord | None]:
     """One record for each of ``live_pools``; None where a caller may pause."""
     looked_at = 0
     for vm, address, protocol, method, _, pool in live_pools(outbound):
@@ -79,7 +79,7 @@ def port_records(outbound: Outbound) -> Iterator[PortRecord | None]:
 
 
 def machine_records(
-    configuration: Configuration, machines: Iterable[Machine]
+    configuration: Configuration, machines: Iterable[Vm]
 ) -> Iterator[MachineRecord]:
     """A record for each of these machines."""
     behind = frontends_behind(configuration, configuration.profile)
@@ -115,14 +115,14 @@ def machine_records(
         )
 
 
-def _tcp_idle_timeouts(machine: Machine, by_nat_gateway: float | None) -> tuple[float, float]:
+def _tcp_idle_timeouts(machine: Vm, by_nat_gateway: float | None) -> tuple[float, float]:
     found = _idle_timeouts(machine, TCP) if by_nat_gateway is None else [by_nat_gateway]
     # What comes in by its own public IP has that one's, whatever it goes out by.
     own = found if machine.instance is None else [*found, machine.idle_timeout]
     return min(own), max(found)
 
 
-def _idle_timeouts(machine: Machine, protocol: int) -> list[float]:
+def _idle_timeouts(machine: Vm, protocol: int) -> list[float]:
     found = [a.terms.idle_timeout for a in machine.allocations if a.protocol == protocol]
     return found or [machine.idle_timeout]
 

@@ -18,8 +18,8 @@ from gateway.core.flows.tcp import ENDED, State
 from gateway.core.persistence.flow_record import MOST, SavedFlow, Seen
 from gateway.core.persistence.snapshot import SavedAllocation, SavedState, target
 from gateway.core.reload.flow_eviction import is_in_place
-from gateway.core.snat.allocation_manager import Outbound
-from gateway.core.snat.allocations import CARRIED, Machine, PortAllocation, PublicAddress
+from gateway.core.snat.allocation_manager import AllocationManager
+from gateway.core.snat.allocations import CARRIED, PortAllocation, PublicAddress, Vm
 from gateway.core.snat.nat_gateway_pool import NatShare
 from gateway.core.snat.plan import Terms
 from gateway.core.snat.port_pool import Ports
@@ -54,7 +54,7 @@ def resume_flow(
     engine: Engine, slot: int, saved: SavedFlow, adopt: Adopt, now: float
 ) -> Flow | None:
     """Put a flow back into its slot; None: it cannot be, and nothing changed."""
-    translation, outbound, table = engine.translation, engine.outbound, engine.flows
+    lifecycle, outbound, table = engine.lifecycle, engine.outbound, engine.flows
     private, public = saved.original[0:4], saved.reply[4:8]
     if private not in engine.admission.scope.subnets or not _is_whole(saved):
         return None
@@ -90,15 +90,15 @@ def resume_flow(
     if saved.to_be_reset:
         table.to_be_reset.add(flow)
     decision = engine.admission.still_allowed(flow)
-    flow.judgements = decision.judgements if decision.allowed else ()
+    flow.rule_matches = decision.rule_matches if decision.allowed else ()
     table.put_back(flow, slot, original=saved.has_original, reply=saved.has_reply)
     table.numbers.resume(slot, saved.opening, saved.acknowledged)
     flow.id = saved.id
     table.go_on_from(saved.id)  # flows are written down more often than how many there were
     flow.machine.flows += 1
-    translation.expiry.arm(flow, flow.last_seen + flow.timeout)
-    if translation.log is not None and flow.state not in ENDED:
-        translation.log.resumed(flow, now)
+    lifecycle.expiry.arm(flow, flow.last_seen + flow.timeout)
+    if lifecycle.log is not None and flow.state not in ENDED:
+        lifecycle.log.resumed(flow, now)
     flow.offloaded = saved.offloaded and adopt(flow, saved.seen)
     if saved.offloaded and not flow.offloaded and flow.state is not State.OPENING:
         # Written down is what was known when it was handed over.
@@ -111,9 +111,9 @@ def hand_back(engine: Engine, *, anew: bool) -> None:
     times are other ones now."""
     for flow in engine.flows:
         if anew:
-            engine.translation.take_back(flow)
+            engine.lifecycle.take_back(flow)
         if not flow.awaiting_removal and flow.state not in ENDED and is_busy(flow):
-            engine.translation.hand_over(flow)
+            engine.lifecycle.hand_over(flow)
 
 
 def _is_whole(saved: SavedFlow) -> bool:
@@ -130,7 +130,7 @@ def _is_whole(saved: SavedFlow) -> bool:
 # -- ports
 
 
-def _deal(outbound: Outbound, saved: tuple[SavedAllocation, ...]) -> None:
+def _deal(outbound: AllocationManager, saved: tuple[SavedAllocation, ...]) -> None:
     """Put the fresh deal aside, then give everybody what he had."""
     fresh: dict[_Key, Terms] = {}
     for public in outbound.addresses.values():
@@ -152,7 +152,9 @@ def _deal(outbound: Outbound, saved: tuple[SavedAllocation, ...]) -> None:
             )
 
 
-def _deal_again(outbound: Outbound, item: SavedAllocation, fresh: dict[_Key, Terms]) -> None:
+def _deal_again(
+    outbound: AllocationManager, item: SavedAllocation, fresh: dict[_Key, Terms]
+) -> None:
     try:
         private, address = IPv4Address(item.vm).packed, IPv4Address(item.public).packed
         method = Method(item.method)
@@ -188,7 +190,7 @@ def _deal_again(outbound: Outbound, item: SavedAllocation, fresh: dict[_Key, Ter
 
 
 def _remember_share(
-    outbound: Outbound, machine: Machine, public: PublicAddress, item: SavedAllocation
+    outbound: AllocationManager, machine: Vm, public: PublicAddress, item: SavedAllocation
 ) -> None:
     if machine.nat_gateway is None or not public.shared:
         return
@@ -223,7 +225,7 @@ def _held_again(engine: Engine, flow: Flow) -> Ports | None:
             allocations.append(_retired_share(public, machine, number, flow))
     for allocation in allocations:
         pool = allocation.pools.get(protocol)
-        if pool is not None and engine.translation.allocator.hold_again(flow, pool):
+        if pool is not None and engine.lifecycle.allocator.hold_again(flow, pool):
             flow.machine = allocation.machine
             return pool
     return None
@@ -233,9 +235,7 @@ def _is_shared(allocation: PortAllocation, protocol: int) -> bool:
     return isinstance(allocation.pools.get(protocol), NatShare)
 
 
-def _retired_share(
-    public: PublicAddress, machine: Machine, protocol: int, flow: Flow
-) -> PortAllocation:
+def _retired_share(public: PublicAddress, machine: Vm, protocol: int, flow: Flow) -> PortAllocation:
     """What a VM still holds of a NAT gateway that is its subnet's no more."""
     terms = Terms(Method.NAT_GATEWAY, flow.timeout, "natGateways")
     pools = {n: NatShare(public.address, public.shared[n], flow.timeout) for n in CARRIED[protocol]}

@@ -132,7 +132,7 @@ class FiveTuple(NamedTuple):
     destination_port: int
 
 
-class Judgement(NamedTuple):
+class RuleMatch(NamedTuple):
     """What one level said: the rule that decided."""
 
     level: str  # "Subnet" or "NetworkInterface"
@@ -144,7 +144,7 @@ class Decision(NamedTuple):
     """What all levels said, in the order asked; the last one is the one that decided."""
 
     allowed: bool
-    judgements: tuple[Judgement, ...]
+    rule_matches: tuple[RuleMatch, ...]
 
 
 NOTHING_ASKED = Decision(True, ())
@@ -207,13 +207,13 @@ def _ask(levels: list[tuple[str, Group, RuleSet]], packet: FiveTuple, count: boo
     """Ask level after level; the first Deny ends it."""
     if not levels:
         return NOTHING_ASKED
-    judgements = []
+    rule_matches = []
     for level, group, rules in levels:
         index = rules.first_match(*packet)
         if count:
             rules.hits[index] += 1
         rule = rules.rules[index]
-        judgements.append(Judgement(level, group.name, rule))
+        rule_matches.append(RuleMatch(level, group.name, rule))
         if rule.access != "Allow":
-            return Decision(False, tuple(judgements))
-    return Decision(True, tuple(judgements))
+            return Decision(False, tuple(rule_matches))
+    return Decision(True, tuple(rule_matches))

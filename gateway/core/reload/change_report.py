@@ -11,8 +11,8 @@ from ipaddress import IPv4Address
 from gateway.core.reload.network_changes import network_changes
 from gateway.core.reload.security_changes import security_changes
 from gateway.core.snat.allocation_manager import Resized
-from gateway.core.snat.allocations import Machine
-from gateway.core.snat.plan import MachinePlan, Plan, plan
+from gateway.core.snat.allocations import Vm
+from gateway.core.snat.plan import Plan, VmPlan, plan
 from gateway.model.configuration import Configuration
 from gateway.model.profile import Profile
 from gateway.schema.protocols import PROTOCOL_NAMES, TCP, UDP
@@ -86,7 +86,7 @@ def _sizes(plan_: Plan) -> dict[bytes, dict[int, tuple[int, int]]]:
     return sizes
 
 
-def _way(machine: MachinePlan) -> str:
+def _way(machine: VmPlan) -> str:
     address = IPv4Address(machine.address)
     if machine.tcp is machine.udp:
         method = "no outbound connectivity" if machine.tcp is None else machine.tcp.value
@@ -104,7 +104,7 @@ def _way(machine: MachinePlan) -> str:
 
 def allocation_changes(
     resized: list[Resized], broken: Mapping[int, int]
-) -> Iterator[tuple[str, Machine, str, int, int]]:
+) -> Iterator[tuple[str, Vm, str, int, int]]:
     """Sentence, VM, public IP, ports taken back and flows broken, for each VM and public IP.
 
     ``broken``: live flows that broke, by position in ``resized``.

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 
-from gateway.core.flow_lifecycle import Translation
+from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.tcp import ENDED
 from gateway.core.inbound.load_balancer import INBOUND_RULES
 from gateway.core.policy.address_scope import AddressScope
-from gateway.core.snat.allocation_manager import Outbound, Resized
+from gateway.core.snat.allocation_manager import AllocationManager, Resized
 from gateway.core.snat.port_pool import Ports
 from gateway.model.profile import Method
 
 
-def resize(translation: Translation, resized: list[Resized]) -> dict[int, int]:
+def resize(lifecycle: FlowLifecycle, resized: list[Resized]) -> dict[int, int]:
     """Move pools to their new ports. Flows on ports that are gone break, silently (A6).
 
     Returns how many live flows broke, by position in ``resized``.
@@ -27,7 +27,7 @@ def resize(translation: Translation, resized: list[Resized]) -> dict[int, int]:
     if not resized:
         return {}
     holders: dict[Ports, list[Flow]] = defaultdict(list)
-    for flow in translation.table:
+    for flow in lifecycle.table:
         if flow.pool is not None:
             holders[flow.pool].append(flow)
     broken: dict[int, int] = defaultdict(int)
@@ -35,40 +35,42 @@ def resize(translation: Translation, resized: list[Resized]) -> dict[int, int]:
         change.allocation.relocate(change.ranges)
         for pool in change.allocation.pools.values():
             for flow in holders.get(pool, ()):
-                destination = translation.allocator.destination(flow.protocol, flow.original)
+                destination = lifecycle.allocator.destination(flow.protocol, flow.original)
                 if pool.take_exactly(destination, flow.snat_port):
                     continue
                 broken[position] += flow.state not in ENDED
-                translation.break_off(flow, pool)
+                lifecycle.break_off(flow, pool)
     return broken
 
 
-def end_misplaced(translation: Translation, gone: Collection[tuple[int, bytes]]) -> int:
+def end_misplaced(lifecycle: FlowLifecycle, gone: Collection[tuple[int, bytes]]) -> int:
     """End the flows whose instance-level public IP is no longer their VM's, or whose inbound rule
     is ``gone`` (keys of listeners), or the VM behind it; returns how many.
 
     Another VM may have the address now, or the port: two flows must not share a public tuple.
     """
-    outbound = translation.outbound
-    misplaced = [flow for flow in translation.table if not is_in_place(outbound, flow, gone)]
+    outbound = lifecycle.outbound
+    misplaced = [flow for flow in lifecycle.table if not is_in_place(outbound, flow, gone)]
     for flow in misplaced:
-        translation.end(flow)
+        lifecycle.end(flow)
     return len(misplaced)
 
 
-def end_outside(translation: Translation, scope: AddressScope) -> int:
+def end_outside(lifecycle: FlowLifecycle, scope: AddressScope) -> int:
     """End the flows of private addresses that are in no subnet, and those between VMs of which one
     is out of the virtual network; returns how many.
 
     Nothing can be sent to such an address any more: they would go on in one direction only.
     """
-    outside = [flow for flow in translation.table if not _is_inside(flow, scope)]
+    outside = [flow for flow in lifecycle.table if not _is_inside(flow, scope)]
     for flow in outside:
-        translation.end(flow)
+        lifecycle.end(flow)
     return sum(flow.state not in ENDED for flow in outside)
 
 
-def is_in_place(outbound: Outbound, flow: Flow, gone: Collection[tuple[int, bytes]] = ()) -> bool:
+def is_in_place(
+    outbound: AllocationManager, flow: Flow, gone: Collection[tuple[int, bytes]] = ()
+) -> bool:
     """Whether a flow's public IP, or its inbound rule, is still its VM's."""
     if flow.awaiting_removal or flow.method is Method.VIRTUAL_NETWORK:
         return True

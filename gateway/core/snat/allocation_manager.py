@@ -1,7 +1,7 @@
 """Who goes out how, at run time: machines, public addresses, and the ports allocated to each.
 
-``Outbound`` carries a ``Plan`` out and keeps it through changes: what a reload does not change
-stays untouched, and where ports must move, flows are broken as Azure breaks them and no more
+``AllocationManager`` carries a ``Plan`` out and keeps it through changes: what a reload does not
+change stays untouched, and where ports must move, flows are broken as Azure breaks them and no more
 (docs/fidelity.md A6). It looks at no packet.
 """
 
@@ -14,12 +14,12 @@ from ipaddress import IPv4Address
 from gateway.core.snat.allocations import (
     CARRIED,
     SNAT_PROTOCOLS,
-    Machine,
     PortAllocation,
     PublicAddress,
+    Vm,
 )
 from gateway.core.snat.nat_gateway_pool import NatShare, SharedPorts
-from gateway.core.snat.plan import Grant, MachinePlan, NatGatewayPlan, Plan, SubnetPlan, Terms
+from gateway.core.snat.plan import Grant, NatGatewayPlan, Plan, SubnetPlan, Terms, VmPlan
 from gateway.core.snat.port_ranges import Inventory, joined, lowest
 from gateway.model.profile import Method, Profile
 from gateway.schema.protocols import TCP, UDP
@@ -37,14 +37,14 @@ class Resized:
 Resizings = dict[PortAllocation, Resized]
 
 
-class Outbound:
+class AllocationManager:
     """The machines by private address and the public addresses, both 4 bytes."""
 
     def __init__(self, plan: Plan, profile: Profile) -> None:
         self.profile = profile
-        self.machines: dict[bytes, Machine] = {}
+        self.machines: dict[bytes, Vm] = {}
         self.addresses: dict[bytes, PublicAddress] = {}
-        self._by_name: dict[str, Machine] = {}
+        self._by_name: dict[str, Vm] = {}
         self._subnets: tuple[SubnetPlan, ...] = ()
         self._nat_gateways: dict[str, NatGatewayPlan] = {}
         self._default_addresses: tuple[bytes, ...] = ()
@@ -55,7 +55,7 @@ class Outbound:
         )
         self.apply(plan)
 
-    def machine(self, address: bytes, *, keep: bool = True) -> Machine | None:
+    def machine(self, address: bytes, *, keep: bool = True) -> Vm | None:
         """The machine with a private address; a standalone one is made for one that sends first.
 
         None: every port of the default outbound addresses is allocated to machines that use them.
@@ -72,25 +72,25 @@ class Outbound:
         self.machines[address] = machine
         return machine
 
-    def peek(self, address: bytes) -> Machine:
+    def peek(self, address: bytes) -> Vm:
         """The machine with a private address, or what it would be if it sent."""
         known = self.machines.get(address)
-        return known if known is not None else Machine(self._stranger(address), named=False)
+        return known if known is not None else Vm(self._stranger(address), named=False)
 
-    def _stranger(self, address: bytes) -> MachinePlan:
+    def _stranger(self, address: bytes) -> VmPlan:
         """How a VM that the configuration does not name goes out."""
         ip, timeout = IPv4Address(address), self.profile.idle_timeout
         for subnet in self._subnets:
             if ip in subnet.prefix:
                 methods = subnet.tcp, subnet.udp
-                return MachinePlan(str(ip), address, *methods, None, timeout, subnet.nat_gateway)
-        return MachinePlan(str(ip), address, None, None, None, timeout)
+                return VmPlan(str(ip), address, *methods, None, timeout, subnet.nat_gateway)
+        return VmPlan(str(ip), address, None, None, None, timeout)
 
-    def owners(self) -> dict[bytes, Machine | None]:
+    def owners(self) -> dict[bytes, Vm | None]:
         """Each public address and whose own it is (None: its ports are shared)."""
         return {address: public.instance_of for address, public in self.addresses.items()}
 
-    def forget(self, machine: Machine) -> None:
+    def forget(self, machine: Vm) -> None:
         """Forget one that the configuration does not name, if all it has are shares (of a NAT
         gateway's ports, so that it gives none back) and no flow is on them."""
         if machine.named or machine.flows:
@@ -105,9 +105,7 @@ class Outbound:
         if self.machines.get(machine.address) is machine:
             del self.machines[machine.address]
 
-    def offers(
-        self, machine: Machine, protocol: int, destination: bytes
-    ) -> list[tuple[bytes, int]]:
+    def offers(self, machine: Vm, protocol: int, destination: bytes) -> list[tuple[bytes, int]]:
         """The public IPs that a new flow could get, with the ports free toward its destination."""
         allocations = [a for a in machine.allocations if protocol in a.pools]
         if allocations:
@@ -157,7 +155,7 @@ class Outbound:
             if self._lacks_default(machine):
                 self._allocate_default(machine, resized)
 
-    def default_terms(self, machine: Machine, public: PublicAddress, protocol: int) -> Terms | None:
+    def default_terms(self, machine: Vm, public: PublicAddress, protocol: int) -> Terms | None:
         """Default outbound access on a public IP, if that is how the machine goes out; or None."""
         if public.address not in self._default_addresses:
             return None
@@ -206,7 +204,7 @@ class Outbound:
         for planned in plan.machines:
             existing = self.machines.get(planned.address)
             if existing is None:
-                self.machines[planned.address] = Machine(planned, named=True)
+                self.machines[planned.address] = Vm(planned, named=True)
             else:
                 existing.adopt(planned)
                 existing.named = True
@@ -238,7 +236,7 @@ class Outbound:
             if machine.nat_gateway is not None:
                 self.share(machine)
 
-    def share(self, machine: Machine) -> None:
+    def share(self, machine: Vm) -> None:
         """Give a machine its shares of its NAT gateway's addresses, as far as it lacks them.
 
         One that the configuration does not name is remembered until ``forget``: for its first flow.
@@ -308,7 +306,7 @@ class Outbound:
 
     # -- default outbound access
 
-    def _lacks_default(self, machine: Machine) -> bool:
+    def _lacks_default(self, machine: Vm) -> bool:
         """Whether it goes out by default outbound access and has no ports for it."""
         default = Method.DEFAULT_OUTBOUND_ACCESS
         if machine.tcp is not default and machine.udp is not default:
@@ -318,7 +316,7 @@ class Outbound:
     def _has_room(self, public: PublicAddress, protocols: Iterable[int]) -> bool:
         return all(public.inventories[p].free >= self._default_ports for p in protocols)
 
-    def _allocate_default(self, machine: Machine, resized: Resizings) -> bool:
+    def _allocate_default(self, machine: Vm, resized: Resizings) -> bool:
         """Associate a standalone machine with an address that has room, evicting idle strangers."""
         default = Method.DEFAULT_OUTBOUND_ACCESS
         protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]

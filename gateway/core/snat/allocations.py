@@ -10,14 +10,14 @@ from ipaddress import IPv4Address
 from itertools import chain
 
 from gateway.core.snat.nat_gateway_pool import SharedPorts
-from gateway.core.snat.plan import MachinePlan, Terms
+from gateway.core.snat.plan import Terms, VmPlan
 from gateway.core.snat.port_pool import PortPool, Ports
 from gateway.core.snat.port_ranges import Inventory, joined
 from gateway.model.profile import Method
 from gateway.schema.protocols import ICMP, TCP, UDP
 
 
-class Machine:
+class Vm:
     """A VM. One that the configuration does not name is named by its address."""
 
     __slots__ = (
@@ -33,7 +33,7 @@ class Machine:
         "udp",
     )
 
-    def __init__(self, plan: MachinePlan, *, named: bool) -> None:
+    def __init__(self, plan: VmPlan, *, named: bool) -> None:
         self.address = plan.address
         self.named = named
         self.flows = 0
@@ -42,7 +42,7 @@ class Machine:
         ] = []  # where there are several, in the order of their use
         self.adopt(plan)
 
-    def adopt(self, plan: MachinePlan) -> None:
+    def adopt(self, plan: VmPlan) -> None:
         """Take the plan's decisions; flows that live keep what they have."""
         self.name = plan.name
         self.tcp = plan.tcp
@@ -68,7 +68,7 @@ class PortAllocation:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Vm,
         address: bytes,
         protocol: int,
         terms: Terms,
@@ -85,7 +85,7 @@ class PortAllocation:
     @classmethod
     def own(
         cls,
-        machine: Machine,
+        machine: Vm,
         address: bytes,
         protocol: int,
         terms: Terms,
@@ -142,11 +142,11 @@ class PublicAddress:
         self.address = address
         self.frontend_ports: frozenset[int] = frozenset()
         self.inventories: dict[int, Inventory] = {}  # TCP's and UDP's
-        self.instance_of: Machine | None = None
+        self.instance_of: Vm | None = None
         self.allocations: list[PortAllocation] = []
         self.retired: list[PortAllocation] = []  # hold ports until their flows end
         self.shared: dict[int, SharedPorts] = {}
-        self.shares: dict[Machine, list[PortAllocation]] = {}
+        self.shares: dict[Vm, list[PortAllocation]] = {}
 
     def __str__(self) -> str:
         return str(IPv4Address(self.address))
@@ -156,7 +156,7 @@ class PublicAddress:
         """Those that new flows get ports from."""
         return [*self.allocations, *chain.from_iterable(self.shares.values())]
 
-    def allocation(self, machine: Machine, protocol: int) -> PortAllocation | None:
+    def allocation(self, machine: Vm, protocol: int) -> PortAllocation | None:
         """What a machine has here for a protocol."""
         for allocation in machine.allocations:
             if allocation.address == self.address and allocation.protocol == protocol:

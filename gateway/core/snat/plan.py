@@ -45,7 +45,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class MachinePlan:
+class VmPlan:
     """How one VM goes out. A method that is None: there is none for that protocol."""
 
     name: str
@@ -80,7 +80,7 @@ class NatGatewayPlan:
 class Plan:
     """The whole of a configuration, resolved: addresses are 4 bytes."""
 
-    machines: tuple[MachinePlan, ...]
+    machines: tuple[VmPlan, ...]
     grants: tuple[Grant, ...]  # where a VM has several, in the order of their use
     addresses: dict[bytes, frozenset[int]]  # public IP: frontend ports of rules on it
     default_addresses: tuple[bytes, ...]
@@ -105,11 +105,11 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
     def uses(name: str, protocol: str, method: Method) -> bool:
         return method_of(profile, methods[name], protocol) is method
 
-    def of(machine: VirtualMachine) -> MachinePlan:
+    def of(machine: VirtualMachine) -> VmPlan:
         mine = methods[machine.name]
         instance = None if mine.instance is None else publics[mine.instance]
         tcp, udp = _methods(profile, mine)
-        return MachinePlan(
+        return VmPlan(
             machine.name,
             machine.private_ip_address.packed,
             tcp,

@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Callable
 from struct import Struct
 
-from gateway.core.flow_lifecycle import Translation
+from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.offload import Reported
 from gateway.core.flows.tcp import ACK_FLAG, SYN_FLAG, Side, State
@@ -74,7 +74,7 @@ class Offloading:
         """What was added to a flow so far, for ``adopt``."""
         return _seen.unpack_from(self._seen, flow.slot * _seen.size)
 
-    def settle(self, translation: Translation) -> int:
+    def settle(self, translation: FlowLifecycle) -> int:
         """Once, with every flow adopted that will be: the others are the kernel's no more.
 
         Returns how many entries these were. What was reported while no daemon ran is acted upon,
@@ -127,7 +127,7 @@ class Offloading:
             slot, flags = report.counter // 2, report.flags & ~ANY
             if flags & SYN_FLAG:
                 flags |= ACK_FLAG  # one that opens never passes there
-            to.advance_elsewhere(slot, report.flow, side, flags, when)
+            to.on_offloaded_segment(slot, report.flow, side, flags, when)
         return len(reports)
 
     def leave(self) -> None:

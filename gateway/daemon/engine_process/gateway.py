@@ -164,7 +164,7 @@ class Gateway:
             self.turns.each_turn(self._look_at_fast_path)
         self.turns.each_turn(keeping.look)
         self._resets = resets
-        self._outbox = self.engine.translation.outbox
+        self._outbox = self.engine.lifecycle.reset_queue
         if self.engine.profile.tcp_reset_on_idle or self.engine.profile.nat_gateway is not None:
             self.turns.each_turn(self._send_resets)
         self._reloader = Reloader(
@@ -256,7 +256,7 @@ class Gateway:
 
     def _look_at_fast_path(self) -> None:
         assert self._offloading is not None
-        self._offloading.report(self.engine.translation)
+        self._offloading.report(self.engine.lifecycle)
 
     def _send_resets(self) -> None:
         for _ in range(min(len(self._outbox), RESETS_PER_TURN)):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
-from gateway.core.capture_tap import Recorder, Tap, Wanted
+from gateway.core.capture_tap import CaptureFilter, CaptureSession, CaptureTap
 from gateway.core.engine import Engine
 from gateway.core.established import PacketHandler
 from gateway.core.explain import address_of
@@ -20,7 +20,7 @@ from gateway.core.flows.resets import Reset
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.engine_process.request_channel import Answers
 from gateway.schema.capture_query import ENGINES, CaptureQuery, described
-from gateway.schema.captures import INSIDE, OUTSIDE, Sighting
+from gateway.schema.captures import INSIDE, OUTSIDE, CapturedPacket
 from gateway.schema.queries import QueryError, unknown_parameters, whole
 
 MAXIMUM_CAPTURES = 4
@@ -37,9 +37,9 @@ _SIDES = {"inside": INSIDE, "outside": OUTSIDE, "both": None}
 Steps = Iterator[tuple[Kind, Any] | None]
 
 
-def message(number: int, recorder: Recorder, sightings: list[Sighting]) -> Any:
+def message(number: int, session: CaptureSession, packets: list[CapturedPacket]) -> Any:
     """What goes to the API process, plain values: capture, matched and lost by side, packets."""
-    return number, tuple(recorder.matched), tuple(recorder.lost), sightings
+    return number, tuple(session.matched), tuple(session.lost), packets
 
 
 class Captures:
@@ -66,8 +66,8 @@ class Captures:
         self._in_slices = in_slices
         self._monotonic = monotonic
         self._patience = PATIENCE
-        self._tap = Tap(engine, clock)
-        self._running: dict[int, Recorder] = {}
+        self._tap = CaptureTap(engine, clock)
+        self._running: dict[int, CaptureSession] = {}
         self._sent: dict[int, float] = {}  # when a capture's last message went
         self._number = 0
         self.questions: dict[str, Answers] = {"capture": self._begin, "endCapture": self._end}
@@ -80,18 +80,18 @@ class Captures:
     def next_message(self) -> Any:
         """The next message with packets, if one is due, else None."""
         now = self._monotonic()
-        for number, recorder in self._running.items():
-            waiting = len(recorder)
+        for number, session in self._running.items():
+            waiting = len(session)
             if not waiting or (
                 waiting < MESSAGE_PACKETS // 2
-                and recorder.size < MESSAGE_BYTES // 2
+                and session.size < MESSAGE_BYTES // 2
                 and now - self._sent[number] < self._patience
             ):
                 continue
             # The next time it is another one's turn.
             self._running[number] = self._running.pop(number)
             self._sent[number] = now
-            return message(number, recorder, recorder.take(MESSAGE_BYTES, MESSAGE_PACKETS))
+            return message(number, session, session.take(MESSAGE_BYTES, MESSAGE_PACKETS))
         return None
 
     def made(self, reset: Reset) -> None:
@@ -127,12 +127,12 @@ class Captures:
                 yield Kind.PART, names[start : start + NAMES_PER_PART]
             yield Kind.END, None
             return
-        recorder = Recorder(_wanted(query, address), WAITING_BYTES, WAITING_PACKETS)
+        session = CaptureSession(_filter_of(query, address), WAITING_BYTES, WAITING_PACKETS)
         self._number += 1
         number = self._number
-        self._running[number] = recorder
+        self._running[number] = session
         self._sent[number] = self._monotonic()
-        self._tap.attach(recorder)
+        self._tap.attach(session)
         if len(self._running) == 1:
             self._use_handlers(self._tap.handlers())
         for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries nobody sees
@@ -151,34 +151,34 @@ class Captures:
         except ValueError:
             yield Kind.FAILED, ["capture: no such capture"]
             return
-        recorder = self._stop(number)
-        if recorder is None:
+        session = self._stop(number)
+        if session is None:
             yield Kind.FAILED, [f"capture: {number} has ended"]
             return
-        while len(recorder):
+        while len(session):
             yield (
                 Kind.CAPTURED,
-                message(number, recorder, recorder.take(MESSAGE_BYTES, MESSAGE_PACKETS)),
+                message(number, session, session.take(MESSAGE_BYTES, MESSAGE_PACKETS)),
             )
-        yield Kind.END, {"matched": list(recorder.matched), "lost": list(recorder.lost)}
+        yield Kind.END, {"matched": list(session.matched), "lost": list(session.lost)}
 
-    def _stop(self, number: int) -> Recorder | None:
-        recorder = self._running.pop(number, None)
-        if recorder is None:
+    def _stop(self, number: int) -> CaptureSession | None:
+        session = self._running.pop(number, None)
+        if session is None:
             return None
         del self._sent[number]
-        self._tap.detach(recorder)
+        self._tap.detach(session)
         if not self._running:
             self._use_handlers(self._engine.handlers)
         wanted = self._tap.wants if self._running else None
         self._in_slices(self._engine.watch_flows(wanted))
-        properties = {"capture": number, "packets": sum(recorder.matched)}
-        self._on_event("CaptureEnded", properties | {"lost": sum(recorder.lost)})
-        return recorder
+        properties = {"capture": number, "packets": sum(session.matched)}
+        self._on_event("CaptureEnded", properties | {"lost": sum(session.lost)})
+        return session
 
 
-def _wanted(query: CaptureQuery, vm_address: IPv4Address | None) -> Wanted:
-    return Wanted(
+def _filter_of(query: CaptureQuery, vm_address: IPv4Address | None) -> CaptureFilter:
+    return CaptureFilter(
         side=_SIDES[query.side],
         vm=query.vm,
         vm_address=None if vm_address is None else vm_address.packed,

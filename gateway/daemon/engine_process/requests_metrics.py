@@ -57,7 +57,7 @@ class MetricsAnswers:
         single = {
             "opened": engine.flows.opened,
             "live": len(engine.flows),
-            "expiryLag": engine.translation.expiry.lag(self._now()),
+            "expiryLag": engine.lifecycle.expiry.lag(self._now()),
         }
         yield Kind.END, single
 
@@ -75,7 +75,7 @@ class MetricsAnswers:
         Each gets its counters, too, before it needs them: what grows from nothing is no growth to
         Prometheus.
         """
-        connections = self._engine.translation.connections
+        connections = self._engine.lifecycle.connections
         rows: dict[tuple[Pair, int, str, bool], list[Any]] = {}
         for number, live in enumerate(live_pools(self._engine.outbound), 1):
             pool = live.pool
@@ -101,7 +101,7 @@ class MetricsAnswers:
         )
 
     def _connections(self) -> Iterator[tuple[Any, ...]]:
-        for (pair, protocol), row in list(self._engine.translation.connections.rows.items()):
+        for (pair, protocol), row in list(self._engine.lifecycle.connections.rows.items()):
             yield (*_text(pair), protocol_name(protocol), *row)
 
     def _backends(self) -> Steps:

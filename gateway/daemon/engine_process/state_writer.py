@@ -145,7 +145,7 @@ class Keeping:
                 left.flows.close()
         engine = build(configuration, self.seed)
         if offloading is not None:
-            offloading.settle(engine.translation)
+            offloading.settle(engine.lifecycle)
         return engine
 
     def _resumed(
@@ -176,7 +176,7 @@ class Keeping:
             flows += 1
             carried += flow.offloaded
         if offloading is not None:
-            offloading.settle(engine.translation)
+            offloading.settle(engine.lifecycle)
             hand_back(engine, anew=left.index.time_scale != self._scale)
         if left.configuration != configuration:
             engine.reconfigure(configuration, now)
@@ -350,7 +350,7 @@ class Keeping:
     def _has_moved(self, engine: Engine, flow: Flow) -> bool:
         """Whether packets passed since it was written, here or in the kernel."""
         if flow.offloaded:
-            engine.translation.fold(flow)
+            engine.lifecycle.fold(flow)
         slot = flow.slot
         return (
             slot >= len(self._last_seen)

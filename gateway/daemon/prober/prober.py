@@ -22,7 +22,7 @@ import time
 
 import h11
 
-from gateway.core.backend_health import Streak
+from gateway.core.backend_health import ProbeHysteresis
 from gateway.daemon.channel.probe_messages import (
     MAXIMUM_REASON,
     RESULTS_PER_REPORT,
@@ -109,7 +109,7 @@ class Prober:
 
     async def _keep_probing(self, task: Task, source: str, position: float) -> None:
         """Probe a target at every interval; ``position`` (0 to 1) is its place in it."""
-        streak = Streak(task.threshold, task.interval, task.up)
+        streak = ProbeHysteresis(task.threshold, task.interval, task.up)
         begun = time.monotonic()
         due = begun + position * min(FIRST_ROUND, task.interval)
         following = begun + task.interval * (1 + position)

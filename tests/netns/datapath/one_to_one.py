@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv4Network
 from scapy.all import ICMP, IP, TCP, UDP
 from scapy.layers.inet import IPerror
 
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.host.addresses_and_routes import find_link
 from gateway.datapath.host.diversion import Diversion
@@ -37,24 +37,24 @@ class OneToOne:
         self.seen: list[tuple[str, int]] = []
         self.failing = False
 
-    def handle(self, arrival: Arrival, payload: bytes, now: float) -> bytes | None:
+    def handle(self, arrival: IngressPath, payload: bytes, now: float) -> bytes | None:
         self.seen.append((arrival.name, len(payload)))
         if self.failing:
             raise ValueError("on purpose")
-        if arrival == Arrival.LATERAL:
+        if arrival == IngressPath.LATERAL:
             return payload if payload[16:17] == b"\x0a" else None  # inside, or elsewhere
         packet = IP(payload)
         public_of = {vm: public for public, vm in self.pairs.items()}
-        if arrival == Arrival.LOCAL_ERROR:
+        if arrival == IngressPath.LOCAL_ERROR:
             if IPerror not in packet or packet[IPerror].dst not in public_of:
                 return payload
             packet[IPerror].dst = public_of[packet[IPerror].dst]
             return finished(packet)
-        if arrival in (Arrival.OUTBOUND, Arrival.HAIRPIN):
+        if arrival in (IngressPath.OUTBOUND, IngressPath.HAIRPIN):
             if packet.src not in public_of:
                 return None
             packet.src = public_of[packet.src]
-        if arrival in (Arrival.INBOUND, Arrival.HAIRPIN):
+        if arrival in (IngressPath.INBOUND, IngressPath.HAIRPIN):
             packet.dst = self.pairs[packet.dst]
         return finished(packet)
 
@@ -99,7 +99,7 @@ def main() -> None:
 
     nat = OneToOne({})
     claims = Claims([*document["inside"], document["outside"]])
-    queue = PacketQueue([partial(nat.handle, arrival) for arrival in Arrival], *numbers())
+    queue = PacketQueue([partial(nat.handle, arrival) for arrival in IngressPath], *numbers())
     queue.open()
     plan, nat.pairs = plan_from(sys.argv[1], queue.numbers)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.daemon.api_process.capture.pcapng import Blocks
 from tests.unit.cli.test_commands import snatgw
 from tests.unit.daemon.api_process.capture.test_routes import DATAGRAM, eventually
@@ -60,7 +60,7 @@ def test_a_file_is_whole_when_it_is_ended(daemon: Served, tmp_path: Path, number
     file = tmp_path / "a.pcapng"
     process = begin(daemon, "-w", str(file))
     for _ in range(3):
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
     eventually(lambda: file.exists() and packets(file.read_bytes()) == 6)  # while it goes on
     process.send_signal(number)
     first, last = said(process)
@@ -75,8 +75,8 @@ def test_bounds_are_told_and_the_end_as_json(daemon: Served, tmp_path: Path) -> 
     process = begin(
         daemon, "-w", str(file), "--count", "3", "--duration", "1h", "--size", "1M", "--json"
     )
-    daemon.handle(DATAGRAM, Arrival.OUTBOUND)
-    daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+    daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
+    daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
     output, errors = process.communicate(timeout=60)
     assert errors.decode() == (
         f"capturing to {file} until 1M (--size), 3 packets, 1h have passed, Ctrl-C\n"
@@ -94,7 +94,7 @@ def test_bounds_are_told_and_the_end_as_json(daemon: Served, tmp_path: Path) -> 
 def test_standard_output_is_live_and_ends_with_its_reader(daemon: Served) -> None:
     process = begin(daemon, "-w", "-")
     assert process.stdout is not None
-    daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+    daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
     data = b""
     while packets_so_far(data) < 2:  # without waiting for more packets
         data += os.read(process.stdout.fileno(), 1 << 16)
@@ -115,7 +115,7 @@ def test_a_reader_that_goes_between_packets(daemon: Served) -> None:
     process = begin(daemon, "-w", "-")
     assert process.stdout is not None
     process.stdout.close()
-    daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+    daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
     assert process.wait(60) == 0
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read().decode()
@@ -125,7 +125,7 @@ def test_a_redirected_standard_output(daemon: Served, tmp_path: Path) -> None:
     file = tmp_path / "a.pcapng"
     with file.open("wb") as output:
         process = begin(daemon, "-w", "-", "--count", "2", stdout=output.fileno())
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         assert said(process)[-1].endswith("in standard output: the bound of --count is reached")
     assert packets(file.read_bytes()) == 2
 
@@ -135,7 +135,7 @@ def test_a_named_pipe(daemon: Served, tmp_path: Path) -> None:
     os.mkfifo(fifo)
     with copy.open("wb") as output, subprocess.Popen(["cat", str(fifo)], stdout=output):
         process = begin(daemon, "-w", str(fifo), "--count", "2")
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         said(process)
     assert packets(copy.read_bytes()) == 2
 
@@ -145,7 +145,7 @@ def test_the_terminal_shows_progress_and_gets_no_binary(daemon: Served, tmp_path
     ours, theirs = pty.openpty()
     try:
         process = begin(daemon, "-w", str(file), "--count", "2", stderr=theirs)
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         process.communicate(timeout=60)
         shown = os.read(ours, 1 << 16).decode()
         assert "2 packets, " in shown
@@ -171,7 +171,7 @@ def test_a_file_that_exists_is_replaced_only_when_asked(daemon: Served, tmp_path
     assert refused.stderr == f"snatgw: {file}: exists; --force replaces it\n"
     assert file.read_bytes() == b"mine"
     process = begin(daemon, "-w", str(file), "--force", "--count", "2")
-    daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+    daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
     said(process)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert packets(file.read_bytes()) == 2
@@ -197,7 +197,7 @@ def test_links_to_files_are_neither_followed_nor_removed(
 
 def test_dev_stdout_is_a_pipe_where_standard_output_is(daemon: Served) -> None:
     process = begin(daemon, "-w", "/dev/stdout", "--count", "2")
-    daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+    daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, packets(output)) == (0, 2)
 
@@ -238,7 +238,7 @@ def test_a_daemon_that_ends_leaves_what_came(tmp_path: Path) -> None:
     file = tmp_path / "a.pcapng"
     with served(tmp_path) as daemon:
         process = begin(daemon, "-w", str(file))
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         eventually(lambda: file.exists() and packets_so_far(file.read_bytes()) == 2)
     lines = said(process, status=1)
     assert lines[-1].endswith(f"ended while it captured; {file} has what came")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.core.backend_health import FLAP_WINDOW, LONGEST_WAIT, Streak, probe_targets
+from gateway.core.backend_health import FLAP_WINDOW, LONGEST_WAIT, ProbeHysteresis, probe_targets
 from gateway.core.events import NoHealthyBackends
 from gateway.model.checks.inbound_rules import threshold
 from gateway.model.configuration import Configuration
@@ -15,7 +15,7 @@ from tests.scenario import Scenario, configuration
 from tests.unit.core.inbound.test_load_balancer import TO_VM1, TWO
 
 
-def played(streak: Streak, results: str, *, start: float = 0.0, step: float = 5.0) -> str:
+def played(streak: ProbeHysteresis, results: str, *, start: float = 0.0, step: float = 5.0) -> str:
     """Results (``+`` and ``-``) to the health after each: U, D, or ? while unknown."""
     found = ""
     for number, result in enumerate(results):
@@ -38,12 +38,12 @@ def test_a_threshold_of_results_in_a_row_changes_health_either_way(
     threshold: int, results: str, healths: str
 ) -> None:
     # A member that comes back waits no longer here: these go down before they flap.
-    streak = Streak(threshold, interval=0.1)
+    streak = ProbeHysteresis(threshold, interval=0.1)
     assert played(streak, results) == healths
 
 
 def test_a_member_that_flaps_needs_more_successes_each_time_and_earns_it_back() -> None:
-    streak = Streak(1, interval=5.0)
+    streak = ProbeHysteresis(1, interval=5.0)
     assert played(streak, "+-") == "UD"
     assert played(streak, "++", start=100) == "DU"  # two instead of one
     assert played(streak, "-", start=110) == "D"
@@ -64,8 +64,8 @@ def test_a_member_that_flaps_needs_more_successes_each_time_and_earns_it_back() 
 
 
 def test_what_was_known_before_counts() -> None:
-    assert played(Streak(2, 5.0, True), "-+--") == "UUUD"
-    assert played(Streak(2, 5.0, False), "+-++") == "DDDU"
+    assert played(ProbeHysteresis(2, 5.0, True), "-+--") == "UUUD"
+    assert played(ProbeHysteresis(2, 5.0, False), "+-++") == "DDDU"
 
 
 def test_probe_targets_are_vms_of_rules_with_a_probe_once_for_each_probe() -> None:

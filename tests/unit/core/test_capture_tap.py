@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from gateway.core.capture_tap import Recorder, Tap, Wanted
-from gateway.core.ingress import Arrival
+from gateway.core.capture_tap import CaptureFilter, CaptureSession, CaptureTap
+from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import PacketView
 from gateway.daemon.api_process.capture.streams import comment_of
-from gateway.schema.captures import INSIDE, OUTSIDE, Sighting
+from gateway.schema.captures import INSIDE, OUTSIDE, CapturedPacket
 from tests.scenario import Scenario, build, describe
 from tests.unit.core.flows.test_resets import RESETTING, exchange
 from tests.unit.core.policy.test_nsg import NO_SMTP, network
@@ -27,23 +27,25 @@ class Tapped(Scenario):
     def __init__(self, yaml: str, **wanted: object) -> None:
         super().__init__(yaml)
         ticks = itertools.count(1_000)
-        self.tap = Tap(self.engine, lambda: next(ticks))
-        self.recorder = self.capture(**wanted)
+        self.tap = CaptureTap(self.engine, lambda: next(ticks))
+        self.session = self.capture(**wanted)
         self.engine.handlers = self.tap.handlers()
 
-    def capture(self, *, room: int = 1 << 20, count: int = 1000, **wanted: object) -> Recorder:
-        recorder = Recorder(Wanted(**wanted), room, count)  # type: ignore[arg-type]
-        self.tap.attach(recorder)
-        return recorder
+    def capture(
+        self, *, room: int = 1 << 20, count: int = 1000, **wanted: object
+    ) -> CaptureSession:
+        session = CaptureSession(CaptureFilter(**wanted), room, count)  # type: ignore[arg-type]
+        self.tap.attach(session)
+        return session
 
-    def taken(self, recorder: Recorder | None = None) -> list[Sighting]:
-        return (recorder or self.recorder).take(1 << 30, 1 << 30)
+    def taken(self, session: CaptureSession | None = None) -> list[CapturedPacket]:
+        return (session or self.session).take(1 << 30, 1 << 30)
 
-    def seen(self, recorder: Recorder | None = None) -> list[str]:
+    def seen(self, session: CaptureSession | None = None) -> list[str]:
         """A line for each: number, side, direction, packet, comment."""
         return [
             f"{number} {('inside', 'outside')[side]} {' <>'[direction]} {describe(data)} | {comment_of(account)}"
-            for number, side, direction, _, _, data, account in self.taken(recorder)
+            for number, side, direction, _, _, data, account in self.taken(session)
         ]
 
 
@@ -249,7 +251,7 @@ def test_flows_that_no_recorder_wants_may_pass_elsewhere() -> None:
     scenario = Tapped(NETWORK, vm="vm3", vm_address=address("10.0.1.6"))
     scenario.play(TALK)
     assert [f.machine.name for f in scenario.engine.flows if not scenario.tap.wants(f)] == ["vm1"]
-    scenario.recorder = scenario.capture(remote=address("198.51.100.1"), remote_port=b"\x00\x50")
+    scenario.session = scenario.capture(remote=address("198.51.100.1"), remote_port=b"\x00\x50")
     assert [f.machine.name for f in scenario.engine.flows if not scenario.tap.wants(f)] == ["vm1"]
     scenario.capture(protocol=6)
     assert all(map(scenario.tap.wants, scenario.engine.flows))
@@ -274,20 +276,20 @@ def test_what_does_not_fit_is_counted_by_side_and_packets_go_on() -> None:
     assert (by_count.matched, by_count.lost, len(by_count)) == ([3, 3], [1, 1], 4)
     assert len(by_bytes.take(1, 10)) == 1  # one at least
     assert (len(by_bytes.take(1000, 10)), by_bytes.size) == (3, 0)
-    assert [len(scenario.recorder.take(76, 10)), len(scenario.recorder.take(1000, 3))] == [2, 3]
-    assert (len(scenario.recorder), scenario.recorder.size) == (1, 38)
+    assert [len(scenario.session.take(76, 10)), len(scenario.session.take(1000, 3))] == [2, 3]
+    assert (len(scenario.session), scenario.session.size) == (1, 38)
 
 
 def test_after_the_last_recorder_nothing_is_told() -> None:
     scenario = Tapped(NETWORK)
-    scenario.tap.detach(scenario.recorder)
+    scenario.tap.detach(scenario.session)
     scenario.play("""
         vm1 sends  echo 10.0.1.4 > 198.51.100.1 id=7
         dropped    IcmpEchoThroughSnat
         event      PacketsDropped reason=IcmpEchoThroughSnat
     """)
     assert scenario.seen() == []
-    assert scenario.tap.recorders == ()
+    assert scenario.tap.sessions == ()
 
 
 def test_whatever_arrives_is_captured_and_judged_as_without() -> None:
@@ -301,7 +303,7 @@ def test_whatever_arrives_is_captured_and_judged_as_without() -> None:
         for _ in range(random_.randrange(4)):
             packet[random_.randrange(len(packet))] = random_.randrange(256)
         data = bytes(packet[: random_.randrange(len(packet) + 1)] if round_ % 3 else packet)
-        arrival = random_.choice(list(Arrival))
+        arrival = random_.choice(list(IngressPath))
         assert plain.engine.handle(data, arrival, 0.0) == tapped.engine.handle(data, arrival, 0.0)
     assert plain.engine.status(0.0) == tapped.engine.status(0.0)
     assert all(PacketView.parse(s[5]) for s in tapped.taken() if s[6][3] == "translated")
@@ -314,7 +316,7 @@ def test_what_the_gateway_sends_itself_shows_where_it_leaves() -> None:
     exchange(scenario)
     scenario.play("after 5 min\nflows vm1 none")
     scenario.taken(), scenario.taken(vm1)
-    while (reset := scenario.engine.translation.outbox.take()) is not None:
+    while (reset := scenario.engine.lifecycle.reset_queue.take()) is not None:
         scenario.tap.made(reset)
     said = "flow=1 vm=vm1 verdict=sent reason=IdleTimeout method=OutboundRule"
     assert (
@@ -332,7 +334,7 @@ def test_a_nat_gateways_answer_to_a_stray_is_of_the_vm_that_hears_it() -> None:
     scenario = Tapped(ONE)
     scenario.play("vm1 sends tcp 10.0.1.4:5 > 198.51.100.1:443 ack\ndropped TcpWithoutFlow")
     scenario.taken()
-    reset = scenario.engine.translation.outbox.take()
+    reset = scenario.engine.lifecycle.reset_queue.take()
     assert reset is not None
     scenario.tap.made(reset)
     (line,) = scenario.seen()

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from gateway.core.explain import explain_inbound, explain_outbound
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import Scenario, build
 from tests.unit.core.policy.test_nsg import NO_SMTP, WEB, network, rule
 
@@ -54,7 +54,9 @@ def test_a_connection_anew_from_an_ended_flows_port_is_judged_anew() -> None:
 def test_between_vms_both_directions_of_a_live_flow_go_on() -> None:
     scenario = Scenario(network())
     engine = scenario.engine
-    assert engine.handle(build("udp 10.0.2.4:4000 > 10.0.1.4:53"), Arrival.LATERAL, scenario.now)
+    assert engine.handle(
+        build("udp 10.0.2.4:4000 > 10.0.1.4:53"), IngressPath.LATERAL, scenario.now
+    )
     shut = rule("shut", 100, "Inbound", "Deny") + rule("mute", 100, "Outbound", "Deny")
     scenario.reconfigure(network(shut))
     for source, port, to, to_port in ((VM3, 4000, VM1, 53), (VM1, 53, VM3, 4000)):
@@ -69,10 +71,10 @@ def test_both_legs_of_a_live_hairpin_go_on() -> None:
     scenario = Scenario(network(web, web))
     engine = scenario.engine
     packet = build("udp 10.0.2.4:4000 > 203.0.113.30:80")
-    assert engine.handle(packet, Arrival.HAIRPIN, scenario.now)
+    assert engine.handle(packet, IngressPath.HAIRPIN, scenario.now)
     scenario.reconfigure(network())
     assert verdict(explain_outbound(engine, VM3, "Udp", PUBLIC, 80, 4000)) == ("Allow", True)
-    assert engine.handle(packet, Arrival.HAIRPIN, scenario.now)
+    assert engine.handle(packet, IngressPath.HAIRPIN, scenario.now)
     assert verdict(explain_outbound(engine, VM3, "Udp", PUBLIC, 80, 4001)) == ("Deny", False)
     packet = build("udp 10.0.2.4:4001 > 203.0.113.30:80")
-    assert engine.handle(packet, Arrival.HAIRPIN, scenario.now) is None
+    assert engine.handle(packet, IngressPath.HAIRPIN, scenario.now) is None

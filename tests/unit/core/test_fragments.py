@@ -3,14 +3,14 @@
 import pytest
 
 from gateway.core.engine import Engine
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import build, configuration
 from tests.unit.core.test_closed_frontends import GROUPED, WAYS
 
 OUT, IN, HAIRPIN = (
-    Arrival.OUTBOUND_IN_FRAGMENTS,
-    Arrival.INBOUND_IN_FRAGMENTS,
-    Arrival.HAIRPIN_IN_FRAGMENTS,
+    IngressPath.OUTBOUND_IN_FRAGMENTS,
+    IngressPath.INBOUND_IN_FRAGMENTS,
+    IngressPath.HAIRPIN_IN_FRAGMENTS,
 )
 
 
@@ -32,13 +32,13 @@ def test_only_a_vms_own_public_ip_takes_fragments() -> None:
 
 def test_a_live_snat_flow_takes_none_either_way() -> None:
     engine = Engine(configuration(GROUPED), seed=1)
-    out = engine.handle(build("udp 10.0.1.4:4000 > 198.51.100.1:53"), Arrival.OUTBOUND, 0.0)
+    out = engine.handle(build("udp 10.0.1.4:4000 > 198.51.100.1:53"), IngressPath.OUTBOUND, 0.0)
     assert out is not None
     public = f"203.0.113.20:{int.from_bytes(out[20:22], 'big')}"
     assert engine.handle(build("udp 10.0.1.4:4000 > 198.51.100.1:53"), OUT, 0.0) is None
     assert engine.handle(build(f"udp 198.51.100.1:53 > {public}"), IN, 0.0) is None
     assert drops(engine) == {"FragmentsNotSupported": 2}
-    assert engine.handle(build(f"udp 198.51.100.1:53 > {public}"), Arrival.INBOUND, 0.0)
+    assert engine.handle(build(f"udp 198.51.100.1:53 > {public}"), IngressPath.INBOUND, 0.0)
 
 
 @pytest.mark.parametrize("packet", WAYS[:2])

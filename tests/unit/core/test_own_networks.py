@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import Scenario, build
 from tests.unit.core.snat.test_outbound_methods import NETWORK
 
@@ -62,6 +62,6 @@ def test_what_a_vm_answers_there_counts_as_the_segments_that_it_is_cut_into() ->
     scenario.play(f"dmz sends tcp {OTHER}:45000 > 203.0.113.30:22 syn")
     answer = build(f"tcp 10.0.1.6:22 > {OTHER}:45000 ack len=4000")
     (flow,) = scenario.engine.flows
-    assert scenario.engine.handle(answer, Arrival.LATERAL, 0.0) is not None
-    scenario.engine.count_segments(answer, Arrival.LATERAL, 1500)
+    assert scenario.engine.handle(answer, IngressPath.LATERAL, 0.0) is not None
+    scenario.engine.count_segments(answer, IngressPath.LATERAL, 1500)
     assert (flow.packets_out, flow.bytes_out) == (3, 4000 + 3 * 40)

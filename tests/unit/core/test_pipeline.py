@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from gateway.core.explain import explain_outbound
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import Scenario, build, wrong_checksums
 from tests.unit.core.snat.test_outbound_methods import NETWORK
 
@@ -214,9 +214,9 @@ def test_absurd_headers_are_dropped_and_counted() -> None:
     ]
     scenario = Scenario(NETWORK)
     for packet in absurd:
-        for arrival in Arrival:
+        for arrival in IngressPath:
             assert scenario.engine.handle(packet, arrival, 0.0) is None
-    assert scenario.engine.status(0.0)["drops"] == {"Malformed": len(absurd) * len(Arrival)}
+    assert scenario.engine.status(0.0)["drops"] == {"Malformed": len(absurd) * len(IngressPath)}
     # The same headers on a live flow take the quick path, which must refuse them too.
     scenario.play("""
         vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 syn
@@ -224,7 +224,7 @@ def test_absurd_headers_are_dropped_and_counted() -> None:
         vm1 sends      udp 10.0.1.4:4000 > 198.51.100.1:443 len=8
     """)
     for packet in absurd:
-        assert scenario.engine.handle(packet, Arrival.OUTBOUND, 0.0) is None
+        assert scenario.engine.handle(packet, IngressPath.OUTBOUND, 0.0) is None
 
 
 def test_fragments_that_the_kernel_did_not_reassemble_are_dropped() -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from gateway.core.engine import Engine
 from gateway.core.explain import explain_inbound
 from gateway.core.flows.offload import BUSY
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.schema.protocols import UDP
 from tests.scenario import Scenario, build
 from tests.unit.core.flows.test_offload import Elsewhere
@@ -125,10 +125,10 @@ def test_a_flow_that_passes_elsewhere_is_taken_back_when_another_has_its_endpoin
     scenario.play(f"outside sends udp {PEER} > 203.0.113.20:50002")
     assert not own.offloaded
     assert own not in elsewhere.flows
-    scenario.engine.translation.hand_over(own)
+    scenario.engine.lifecycle.hand_over(own)
     assert own not in elsewhere.flows
     answer = build(f"udp 10.0.1.7:51820 > {PEER}")
-    verdict = scenario.engine.handle(answer, Arrival.OUTBOUND, scenario.now)
+    verdict = scenario.engine.handle(answer, IngressPath.OUTBOUND, scenario.now)
     assert verdict is not None
     assert verdict[12:16] == bytes((203, 0, 113, 20))
     rule = scenario.engine.flows.originals(UDP)[own.original]

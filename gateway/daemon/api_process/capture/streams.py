@@ -19,7 +19,7 @@ from gateway import __version__
 from gateway.daemon.api_process.capture import pcapng
 from gateway.daemon.api_process.engine_client import Answer, EngineClient, EngineFailedError
 from gateway.schema.capture_query import CaptureQuery, described, engines_part
-from gateway.schema.captures import INSIDE, OUTSIDE, Account, Sighting
+from gateway.schema.captures import INSIDE, OUTSIDE, CapturedPacket, PacketAnnotation
 
 PENDING = 8 << 20
 """Bytes that wait for a stream's reader; what comes beyond is lost."""
@@ -33,9 +33,9 @@ COMMENTS_KEPT = 1024
 _NAMES = {INSIDE: "inside", OUTSIDE: "outside"}
 
 
-def comment_of(account: Account) -> str:
+def comment_of(annotation: PacketAnnotation) -> str:
     """A packet's comment: ``flow=7 vm=vm1 verdict=translated method=DefaultOutboundAccess``."""
-    flow, vm, method, verdict, reason, rule, to_flow, to_vm = account
+    flow, vm, method, verdict, reason, rule, to_flow, to_vm = annotation
     said = {
         "flow": flow,
         "vm": vm,
@@ -75,7 +75,7 @@ class CaptureStream:
         self._count = 0
         self._complete = False
         self._bell = asyncio.Event()
-        self._comments: dict[Account, bytes] = {}
+        self._comments: dict[PacketAnnotation, bytes] = {}
         self._matched, self._lost, self._delivered = [0, 0], [0, 0], [0, 0]
         self._late = [0, 0]  # lost because the reader is slow
         self._counted: list[int] = [0, 0]
@@ -97,7 +97,7 @@ class CaptureStream:
     # -- what comes
 
     def take(
-        self, matched: tuple[int, int], lost: tuple[int, int], packets: list[Sighting]
+        self, matched: tuple[int, int], lost: tuple[int, int], packets: list[CapturedPacket]
     ) -> None:
         """Packets of the engine, and its counters with them."""
         if self.ended is not None:
@@ -106,12 +106,12 @@ class CaptureStream:
         self._matched, self._lost = list(matched), list(lost)
         made: list[bytes] = []
         size = 0
-        for number, side, direction, moment, length, data, account in packets:
+        for number, side, direction, moment, length, data, annotation in packets:
             if self._pending + size + len(data) > PENDING:
                 self._late[side] += 1
                 continue
             block = pcapng.packet(
-                side, direction, moment, length, data, number, self._comment(account)
+                side, direction, moment, length, data, number, self._comment(annotation)
             )
             if query.size is not None and self._taken + size + len(block) + TAIL > query.size:
                 self._put(b"".join(made))
@@ -128,12 +128,12 @@ class CaptureStream:
         self._put(b"".join(made))
         self._count_losses()
 
-    def _comment(self, account: Account) -> bytes:
-        comment = self._comments.get(account)
+    def _comment(self, annotation: PacketAnnotation) -> bytes:
+        comment = self._comments.get(annotation)
         if comment is None:
             if len(self._comments) >= COMMENTS_KEPT:
                 self._comments.clear()
-            comment = self._comments[account] = comment_of(account).encode()
+            comment = self._comments[annotation] = comment_of(annotation).encode()
         return comment
 
     def _count_losses(self) -> None:

@@ -8,7 +8,7 @@ from gateway.core.engine import Engine
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.offload import BUSY, Reported
 from gateway.core.flows.tcp import ACK_FLAG, FIN_FLAG, RST_FLAG, SYN_FLAG, Side, State
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from tests.scenario import build, configuration
 
 TEXT = """
@@ -32,7 +32,7 @@ SYN = "tcp 10.0.1.4:40000 > 198.51.100.1:443 syn"
 SYN_ACK = "tcp 198.51.100.1:443 > 203.0.113.10:1024 syn ack"
 UDP = "udp 10.0.1.4:50000 > 198.51.100.1:53 len=10"
 UDP_BACK = "udp 198.51.100.1:53 > 203.0.113.10:1024 len=10"
-OUT, IN = Arrival.OUTBOUND, Arrival.INBOUND
+OUT, IN = IngressPath.OUTBOUND, IngressPath.INBOUND
 
 
 class Elsewhere:
@@ -60,7 +60,7 @@ class Elsewhere:
         if not self.untold:
             return 0
         flow, side, flags, when = self.untold.pop(0)
-        to.advance_elsewhere(flow.slot, flow.id, side, flags, when)
+        to.on_offloaded_segment(flow.slot, flow.id, side, flags, when)
         return 1
 
     def acknowledged(self, flow: Flow) -> tuple[int, int]:
@@ -81,7 +81,7 @@ class Run:
         self.elsewhere = Elsewhere(room)
         self.engine = Engine(configuration(TEXT % subnet), seed=1, offload=self.elsewhere)
 
-    def send(self, packet: str, arrival: Arrival = OUT, now: float = 0.0) -> bytes | None:
+    def send(self, packet: str, arrival: IngressPath = OUT, now: float = 0.0) -> bytes | None:
         return self.engine.handle(build(packet), arrival, now)
 
     def record(self, now: float = 0.0):  # type: ignore[no-untyped-def]
@@ -99,7 +99,7 @@ def test_a_tcp_flow_is_handed_over_when_it_opens_so_that_its_answer_need_not_com
     run.send(SYN)
     (flow,) = run.elsewhere.flows
     run.elsewhere.passed[flow.id] = (0, 1, 0.1)
-    run.engine.translation.advance_elsewhere(
+    run.engine.lifecycle.on_offloaded_segment(
         flow.slot, flow.id, Side.REPLY, SYN_FLAG | ACK_FLAG, 0.1
     )
     record = run.record(now=1.0)
@@ -194,7 +194,7 @@ def test_the_syn_again_after_an_rst_has_the_flow_begin_anew(run: Run) -> None:
     """The RST was of the connection that the remote had on this port before."""
     run.send(SYN + " seq=1000")
     (flow,) = run.elsewhere.flows
-    run.engine.translation.advance_elsewhere(flow.slot, flow.id, Side.ORIGINAL, RST_FLAG, 0.5)
+    run.engine.lifecycle.on_offloaded_segment(flow.slot, flow.id, Side.ORIGINAL, RST_FLAG, 0.5)
     assert flow.state is State.RESET
     out = run.send(SYN + " seq=1000", now=1.0)
     assert out is not None
@@ -264,7 +264,7 @@ def test_a_close_elsewhere_releases_the_port_in_its_time(
     run.send(SYN_ACK, IN)
     (flow,) = run.elsewhere.flows
     for side, flag in zip((Side.ORIGINAL, Side.REPLY), flags, strict=False):
-        run.engine.translation.advance_elsewhere(flow.slot, flow.id, side, flag, 10.0)
+        run.engine.lifecycle.on_offloaded_segment(flow.slot, flow.id, side, flag, 10.0)
     run.elsewhere.passed[flow.id] = (1, 1, 10.0)
     assert run.record(10.0).state == "CoolDown"
     run.engine.expire(10.0 + held - 0.5)
@@ -278,17 +278,17 @@ def test_a_report_of_a_flow_that_is_gone_changes_nothing(run: Run) -> None:
     run.send(SYN)
     (flow,) = run.elsewhere.flows
     slot, number = flow.slot, flow.id
-    run.engine.translation.end(flow)
+    run.engine.lifecycle.end(flow)
     run.send(SYN)  # another one, in the same slot
-    run.engine.translation.advance_elsewhere(slot, number, Side.ORIGINAL, RST_FLAG, 1.0)
-    run.engine.translation.advance_elsewhere(99, number, Side.ORIGINAL, RST_FLAG, 1.0)
+    run.engine.lifecycle.on_offloaded_segment(slot, number, Side.ORIGINAL, RST_FLAG, 1.0)
+    run.engine.lifecycle.on_offloaded_segment(99, number, Side.ORIGINAL, RST_FLAG, 1.0)
     assert run.record().state == "Opening"
 
 
 def test_a_new_connection_from_the_same_endpoint_takes_the_old_one_back_first(run: Run) -> None:
     run.send(SYN)
     (old,) = run.elsewhere.flows
-    run.engine.translation.advance_elsewhere(old.slot, old.id, Side.ORIGINAL, RST_FLAG, 1.0)
+    run.engine.lifecycle.on_offloaded_segment(old.slot, old.id, Side.ORIGINAL, RST_FLAG, 1.0)
     run.send(SYN, now=2.0)
     (new,) = run.elsewhere.flows
     assert new is not old
@@ -318,14 +318,14 @@ def test_a_public_address_that_goes_takes_its_flows_back(run: Run) -> None:
 
 
 def test_a_hairpin_stays(run: Run) -> None:
-    out = run.send("tcp 10.0.1.4:40000 > 203.0.113.30:80 syn", Arrival.HAIRPIN)
+    out = run.send("tcp 10.0.1.4:40000 > 203.0.113.30:80 syn", IngressPath.HAIRPIN)
     assert out is not None
     assert len(run.engine.flows) == 2
     assert run.elsewhere.flows == []
 
 
 def test_between_vms_is_handed_over_too(run: Run) -> None:
-    run.send("tcp 10.0.1.4:40000 > 10.0.2.4:80 syn", Arrival.LATERAL)
+    run.send("tcp 10.0.1.4:40000 > 10.0.2.4:80 syn", IngressPath.LATERAL)
     assert len(run.elsewhere.flows) == 1
 
 

@@ -7,7 +7,7 @@ from scapy.layers.inet import IP, TCP
 
 from gateway.core.flows import resets
 from gateway.core.flows.resets import ROOM_FOR_ANSWERS
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import completed
 from tests.scenario import Scenario, build
 from tests.unit.core.inbound.test_load_balancer import TO_VM1
@@ -21,7 +21,7 @@ WEB = GROUPED.replace("frontendPort: 80, backendPort: 8080,", "frontendPort: 80,
 def sent(scenario: Scenario) -> list[tuple[str, str, str, int, int]]:
     """Source, destination, flags, sequence and acknowledgement of every RST that waits."""
     found = []
-    while (reset := scenario.engine.translation.outbox.take()) is not None:
+    while (reset := scenario.engine.lifecycle.reset_queue.take()) is not None:
         packet = reset.packet
         assert completed(packet) == packet
         seen = IP(packet)
@@ -145,8 +145,8 @@ def test_what_no_host_can_have_sent_is_not_answered() -> None:
         scenario.send(address, numbered(f"tcp {address}:5 > 198.51.100.1:443 ack", 5, 77))
         assert sent(scenario) == []
     for arrival, text in (
-        (Arrival.OUTBOUND_IN_FRAGMENTS, OUT),
-        (Arrival.INBOUND_IN_FRAGMENTS, nat),
+        (IngressPath.OUTBOUND_IN_FRAGMENTS, OUT),
+        (IngressPath.INBOUND_IN_FRAGMENTS, nat),
     ):
         assert scenario.engine.handle(numbered(f"tcp {text} ack", 5, 77), arrival, 0.0) is None
         assert sent(scenario) == []
@@ -185,7 +185,7 @@ def test_strays_beyond_what_may_wait_are_dropped_silently_and_counted() -> None:
     for _ in range(ROOM_FOR_ANSWERS + 10):
         scenario.send("vm1", numbered(f"tcp {OUT} ack", 1, 2))
     assert len(sent(scenario)) == ROOM_FOR_ANSWERS
-    assert scenario.engine.translation.outbox.suppressed == 10
+    assert scenario.engine.lifecycle.reset_queue.suppressed == 10
 
 
 def test_a_flow_to_be_reset_is_not_handed_over() -> None:
@@ -208,8 +208,8 @@ def test_when_many_flows_idle_out_at_once_what_waits_is_bounded_and_packets_pass
         scenario.send("outside", reply)
         scenario.send("vm1", numbered(f"tcp 10.0.1.4:{port} > 198.51.100.1:443 ack", 101, 901))
     scenario.play("after 5 min\nflows vm1 none")
-    outbox = scenario.engine.translation.outbox
-    assert (len(outbox), outbox.suppressed) == (1000, 800)
+    reset_queue = scenario.engine.lifecycle.reset_queue
+    assert (len(reset_queue), reset_queue.suppressed) == (1000, 800)
     scenario.play(
         "vm1 sends udp 10.0.1.4:5 > 198.51.100.1:53\noutside sees udp 203.0.113.20:1024 > 198.51.100.1:53"
     )

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.engine import Engine
 from gateway.core.inbound.load_balancer import Target
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.model.profile import AZURE_2017, PROFILES, HairpinToItself
 from tests.scenario import Scenario, build, configuration, describe
 
@@ -446,11 +446,11 @@ def _mapping(engine: Engine, clients: int, *, ports: int = 1, kind: str = "tcp")
         for port in range(ports):
             source = f"198.51.{client // 250}.{client % 250}:{10000 + port}"
             packet = build(f"{kind} {source} > 203.0.113.20:80{flag}")
-            verdict = engine.handle(packet, Arrival.INBOUND, 0.0)
+            verdict = engine.handle(packet, IngressPath.INBOUND, 0.0)
             assert verdict is not None
             found[source] = describe(verdict).split(" > ")[1].split(":")[0]
     for flow in list(engine.flows):
-        engine.translation.end(flow)
+        engine.lifecycle.end(flow)
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.admission import Admitted
 from gateway.core.explain import opening_packet
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.schema.protocols import TCP
 from tests.scenario import Scenario, build
 
@@ -89,8 +89,8 @@ def test_probes_are_of_both_platform_tags(rules: str, decisive: str) -> None:
     engine = Scenario(network(rules)).engine
     source, vm = IPv4Address("168.63.129.16"), IPv4Address("10.0.1.4")
     answer = engine.admission.probe(opening_packet(TCP, source, 50000, vm, 80))
-    assert answer.judgements[-1].rule.name == decisive
-    assert isinstance(answer, Admitted) is (answer.judgements[-1].rule.access == "Allow")
+    assert answer.rule_matches[-1].rule.name == decisive
+    assert isinstance(answer, Admitted) is (answer.rule_matches[-1].rule.access == "Allow")
 
 
 def test_a_private_address_that_is_not_in_the_network_is_in_no_tag() -> None:
@@ -226,7 +226,7 @@ def test_between_vms_both_ends_are_asked_and_nothing_is_translated() -> None:
 
     def lateral(text: str) -> bool:
         packet = build(text)
-        verdict = engine.handle(packet, Arrival.LATERAL, scenario.now)
+        verdict = engine.handle(packet, IngressPath.LATERAL, scenario.now)
         assert verdict is None or verdict is packet
         return verdict is not None
 
@@ -248,9 +248,9 @@ def test_what_is_between_vms_does_not_leave_and_what_leaves_is_not_between_vms()
     scenario = Scenario(network())
     engine = scenario.engine
     between = "tcp 10.0.2.4:4000 > 10.0.1.4:80"
-    assert engine.handle(build(f"{between} syn"), Arrival.LATERAL, 0.0)
-    assert engine.handle(build("tcp 10.0.1.4:80 > 10.0.2.4:4000 syn ack"), Arrival.LATERAL, 0.0)
-    assert engine.handle(build(f"{between} ack"), Arrival.LATERAL, 0.0)
+    assert engine.handle(build(f"{between} syn"), IngressPath.LATERAL, 0.0)
+    assert engine.handle(build("tcp 10.0.1.4:80 > 10.0.2.4:4000 syn ack"), IngressPath.LATERAL, 0.0)
+    assert engine.handle(build(f"{between} ack"), IngressPath.LATERAL, 0.0)
     scenario.play(f"""
         vm3 sends      {between} ack
         dropped        TcpWithoutFlow
@@ -264,15 +264,21 @@ def test_what_is_between_vms_does_not_leave_and_what_leaves_is_not_between_vms()
         dropped        PrivateAddressOutside
         vm1 sends      udp 10.0.1.4:5000 > 198.51.100.1:53
     """)
-    assert engine.handle(build("udp 10.0.1.4:5000 > 198.51.100.1:53"), Arrival.LATERAL, 0.0) is None
-    assert engine.handle(build("udp 198.51.100.1:53 > 10.0.1.4:5000"), Arrival.LATERAL, 0.0) is None
+    assert (
+        engine.handle(build("udp 10.0.1.4:5000 > 198.51.100.1:53"), IngressPath.LATERAL, 0.0)
+        is None
+    )
+    assert (
+        engine.handle(build("udp 198.51.100.1:53 > 10.0.1.4:5000"), IngressPath.LATERAL, 0.0)
+        is None
+    )
 
 
 def test_where_no_group_judges_a_connection_that_began_elsewhere_goes_on() -> None:
     yaml = network().replace(", networkSecurityGroup: subnet-nsg", "")
     scenario = Scenario(yaml)
     packet = build("tcp 10.0.2.4:4000 > 10.0.1.4:80 ack")
-    assert scenario.engine.handle(packet, Arrival.LATERAL, 0.0) is packet
+    assert scenario.engine.handle(packet, IngressPath.LATERAL, 0.0) is packet
 
 
 def test_live_flows_survive_a_new_rule_and_new_ones_do_not() -> None:
@@ -331,7 +337,7 @@ def test_a_review_ends_them_where_it_is_enforced_or_the_group_flushes() -> None:
 def test_a_review_asks_both_ends_of_a_flow_between_vms() -> None:
     scenario = Scenario(network())
     packet = build("tcp 10.0.2.4:4000 > 10.0.1.4:1433 syn")
-    assert scenario.engine.handle(packet, Arrival.LATERAL, 0.0) is packet
+    assert scenario.engine.handle(packet, IngressPath.LATERAL, 0.0) is packet
     scenario.reconfigure(network(rule("no-sql", 100, "Inbound", "Deny", port="'1433'")))
     assert review(scenario, enforce=True) == (1, 1)
 

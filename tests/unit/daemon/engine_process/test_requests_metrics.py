@@ -104,7 +104,7 @@ def test_every_reason_for_drops_has_a_series_from_the_start(world: Scenario) -> 
 def test_vms_without_a_row_are_added_up_under_other_and_never_fall() -> None:
     series = 5
     world = Scenario(yaml())
-    world.engine.translation.connections = Connections(series)
+    world.engine.lifecycle.connections = Connections(series)
     world.engine.flows.traffic = Traffic(1)
     scrape = answers(world.engine, series)
     last: dict[Any, float] = {}

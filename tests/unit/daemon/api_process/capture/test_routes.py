@@ -16,7 +16,7 @@ import httpx
 import pytest
 from scapy.utils import RawPcapNgReader
 
-from gateway.core.ingress import Arrival
+from gateway.core.ingress import IngressPath
 from gateway.daemon.api_process.capture import streams as capture_streams
 from gateway.daemon.api_process.capture.pcapng import Blocks, Statistics
 from gateway.daemon.api_process.capture.streams import CaptureStream
@@ -98,8 +98,8 @@ def capturing(daemon: Served, query: str = "") -> Iterator[tuple[Reading, httpx.
 def test_a_capture_from_its_beginning_to_its_end(daemon: Served) -> None:
     own = daemon.handlers
     with capturing(daemon) as (reading, http):
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
-        daemon.handle(DENIED, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
+        daemon.handle(DENIED, IngressPath.OUTBOUND)
         reading.some(3)
         assert daemon.handlers is not own
         assert http.delete(f"/v1/capture/{reading.number}").json() == {"capture": reading.number}
@@ -124,7 +124,7 @@ def test_the_first_packets_are_there(daemon: Served) -> None:
         before = daemon.captures.running
         with capturing(daemon, "?count=1") as (reading, _):
             eventually(lambda before=before: daemon.captures.running > before or daemon.told)
-            daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+            daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
             reading.rest()
         assert len(reading.packets()) == 1
         assert reading.told[0].comment == "ended=count"
@@ -132,8 +132,8 @@ def test_the_first_packets_are_there(daemon: Served) -> None:
 
 def test_the_engine_filters(daemon: Served) -> None:
     with capturing(daemon, "?vm=vm1&side=outside&snaplen=28&count=1") as (reading, _):
-        daemon.handle(build("udp 10.0.2.4:4000 > 198.51.100.7:53"), Arrival.OUTBOUND)
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(build("udp 10.0.2.4:4000 > 198.51.100.7:53"), IngressPath.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         reading.rest()
     ((data, about),) = RawPcapNgReader(io.BytesIO(reading.content))
     assert (len(data), about.wirelen) == (28, 32)
@@ -146,7 +146,7 @@ def test_the_engine_filters(daemon: Served) -> None:
 def test_a_size_is_never_exceeded(daemon: Served) -> None:
     with capturing(daemon, "?size=4096") as (reading, _):
         for _ in range(100):
-            daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+            daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         reading.rest()
     assert 3500 < len(reading.content) <= 4096
     assert reading.told[-1].comment == "ended=size"
@@ -155,7 +155,7 @@ def test_a_size_is_never_exceeded(daemon: Served) -> None:
 
 def test_a_duration_ends_it_with_all_that_came(daemon: Served) -> None:
     with capturing(daemon, "?duration=100ms") as (reading, _):
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         reading.rest()
     assert len(reading.packets()) == 2
     assert reading.told[-1].comment == "ended=duration"
@@ -164,7 +164,7 @@ def test_a_duration_ends_it_with_all_that_came(daemon: Served) -> None:
 def test_a_reader_that_goes_away_ends_it(daemon: Served) -> None:
     own = daemon.handlers
     with capturing(daemon) as (reading, _):
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         reading.some(2)
     eventually(lambda: not daemon.captures.running)
     assert daemon.handlers is own
@@ -177,7 +177,7 @@ def test_a_reader_that_is_slow_loses_packets_and_nobody_else_waits(
     large = build("udp 10.0.1.4:4000 > 198.51.100.7:53 len=60000")
     with capturing(daemon) as (reading, http):
         for _ in range(200):
-            daemon.handle(large, Arrival.OUTBOUND)
+            daemon.handle(large, IngressPath.OUTBOUND)
         eventually(lambda: not daemon._packets)
         assert http.get("/v1/status").status_code == 200  # while it does not read
         assert http.delete(f"/v1/capture/{reading.number}").status_code == 200
@@ -211,7 +211,7 @@ def test_so_many_at_once_and_no_more(daemon: Served) -> None:
         refused = http.get("/v1/capture")
         assert refused.status_code == 503
         assert refused.json()["problems"] == ["4 captures are running: end one of them first"]
-        daemon.handle(DATAGRAM, Arrival.OUTBOUND)
+        daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
         for response in opened:
             reading = Reading(response)
             reading.rest()
@@ -296,13 +296,13 @@ def test_the_engine_checks_what_it_is_asked() -> None:
 def test_few_packets_wait_for_more_and_many_go_at_once() -> None:
     far = Far()
     far.ask("capture")
-    far.handlers[Arrival.OUTBOUND](DATAGRAM, 0.0)
+    far.handlers[IngressPath.OUTBOUND](DATAGRAM, 0.0)
     assert far.turn() == []
     assert not far.channel.has_work  # the loop may sleep
     far.now = 0.1
     assert [len(payload[3]) for _, payload in far.turn()] == [2]
     for _ in range(70):
-        far.handlers[Arrival.OUTBOUND](DATAGRAM, 0.0)
+        far.handlers[IngressPath.OUTBOUND](DATAGRAM, 0.0)
     assert [len(payload[3]) for _, payload in far.turn()] == [140]
     assert far.channel.has_work
     assert far.turn() == []
@@ -314,7 +314,7 @@ def test_captures_take_turns() -> None:
     far.ask("capture")
     far.ask("capture", side="inside")
     for _ in range(1000):
-        far.handlers[Arrival.OUTBOUND](DATAGRAM, 0.0)
+        far.handlers[IngressPath.OUTBOUND](DATAGRAM, 0.0)
     assert [payload[0] for _ in range(4) for _, payload in far.turn()] == [1, 2, 1, 2]
 
 
@@ -324,7 +324,7 @@ def test_packets_wait_while_much_is_unread_and_are_lost_beyond_a_bound() -> None
     large = build("udp 10.0.1.4:4000 > 198.51.100.7:53 len=2000")
     crossings = WAITING_PACKETS
     for number in range(crossings):
-        far.handlers[Arrival.OUTBOUND](large, 0.0)
+        far.handlers[IngressPath.OUTBOUND](large, 0.0)
         if number % 64 == 0:
             assert far.channel.work(0.0)
     assert not far.channel.has_work  # nothing turns in vain
