@@ -55,7 +55,7 @@ def sentence(event: dict[str, Any]) -> str:
     return f"{event['time']}  {event['level']:<13}  {in_words(event)}"
 
 
-def in_words(event: dict[str, Any]) -> str:
+def in_words(event: dict[str, Any]) -> str:  # noqa: PLR0911
     """What happened, without when."""
     properties = event["properties"]
     if properties.get("eventDescription") == "Ports exhausted":

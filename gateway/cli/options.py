@@ -52,7 +52,7 @@ class ApiPath(click.types.StringParamType):
 def api_option(function: Function) -> Function:
     """``--api``, as on the group; the command gets the path that counts as ``api``."""
 
-    def resolve(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    def resolve(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
         above = ctx.find_root().params.get("api")
         return value or above or os.environ.get("SNATGW_API") or DEFAULT_API
 

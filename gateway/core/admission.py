@@ -121,7 +121,7 @@ class Admission:
             return Rejected(against, machine.name, decision.rule_matches)
         return Admitted(machine, decision.rule_matches)
 
-    def inbound(
+    def inbound(  # noqa: C901, PLR0911
         self,
         view: PacketView,
         *,

@@ -347,7 +347,7 @@ class CaptureTap:
         machine = self._engine.outbound.machines.get(address)
         return None if machine is None else machine.name
 
-    def _flows(
+    def _flows(  # noqa: PLR0911
         self, ingress: IngressPath, packet: bytes, reason: DropReason | None
     ) -> tuple[Flow | None, Flow | None]:
         """The flow that a packet belongs to, and a hairpin's second one."""

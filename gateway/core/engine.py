@@ -124,12 +124,12 @@ class Engine:
                 self.lifecycle.fold(flow)
         return [record(flow, now) for flow in flows], following
 
-    def port_records(self, now: float) -> Iterator[PortRecord | None]:
+    def port_records(self, _now: float) -> Iterator[PortRecord | None]:
         """The SNAT ports of every VM, public IP and protocol; None where a caller may pause."""
         return port_records(self.outbound)
 
-    def status(self, now: float) -> dict[str, Any]:
-        """Counters, ready for JSON. ``now`` and all durations are Azure seconds."""
+    def status(self, _now: float) -> dict[str, Any]:
+        """Counters, ready for JSON. All durations are Azure seconds."""
         return {
             "profile": self.profile.name,
             "flows": len(self.flows),

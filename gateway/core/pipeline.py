@@ -309,7 +309,7 @@ class Pipeline:
         reason = self._fault_of_error(view, quote, flow, from_receiver=True)
         return view.packet if reason is None else self.drops.drop(reason, view.packet)
 
-    def _probe(self, view: PacketView, now: float) -> bytes | None:
+    def _probe(self, view: PacketView, _now: float) -> bytes | None:
         """A health probe goes to a VM as any packet from outside does, past the groups there."""
         answer = self.admission.probe(view)
         return self._reject(answer, view) if isinstance(answer, Rejected) else view.packet
@@ -403,7 +403,7 @@ class Pipeline:
         """Whether a TCP flow only holds its port: an error would hit the connection after it."""
         return flow.protocol == TCP and self._flows.tcp_original.get(flow.original) is not flow
 
-    def _local_error(self, view: PacketView, now: float) -> bytes | None:
+    def _local_error(self, view: PacketView, _now: float) -> bytes | None:
         """ICMP that this host sends outward itself: as it is, unless it quotes the inside."""
         inside = self.admission.scope.virtual_network
         if view.destination in inside:

@@ -49,7 +49,7 @@ class PortAllocator:
     ) -> None:
         self._profile = profile
         self._outbound = outbound
-        self._random = Random(seed)
+        self._random = Random(seed)  # noqa: S311 - repeatable on purpose
         self._watch = watch
         self._connections = connections
         self._high = profile.high_usage

@@ -165,7 +165,7 @@ class PacketQueue:
 
         return finished
 
-    def _callback(self) -> Callable[[Packet], None]:
+    def _callback(self) -> Callable[[Packet], None]:  # noqa: C901, PLR0915
         """What the binding calls for each packet. A closure: it looks up less for each of them."""
         outside, moment, message = self._outside, self._moment, self._message
         inside = self._inside

@@ -30,6 +30,8 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Literal:
+    """A string or a number as it stands there."""
+
     value: str | int
 
 
@@ -87,7 +89,7 @@ class _Parser:
             raise ExpressionError(f"is nested more than {MAX_DEPTH} deep")
         tree = self._primary(depth)
         members = 0
-        while self._kind == "mark" and self._token in ".[":
+        while self._kind == "mark" and self._token in ".[":  # noqa: S105
             members += 1
             if members > MAX_DEPTH:
                 raise ExpressionError(f"has more than {MAX_DEPTH} accesses in a row")

@@ -21,7 +21,7 @@ from gateway.lab.topology import Lab
 class _Refusal(click.ClickException):
     """Exit status 1 and the message as it is: the contract's form of an error."""
 
-    def show(self, file: IO[Any] | None = None) -> None:
+    def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002
         click.echo(f"snatgw lab: {self.message}", err=True)
 
 

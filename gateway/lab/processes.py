@@ -53,7 +53,7 @@ def termination_interrupts() -> Iterator[None]:
     """
     owner = os.getpid()
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int, _frame: object) -> None:
         if os.getpid() != owner:
             os._exit(128 + number)
         raise KeyboardInterrupt

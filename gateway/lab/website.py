@@ -28,11 +28,11 @@ def website(name: str) -> Starlette:
         assert request.client is not None
         return PlainTextResponse(f"{name} sees {request.client.host}:{request.client.port}\n")
 
-    def health(request: Request) -> PlainTextResponse:
+    def health(_request: Request) -> PlainTextResponse:
         return PlainTextResponse(_told(name, state["status"]), state["status"])
 
     def become(status: int) -> Route:
-        def change(request: Request) -> PlainTextResponse:
+        def change(_request: Request) -> PlainTextResponse:
             state["status"] = status
             return PlainTextResponse(_told(name, status))
 

@@ -89,6 +89,8 @@ class Gateway(Resource):
 
 
 class Subnet(Resource):
+    """A range of the virtual network, and which group judges what its VMs send and get."""
+
     name: Name
     address_prefix: Network
     network_security_group: Name | None = None
@@ -96,11 +98,15 @@ class Subnet(Resource):
 
 
 class VirtualNetwork(Resource):
+    """All ranges that are the VMs': nothing else is inside."""
+
     address_prefixes: Annotated[tuple[Network, ...], Field(min_length=1)]
     subnets: Annotated[tuple[Subnet, ...], Field(min_length=1)]
 
 
 class PublicIPAddress(Resource):
+    """An address that flows may leave by, by its name."""
+
     name: Name
     ip_address: Address
     idle_timeout_in_minutes: Minutes30 = 4.0
@@ -119,6 +125,8 @@ class DefaultOutboundAccess(Resource):
 
 
 class VirtualMachine(Resource):
+    """One sender inside, by its private address."""
+
     name: Name
     private_ip_address: Address
     public_ip_address: Name | None = None
@@ -127,16 +135,22 @@ class VirtualMachine(Resource):
 
 
 class FrontendIPConfiguration(Resource):
+    """A public IP in a load balancer's hands."""
+
     name: Name
     public_ip_address: Name
 
 
 class BackendAddressPool(Resource):
+    """The VMs that a load balancer deals flows to, and sends out."""
+
     name: Name
     virtual_machines: tuple[Name, ...] = ()
 
 
 class Probe(Resource):
+    """How a backend is asked whether it is well."""
+
     name: Name
     protocol: Literal["Tcp", "Http", "Https"]
     port: BackendPort
@@ -246,6 +260,8 @@ class InboundNatRule(Resource):
 
 
 class OutboundRule(Resource):
+    """How a pool goes out: by which frontends, with how many ports a VM."""
+
     name: Name
     frontend_ip_configurations: Annotated[tuple[Name, ...], Field(min_length=1)]
     backend_address_pool: Name
@@ -272,6 +288,8 @@ class OutboundRule(Resource):
 
 
 class LoadBalancer(Resource):
+    """Frontends, pools, and the rules between them."""
+
     name: Name
     sku: Literal["Basic", "Standard"] = "Basic"
     frontend_ip_configurations: tuple[FrontendIPConfiguration, ...] = ()
@@ -283,6 +301,8 @@ class LoadBalancer(Resource):
 
 
 class NatGateway(Resource):
+    """Public IPs that whole subnets go out by, whose ports are everybody's."""
+
     name: Name
     public_ip_addresses: Annotated[tuple[Name, ...], Field(min_length=1)]
     subnets: tuple[Name, ...] = ()
@@ -332,6 +352,8 @@ class SecurityRule(Resource):
 
 
 class NetworkSecurityGroup(Resource):
+    """Rules that are asked by priority, for a subnet or an interface."""
+
     name: Name
     security_rules: tuple[SecurityRule, ...] = ()
     flush_connection: bool = False
@@ -344,6 +366,8 @@ class ApplicationSecurityGroup(Resource):
 
 
 class ServiceTag(Resource):
+    """Prefixes by the name that rules give them."""
+
     name: Text
     address_prefixes: tuple[Prefix, ...] = ()
 

@@ -6,7 +6,7 @@ them how bad it is.
 
 from __future__ import annotations
 
-LETS_PASS = "This lets them pass: "
+LETS_PASS = "This lets them pass: "  # noqa: S105
 """Behind it, to the end, is a command."""
 INSIDE_ONLY = " (what goes to the internet and comes back passes)"
 """VMs are isolated from each other, which may be meant."""

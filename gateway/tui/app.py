@@ -259,7 +259,7 @@ class Top(App[None]):
             self._typing.stop()
         self._typing = self.set_timer(TYPING_SECONDS, self._apply_filter)
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+    def check_action(self, action: str, _parameters: tuple[object, ...]) -> bool | None:
         """Enter is the filter's while that is open, else whoever's has the focus. Under a window,
         which keys that have priority would pass by, the main screen's actions wait."""
         if action == "filter":

@@ -70,7 +70,7 @@ class Flow:
         "timeout",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         protocol: int,
         original: bytes,

@@ -74,7 +74,7 @@ class Listener:
         "tcp_reset",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         balancer: LoadBalancer,
         rule: str,
@@ -143,7 +143,7 @@ class Balancer:
     def __init__(self, outbound: AllocationManager, seed: int | None, *, probed: bool) -> None:
         """``probed``: health will be reported; a probed member is not up before it is."""
         self._outbound = outbound
-        self._key = Random(seed).randbytes(16)
+        self._key = Random(seed).randbytes(16)  # noqa: S311 - it deals, and hides nothing
         self._unknown = None if probed else True
         self._listeners: dict[tuple[int, bytes], Listener] = {}
         self._behind: dict[Target, list[Listener]] = {}

@@ -209,7 +209,7 @@ class NatShare:
         """How many more flows could go toward ``destination``."""
         return self.shared.free_toward(destination)
 
-    def next_free(self, destination: bytes) -> int:
+    def next_free(self, _destination: bytes) -> int:
         """0: which one the next flow gets is not foreseen."""
         return 0
 
@@ -229,12 +229,12 @@ class NatShare:
 
     # A public IP that goes elsewhere takes all its ports along.
 
-    def relocate(self, ranges: Iterable[range]) -> None:
+    def relocate(self, _ranges: Iterable[range]) -> None:
         """Forget what is held: the shared ports are no more."""
         self.used = 0
         self._taken = {}
 
-    def take_exactly(self, destination: bytes, port: int) -> bool:
+    def take_exactly(self, _destination: bytes, _port: int) -> bool:
         """No port is anybody's any more."""
         return False
 

@@ -95,7 +95,7 @@ class NoSuchMachineError(Exception):
         super().__init__(f"vm: there is no virtual machine {name!r}{suggestion(name, names)}")
 
 
-def application(
+def application(  # noqa: C901, PLR0915
     engine: EngineClient,
     events: Events,
     flow_log: FlowLogWriter | None = None,
@@ -244,7 +244,7 @@ def application(
 
 
 def _problems(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def respond(request: Request, error: Exception) -> Response:
+    async def respond(_request: Request, error: Exception) -> Response:
         assert isinstance(error, QueryError)
         return JSONResponse({"problems": error.problems}, status)
 
@@ -257,7 +257,7 @@ async def _engine_failed(request: Request, error: Exception) -> Response:
     return JSONResponse({"problems": error.problems}, status)
 
 
-async def _no_such_machine(request: Request, error: Exception) -> Response:
+async def _no_such_machine(_request: Request, error: Exception) -> Response:
     return JSONResponse({"problems": [str(error)]}, 404)
 
 

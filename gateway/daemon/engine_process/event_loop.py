@@ -54,7 +54,7 @@ class Engine(Protocol):
 class Turns:
     """Turns the loop until ``stop``. ``azure_time`` maps real seconds to the engine's."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         engine: Engine,
         control: ControlChannel,
@@ -108,7 +108,7 @@ class Turns:
         """Leave the loop at the end of this turn."""
         self.stopping = True
 
-    def run(self, queue: PacketSource) -> None:
+    def run(self, queue: PacketSource) -> None:  # noqa: C901, PLR0912
         """Handle packets until ``stop``."""
         engine, control, monotonic = self._engine, self._control, self._monotonic
         queues = queue.descriptors()

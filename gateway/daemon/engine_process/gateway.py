@@ -71,7 +71,7 @@ class Gateway:
     when the warden is gone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         configuration: Configuration,
         file: Path | None,

@@ -259,7 +259,7 @@ class HealthProbes:
 
     # -- listings
 
-    def _records(self, values: Mapping[str, str]) -> Iterator[tuple[Kind, Any] | None]:
+    def _records(self, _values: Mapping[str, str]) -> Iterator[tuple[Kind, Any] | None]:
         """Every VM behind every rule: fields of its record, and of its latest result or None."""
         engine = self._engine
         latest = {self._targets[n].target: found for n, found in self._latest.items()}

@@ -40,7 +40,7 @@ class MetricsAnswers:
         self._rules = RuleHits(series)
         self.questions: dict[str, Answers] = {"metrics": self.metrics}
 
-    def metrics(self, values: Mapping[str, str]) -> Steps:
+    def metrics(self, _values: Mapping[str, str]) -> Steps:
         """PART messages are ``(section, rows)``; END has the single numbers."""
         engine = self._engine
         sums: TrafficSums | None = None

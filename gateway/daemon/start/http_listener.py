@@ -17,7 +17,7 @@ from pathlib import Path
 from gateway.daemon.start.api_socket import give_to_group
 from gateway.model.reading.http_address import Endpoint
 
-TOKEN_FILE = "dashboard-token"
+TOKEN_FILE = "dashboard-token"  # noqa: S105 - a file's name
 """In the state directory. Whoever removes it gets another token at the next start."""
 MODE = 0o640
 BACKLOG = 128

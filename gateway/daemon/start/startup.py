@@ -109,7 +109,7 @@ class _StopRequestedError(Exception):
     """A signal came before the gateway was up."""
 
 
-def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:
+def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  # noqa: C901, PLR0912, PLR0915
     name_process("engine")
     mistaken = wrong_settings()
     if mistaken:

@@ -15,6 +15,7 @@ from gateway.datapath.firewall.ways import Crossing
 
 
 def main() -> None:
+    """Look, and print what was found: an array of JSON."""
     given = json.loads(sys.argv[1])
     crossing = Crossing(
         tuple(given["inside"]),

@@ -110,7 +110,7 @@ def _inverting(match: Match, inverted: bool) -> Match:
     return inverse
 
 
-def _match(option: str, values: list[str]) -> Match:
+def _match(option: str, values: list[str]) -> Match:  # noqa: PLR0911
     value = values[0] if values else ""
     items = [item for text in values for item in text.split(",")]
     if option in ("-i", "-o"):

@@ -185,7 +185,7 @@ def _equal(value: Callable[[Packet], object], wanted: Any, sets: Mapping[str, An
     return match
 
 
-def _among(seen: object, wanted: Any, sets: Mapping[str, Any]) -> bool | None:
+def _among(seen: object, wanted: Any, sets: Mapping[str, Any]) -> bool | None:  # noqa: C901, PLR0911, PLR0912
     """Whether a value is one of those that are wanted: one, or a set, or a range."""
     if isinstance(wanted, str) and wanted.startswith("@"):
         return _any(seen, sets.get(wanted, []), sets) if wanted in sets else None

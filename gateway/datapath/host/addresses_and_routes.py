@@ -254,6 +254,7 @@ def sysctl_path(interface: str, name: str) -> Path:
 
 
 def read_sysctl(interface: str, name: str) -> str:
+    """A setting of an interface, as the kernel has it now."""
     return sysctl_path(interface, name).read_text().strip()
 
 

@@ -114,7 +114,7 @@ class Announcer:
         if self._socket is not None:
             self._socket.close()
 
-    def _listen(self, link: LinkState) -> None:
+    def _listen(self, _link: LinkState) -> None:
         program = b"".join(Struct("=HBBI").pack(*instruction) for instruction in _PROBES)
         buffer = ctypes.create_string_buffer(program)
         filter_ = Struct("@HP").pack(len(_PROBES), ctypes.addressof(buffer))

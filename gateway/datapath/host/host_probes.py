@@ -71,7 +71,7 @@ class Finding:
         return self.stops or (self.name == FIREWALL and self.ok is False)
 
 
-def probe(
+def probe(  # noqa: PLR0913
     inside: Iterable[str],
     outside: str,
     public_ips: Iterable[IPv4Address],

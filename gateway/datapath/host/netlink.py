@@ -25,6 +25,7 @@ _header, _attribute, _error = Struct("=IHHII"), Struct("=HH"), Struct("=i")
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
+    """An attribute as netlink has it: length, kind, payload, padded to four bytes."""
     padding = b"\0" * (-len(payload) % 4)
     return _attribute.pack(_attribute.size + len(payload), kind) + payload + padding
 

@@ -15,6 +15,8 @@ from gateway.model.reading.validate import Cuts, Mistake
 
 
 class Named(Protocol):
+    """Whatever others refer to by its name."""
+
     @property
     def name(self) -> str: ...
 
