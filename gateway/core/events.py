@@ -131,7 +131,7 @@ Key = TypeVar("Key", bound=Hashable)
 Detail = TypeVar("Detail")
 
 
-class Sampler(Generic[Key, Detail]):
+class EventThrottle(Generic[Key, Detail]):
     """Lets one occurrence per key and interval through, with a count and the latest detail.
 
     ``maximum`` bounds the keys: beyond it, occurrences of new keys are counted in ``unsampled``.

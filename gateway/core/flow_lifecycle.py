@@ -18,7 +18,7 @@ from gateway.core.policy.nsg import RuleMatch
 from gateway.core.port_selection import PortAllocator
 from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.allocations import Vm
-from gateway.core.snat.nat_gateway_pool import NatShare
+from gateway.core.snat.nat_gateway_pool import VmNatUsage
 from gateway.core.snat.port_pool import Ports
 from gateway.model.profile import Method, Profile
 from gateway.schema.drop_reasons import DropReason
@@ -80,8 +80,8 @@ class FlowLifecycle(Tracking):
             allocation, number = held
             pool = allocation.pools[protocol]
             public, port = pool.address, PORTS[number]
-            method, timeout = allocation.terms.method, allocation.terms.idle_timeout
-            reset = allocation.terms.tcp_reset
+            method, timeout = allocation.flow_policy.method, allocation.flow_policy.idle_timeout
+            reset = allocation.flow_policy.tcp_reset
             if method is Method.NAT_GATEWAY and protocol == TCP:
                 timeout = min(timeout, self._half_open)
         # An echo's identifier stands on the asking side; its reply key has it on that side too.
@@ -237,7 +237,7 @@ class FlowLifecycle(Tracking):
             tell_remote = flow.original[4:8] not in self.outbound.addresses  # else it is a hairpin
             self.reset_queue.idled_out(flow, self.table.numbers, tell_remote=tell_remote)
         pool = flow.pool
-        if flow.protocol != UDP or flow.state in ENDED or not isinstance(pool, NatShare):
+        if flow.protocol != UDP or flow.state in ENDED or not isinstance(pool, VmNatUsage):
             self.end(flow)
             return
         self.take_back(flow)

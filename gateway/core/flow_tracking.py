@@ -26,7 +26,7 @@ from gateway.core.flows.tcp import (
 )
 from gateway.core.observe.flow_log import FlowLog
 from gateway.core.snat.allocation_manager import AllocationManager
-from gateway.core.snat.nat_gateway_pool import NatShare
+from gateway.core.snat.nat_gateway_pool import VmNatUsage
 from gateway.core.snat.port_pool import Ports
 from gateway.model.profile import Profile
 from gateway.schema.protocols import TCP, UDP
@@ -61,9 +61,12 @@ class Tracking:
         self._nat_hold: dict[State, float] = {}
         self._half_open = profile.idle_timeout
         if profile.nat_gateway is not None:
-            terms = profile.nat_gateway
-            self._nat_hold = {State.FINISHED: terms.fin_hold, State.RESET: terms.rst_hold}
-            self._half_open = terms.half_open_timeout
+            flow_policy = profile.nat_gateway
+            self._nat_hold = {
+                State.FINISHED: flow_policy.fin_hold,
+                State.RESET: flow_policy.rst_hold,
+            }
+            self._half_open = flow_policy.half_open_timeout
 
     def track(
         self, flow: Flow, side: Side, flags: int, now: float, numbers: tuple[int, int] = (0, 0)
@@ -120,7 +123,7 @@ class Tracking:
         flow.state = following
         self.table.touch(flow)
         pool = flow.pool
-        if isinstance(pool, NatShare):
+        if isinstance(pool, VmNatUsage):
             hold = self._nat_hold.get(following)
             if hold is None:
                 flow.timeout = pool.idle_timeout  # it was half-open
@@ -209,11 +212,11 @@ class Tracking:
 
     def _idle_timeout(self, flow: Flow, pool: Ports) -> float:
         """What a flow has that opens on a port of the pool."""
-        if isinstance(pool, NatShare):
+        if isinstance(pool, VmNatUsage):
             return min(pool.idle_timeout, self._half_open)
         for allocation in flow.machine.allocations:
             if allocation.pools.get(flow.protocol) is pool:
-                return allocation.terms.idle_timeout
+                return allocation.flow_policy.idle_timeout
         return self.profile.idle_timeout
 
     # -- flows whose packets pass elsewhere

@@ -15,7 +15,7 @@ from gateway.core.flows.tcp import ENDED
 from gateway.core.observe.exhaustion import ExhaustionMonitor
 from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.allocations import PortAllocation, Vm
-from gateway.core.snat.nat_gateway_pool import NatShare, choose
+from gateway.core.snat.nat_gateway_pool import VmNatUsage, choose
 from gateway.core.snat.port_pool import PortPool, Ports
 from gateway.model.profile import DestinationScope, FrontendChoice, Profile
 from gateway.schema.drop_reasons import DropReason
@@ -117,7 +117,7 @@ class PortAllocator:
         if not machine.allocations:
             self._outbound.share(machine)
         allocations = [a for a in machine.allocations if protocol in a.pools]
-        shares = [pool for a in allocations if isinstance(pool := a.pools[protocol], NatShare)]
+        shares = [pool for a in allocations if isinstance(pool := a.pools[protocol], VmNatUsage)]
         destination = self.destination(protocol, original)
         number = choose(shares, destination, self._random)
         if number < 0:

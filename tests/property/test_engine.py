@@ -406,7 +406,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
     def allocations_never_overlap(self) -> None:
         for public in self.engine.outbound.addresses.values():
             reserved = {port // 8 for port in public.frontend_ports}
-            for protocol, inventory in public.inventories.items():
+            for protocol, inventory in public.port_ranges.items():
                 everyone = (*public.allocations, *public.retired)
                 ranges = [r for a in everyone if a.protocol == protocol for r in a.ranges]
                 dealt = sorted(ranges, key=lambda r: r.start)

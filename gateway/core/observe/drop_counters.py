@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from gateway.core.events import Event, FlowTableFull, PacketsDropped, Sampler
+from gateway.core.events import Event, EventThrottle, FlowTableFull, PacketsDropped
 from gateway.schema.drop_reasons import DropReason
 
 EVENT_INTERVAL = 60.0  # seconds; drops of one kind make at most one event in it
@@ -32,7 +32,7 @@ class DropCounters:
         self.drop: _Drop = self._drop  # who wants to be told stands before it
         self._report = report
         self._counts = dict.fromkeys(DropReason, 0)
-        self._sampler = Sampler[_Kind, _Detail](EVENT_INTERVAL, maximum)
+        self._sampler = EventThrottle[_Kind, _Detail](EVENT_INTERVAL, maximum)
 
     @property
     def counts(self) -> dict[str, int]:

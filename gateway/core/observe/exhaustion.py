@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from gateway.core.events import Event, HighSnatPortUsage, PortsExhausted, Sampler
+from gateway.core.events import Event, EventThrottle, HighSnatPortUsage, PortsExhausted
 from gateway.core.snat.allocations import PortAllocation
-from gateway.core.snat.plan import Terms
+from gateway.core.snat.plan import FlowPolicy
 from gateway.model.profile import ExhaustionEvent, Method, Profile
 from gateway.schema.protocols import PROTOCOL_NAMES
 
 BALANCED = frozenset({Method.LOAD_BALANCER, Method.OUTBOUND_RULE})
 
 _Key = tuple[str, bytes, int]  # VM, public IP, protocol
-_Refused = tuple[bytes, Terms, bytes, int]  # VM's address, terms, remote
-_Used = tuple[bytes, Terms, int, int]  # VM's address, terms, used, allocated
+_Refused = tuple[bytes, FlowPolicy, bytes, int]  # VM's address, flow_policy, remote
+_Used = tuple[bytes, FlowPolicy, int, int]  # VM's address, flow_policy, used, allocated
 
 
 class ExhaustionMonitor:
@@ -30,8 +30,8 @@ class ExhaustionMonitor:
         self._shape = profile.exhaustion_event
         self._report = report
         interval = profile.exhaustion_event_interval
-        self._exhausted = Sampler[_Key, _Refused](interval, maximum)
-        self._high = Sampler[_Key, _Used](interval, maximum)
+        self._exhausted = EventThrottle[_Key, _Refused](interval, maximum)
+        self._high = EventThrottle[_Key, _Used](interval, maximum)
 
     @property
     def unsampled(self) -> int:
@@ -44,17 +44,17 @@ class ExhaustionMonitor:
         """A flow with this original key found no port on an allocation."""
         key = allocation.machine.name, allocation.address, protocol
         remote = original[4:8], int.from_bytes(original[10:12], "big")
-        detail = allocation.machine.address, allocation.terms, *remote
+        detail = allocation.machine.address, allocation.flow_policy, *remote
         if self._exhausted.note(key, detail, now):
             self._report(self._exhaustion(key, detail, 1, now))
 
     def high(self, allocation: PortAllocation, protocol: int, now: float) -> None:
         """A flow got a port, and more than the profile's share of the allocation is in use."""
-        if allocation.terms.method not in BALANCED:
+        if allocation.flow_policy.method not in BALANCED:
             return  # Azure has health events for load balancers alone
         pool = allocation.pools[protocol]
         key = allocation.machine.name, allocation.address, protocol
-        detail = allocation.machine.address, allocation.terms, pool.used, pool.count
+        detail = allocation.machine.address, allocation.flow_policy, pool.used, pool.count
         if self._high.note(key, detail, now):
             self._report(_usage(key, detail, now))
 
@@ -67,9 +67,9 @@ class ExhaustionMonitor:
 
     def _exhaustion(self, key: _Key, detail: _Refused, count: int, now: float) -> PortsExhausted:
         vm, public, protocol = key
-        private, terms, remote, port = detail
+        private, flow_policy, remote, port = detail
         shape: ExhaustionEvent | None = self._shape
-        if shape is ExhaustionEvent.HEALTH and terms.method not in BALANCED:
+        if shape is ExhaustionEvent.HEALTH and flow_policy.method not in BALANCED:
             shape = None
         return PortsExhausted(
             now,
@@ -80,14 +80,14 @@ class ExhaustionMonitor:
             port,
             count,
             _dotted(private),
-            terms.owner,
+            flow_policy.owner,
             shape,
         )
 
 
 def _usage(key: _Key, detail: _Used, now: float) -> HighSnatPortUsage:
     vm, public, protocol = key
-    private, terms, used, allocated = detail
+    private, flow_policy, used, allocated = detail
     return HighSnatPortUsage(
         now,
         vm,
@@ -96,7 +96,7 @@ def _usage(key: _Key, detail: _Used, now: float) -> HighSnatPortUsage:
         used,
         allocated,
         _dotted(private),
-        terms.owner,
+        flow_policy.owner,
     )
 
 

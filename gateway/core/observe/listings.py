@@ -74,7 +74,7 @@ def port_records(outbound: AllocationManager) -> Iterator[PortRecord | None]:
             ),
             cooling=pool.cooling,
             ranges=bounds(pool.ranges),
-            reserved=outbound.addresses[address].inventories[TCP].reserved,
+            reserved=outbound.addresses[address].port_ranges[TCP].reserved,
         )
 
 
@@ -123,7 +123,7 @@ def _tcp_idle_timeouts(machine: Vm, by_nat_gateway: float | None) -> tuple[float
 
 
 def _idle_timeouts(machine: Vm, protocol: int) -> list[float]:
-    found = [a.terms.idle_timeout for a in machine.allocations if a.protocol == protocol]
+    found = [a.flow_policy.idle_timeout for a in machine.allocations if a.protocol == protocol]
     return found or [machine.idle_timeout]
 
 

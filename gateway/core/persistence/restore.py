@@ -20,8 +20,8 @@ from gateway.core.persistence.snapshot import SavedAllocation, SavedState, targe
 from gateway.core.reload.flow_eviction import is_in_place
 from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.allocations import CARRIED, PortAllocation, PublicAddress, Vm
-from gateway.core.snat.nat_gateway_pool import NatShare
-from gateway.core.snat.plan import Terms
+from gateway.core.snat.nat_gateway_pool import VmNatUsage
+from gateway.core.snat.plan import FlowPolicy
 from gateway.core.snat.port_pool import Ports
 from gateway.core.snat.port_ranges import joined
 from gateway.model.profile import Method
@@ -132,20 +132,20 @@ def _is_whole(saved: SavedFlow) -> bool:
 
 def _deal(outbound: AllocationManager, saved: tuple[SavedAllocation, ...]) -> None:
     """Put the fresh deal aside, then give everybody what he had."""
-    fresh: dict[_Key, Terms] = {}
+    fresh: dict[_Key, FlowPolicy] = {}
     for public in outbound.addresses.values():
         for allocation in list(public.allocations):
             fresh[allocation.machine.address, public.address, allocation.protocol] = (
-                allocation.terms
+                allocation.flow_policy
             )
             public.allocations.remove(allocation)
             allocation.machine.allocations.remove(allocation)
-            public.inventories[allocation.protocol].release(allocation.ranges)
+            public.port_ranges[allocation.protocol].release(allocation.ranges)
     for item in saved:
         _deal_again(outbound, item, fresh)
     outbound.complete_default()
-    for (private, address, protocol), terms in fresh.items():
-        if terms.method is not Method.DEFAULT_OUTBOUND_ACCESS:
+    for (private, address, protocol), flow_policy in fresh.items():
+        if flow_policy.method is not Method.DEFAULT_OUTBOUND_ACCESS:
             raise ContradictionError(
                 f"no ports of {IPv4Address(private)} on {IPv4Address(address)} for protocol "
                 f"{protocol}"
@@ -153,7 +153,7 @@ def _deal(outbound: AllocationManager, saved: tuple[SavedAllocation, ...]) -> No
 
 
 def _deal_again(
-    outbound: AllocationManager, item: SavedAllocation, fresh: dict[_Key, Terms]
+    outbound: AllocationManager, item: SavedAllocation, fresh: dict[_Key, FlowPolicy]
 ) -> None:
     try:
         private, address = IPv4Address(item.vm).packed, IPv4Address(item.public).packed
@@ -170,16 +170,16 @@ def _deal_again(
     if any(first < 0 or last > 0xFFFF for first, last in item.ranges):
         raise ContradictionError(f"ports of {item.vm} on {item.public} that do not exist")
     ranges = joined(range(first, last + 1) for first, last in item.ranges)
-    if not ranges or joined(public.inventories[item.protocol].claim(ranges)) != ranges:
+    if not ranges or joined(public.port_ranges[item.protocol].claim(ranges)) != ranges:
         raise ContradictionError(f"ports of {item.vm} on {item.public} that are not free")
-    terms = None if item.retired else fresh.pop((private, address, item.protocol), None)
-    stays = terms is not None
-    if terms is None and not item.retired:
-        terms = outbound.default_terms(machine, public, item.protocol)
-        stays = terms is not None
-    if terms is None:
-        terms = Terms(method, item.idle_timeout, item.owner)
-    allocation = PortAllocation.own(machine, address, item.protocol, terms, ranges)
+    flow_policy = None if item.retired else fresh.pop((private, address, item.protocol), None)
+    stays = flow_policy is not None
+    if flow_policy is None and not item.retired:
+        flow_policy = outbound.default_terms(machine, public, item.protocol)
+        stays = flow_policy is not None
+    if flow_policy is None:
+        flow_policy = FlowPolicy(method, item.idle_timeout, item.owner)
+    allocation = PortAllocation.own(machine, address, item.protocol, flow_policy, ranges)
     if stays:
         outbound.machines.setdefault(private, machine)
         public.allocations.append(allocation)
@@ -232,13 +232,15 @@ def _held_again(engine: Engine, flow: Flow) -> Ports | None:
 
 
 def _is_shared(allocation: PortAllocation, protocol: int) -> bool:
-    return isinstance(allocation.pools.get(protocol), NatShare)
+    return isinstance(allocation.pools.get(protocol), VmNatUsage)
 
 
 def _retired_share(public: PublicAddress, machine: Vm, protocol: int, flow: Flow) -> PortAllocation:
     """What a VM still holds of a NAT gateway that is its subnet's no more."""
-    terms = Terms(Method.NAT_GATEWAY, flow.timeout, "natGateways")
-    pools = {n: NatShare(public.address, public.shared[n], flow.timeout) for n in CARRIED[protocol]}
-    allocation = PortAllocation(machine, public.address, protocol, terms, pools)
+    flow_policy = FlowPolicy(Method.NAT_GATEWAY, flow.timeout, "natGateways")
+    pools = {
+        n: VmNatUsage(public.address, public.shared[n], flow.timeout) for n in CARRIED[protocol]
+    }
+    allocation = PortAllocation(machine, public.address, protocol, flow_policy, pools)
     public.retired.append(allocation)
     return allocation

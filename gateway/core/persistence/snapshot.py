@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from gateway.core.inbound.load_balancer import Target
-from gateway.core.snat.nat_gateway_pool import NatShare
+from gateway.core.snat.nat_gateway_pool import VmNatUsage
 
 if TYPE_CHECKING:
     from gateway.core.engine import Engine
@@ -104,14 +104,14 @@ def save(engine: Engine) -> Iterator[SavedState | None]:
 
 
 def _saved(allocation: PortAllocation, *, retired: bool) -> SavedAllocation:
-    shared = any(isinstance(pool, NatShare) for pool in allocation.pools.values())
+    shared = any(isinstance(pool, VmNatUsage) for pool in allocation.pools.values())
     return SavedAllocation(
         str(IPv4Address(allocation.machine.address)),
         str(IPv4Address(allocation.address)),
         allocation.protocol,
-        allocation.terms.method.value,
-        allocation.terms.idle_timeout,
-        allocation.terms.owner,
+        allocation.flow_policy.method.value,
+        allocation.flow_policy.idle_timeout,
+        allocation.flow_policy.owner,
         retired,
         () if shared else tuple((ports.start, ports.stop - 1) for ports in allocation.ranges),
         tuple(

@@ -18,9 +18,16 @@ from gateway.core.snat.allocations import (
     PublicAddress,
     Vm,
 )
-from gateway.core.snat.nat_gateway_pool import NatShare, SharedPorts
-from gateway.core.snat.plan import Grant, NatGatewayPlan, Plan, SubnetPlan, Terms, VmPlan
-from gateway.core.snat.port_ranges import Inventory, joined, lowest
+from gateway.core.snat.nat_gateway_pool import NatGatewayPool, VmNatUsage
+from gateway.core.snat.plan import (
+    AddressGrant,
+    FlowPolicy,
+    NatGatewayPlan,
+    Plan,
+    SubnetPlan,
+    VmPlan,
+)
+from gateway.core.snat.port_ranges import PortRanges, joined, lowest
 from gateway.model.profile import Method, Profile
 from gateway.schema.protocols import TCP, UDP
 
@@ -50,7 +57,7 @@ class AllocationManager:
         self._default_addresses: tuple[bytes, ...] = ()
         ports = profile.ports_per_vm(profile.default_outbound_pool_size)
         self._default_ports = ports
-        self._default_terms = Terms(
+        self._default_terms = FlowPolicy(
             Method.DEFAULT_OUTBOUND_ACCESS, profile.idle_timeout, "defaultOutboundAccess"
         )
         self.apply(plan)
@@ -135,7 +142,7 @@ class AllocationManager:
         self._apply_machines(plan, resized)
         self._default_addresses = plan.default_addresses
         wanted = {
-            (self._by_name[name].address, grant.address, grant.protocol): (grant.terms, ports)
+            (self._by_name[name].address, grant.address, grant.protocol): (grant.flow_policy, ports)
             for grant in plan.grants
             for name, ports in grant.ports.items()
         }
@@ -155,7 +162,7 @@ class AllocationManager:
             if self._lacks_default(machine):
                 self._allocate_default(machine, resized)
 
-    def default_terms(self, machine: Vm, public: PublicAddress, protocol: int) -> Terms | None:
+    def default_terms(self, machine: Vm, public: PublicAddress, protocol: int) -> FlowPolicy | None:
         """Default outbound access on a public IP, if that is how the machine goes out; or None."""
         if public.address not in self._default_addresses:
             return None
@@ -182,14 +189,14 @@ class AllocationManager:
                 continue
             public.frontend_ports = frontend_ports
             for protocol in (TCP, UDP):
-                public.inventories[protocol] = Inventory(
+                public.port_ranges[protocol] = PortRanges(
                     profile.first_snat_port,
                     profile.last_snat_port,
                     profile.port_unit,
                     frontend_ports,
                 )
             for allocation in (*public.allocations, *public.retired):
-                inventory = public.inventories[allocation.protocol]
+                inventory = public.port_ranges[allocation.protocol]
                 kept = tuple(joined(inventory.claim(allocation.ranges)))
                 if kept != allocation.ranges:
                     resized[allocation] = Resized(allocation, allocation.count, kept)
@@ -248,20 +255,20 @@ class AllocationManager:
             allocations = public.shares.setdefault(machine, [])
             for protocol, carried in () if allocations else CARRIED.items():
                 timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
-                pools = {n: NatShare(address, public.shared[n], timeout) for n in carried}
-                terms = Terms(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
-                allocations.append(PortAllocation(machine, address, protocol, terms, pools))
+                pools = {n: VmNatUsage(address, public.shared[n], timeout) for n in carried}
+                flow_policy = FlowPolicy(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
+                allocations.append(PortAllocation(machine, address, protocol, flow_policy, pools))
                 machine.allocations.append(allocations[-1])
 
-    def _shared_ports(self, is_shared: bool) -> dict[int, SharedPorts]:
-        terms = self.profile.nat_gateway
-        if terms is None or not is_shared:
+    def _shared_ports(self, is_shared: bool) -> dict[int, NatGatewayPool]:
+        flow_policy = self.profile.nat_gateway
+        if flow_policy is None or not is_shared:
             return {}
-        count = terms.port_count
-        return {number: SharedPorts(terms.first_port, count) for number in SNAT_PROTOCOLS}
+        count = flow_policy.port_count
+        return {number: NatGatewayPool(flow_policy.first_port, count) for number in SNAT_PROTOCOLS}
 
     def _retire_and_shrink(
-        self, wanted: dict[tuple[bytes, bytes, int], tuple[Terms, int]], resized: Resizings
+        self, wanted: dict[tuple[bytes, bytes, int], tuple[FlowPolicy, int]], resized: Resizings
     ) -> None:
         default = Method.DEFAULT_OUTBOUND_ACCESS, self._default_ports
         for public in self.addresses.values():
@@ -273,16 +280,16 @@ class AllocationManager:
                     target = default[1] if stays else 0
                 else:
                     key = machine.address, public.address, protocol
-                    allocation.terms, target = wanted.get(key, (allocation.terms, 0))
+                    allocation.flow_policy, target = wanted.get(key, (allocation.flow_policy, 0))
                 if not target:
                     self._retire(allocation, resized)
                     continue
                 kept, rest = lowest(_ranges_after(allocation, resized), target)
                 if rest:
-                    public.inventories[protocol].release(rest)
+                    public.port_ranges[protocol].release(rest)
                     _resize(allocation, kept, resized)
 
-    def _allocate(self, grant: Grant, resized: Resizings) -> None:
+    def _allocate(self, grant: AddressGrant, resized: Resizings) -> None:
         """Give what a grant says to those who have less; a machine's last grant is used last."""
         public, protocol = self.addresses[grant.address], grant.protocol
         for name, ports in grant.ports.items():
@@ -292,7 +299,9 @@ class AllocationManager:
                 ranges = self._deal(public, protocol, ports, resized)
                 if ranges is not None:
                     self._add(
-                        PortAllocation.own(machine, public.address, protocol, grant.terms, ranges)
+                        PortAllocation.own(
+                            machine, public.address, protocol, grant.flow_policy, ranges
+                        )
                     )
                 continue
             machine.allocations.remove(allocation)
@@ -314,7 +323,7 @@ class AllocationManager:
         return not any(allocation.method is default for allocation in machine.allocations)
 
     def _has_room(self, public: PublicAddress, protocols: Iterable[int]) -> bool:
-        return all(public.inventories[p].free >= self._default_ports for p in protocols)
+        return all(public.port_ranges[p].free >= self._default_ports for p in protocols)
 
     def _allocate_default(self, machine: Vm, resized: Resizings) -> bool:
         """Associate a standalone machine with an address that has room, evicting idle strangers."""
@@ -329,10 +338,10 @@ class AllocationManager:
                 if not self._has_room(public, protocols):
                     continue
                 for protocol in protocols:
-                    ranges = public.inventories[protocol].allocate(self._default_ports)
+                    ranges = public.port_ranges[protocol].allocate(self._default_ports)
                     assert ranges is not None
-                    terms = self._default_terms
-                    self._add(PortAllocation.own(machine, address, protocol, terms, ranges))
+                    flow_policy = self._default_terms
+                    self._add(PortAllocation.own(machine, address, protocol, flow_policy, ranges))
                 return True
         return False
 
@@ -342,7 +351,7 @@ class AllocationManager:
             if machine.named or machine.flows or any(a.in_use for a in machine.allocations):
                 continue
             public.allocations.remove(allocation)
-            public.inventories[allocation.protocol].release(_ranges_after(allocation, resized))
+            public.port_ranges[allocation.protocol].release(_ranges_after(allocation, resized))
             machine.allocations.remove(allocation)  # a cycle would outlive it: the collector is off
             self.machines.pop(machine.address, None)
 
@@ -351,7 +360,7 @@ class AllocationManager:
     def _deal(
         self, public: PublicAddress, protocol: int, count: int, resized: Resizings
     ) -> list[range] | None:
-        inventory = public.inventories[protocol]
+        inventory = public.port_ranges[protocol]
         ranges = inventory.allocate(count)
         if ranges is None:
             self._reap_retired(public, resized)
@@ -379,7 +388,7 @@ class AllocationManager:
         for allocation in list(public.retired):
             if not allocation.in_use:
                 public.retired.remove(allocation)
-                public.inventories[allocation.protocol].release(_ranges_after(allocation, resized))
+                public.port_ranges[allocation.protocol].release(_ranges_after(allocation, resized))
 
     def _drop_all(self, public: PublicAddress, resized: Resizings) -> None:
         """A public IP goes, or becomes another kind: all flows on its ports break."""
@@ -397,7 +406,7 @@ class AllocationManager:
                 public.allocations.remove(allocation)
             else:
                 public.shares.pop(allocation.machine, None)
-        public.inventories[allocation.protocol].release(_ranges_after(allocation, resized))
+        public.port_ranges[allocation.protocol].release(_ranges_after(allocation, resized))
         _resize(allocation, (), resized)
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from itertools import chain
 
-from gateway.core.snat.nat_gateway_pool import SharedPorts
-from gateway.core.snat.plan import Terms, VmPlan
+from gateway.core.snat.nat_gateway_pool import NatGatewayPool
+from gateway.core.snat.plan import FlowPolicy, VmPlan
 from gateway.core.snat.port_pool import PortPool, Ports
-from gateway.core.snat.port_ranges import Inventory, joined
+from gateway.core.snat.port_ranges import PortRanges, joined
 from gateway.model.profile import Method
 from gateway.schema.protocols import ICMP, TCP, UDP
 
@@ -64,21 +64,21 @@ class Vm:
 class PortAllocation:
     """The SNAT ports of one machine on one public IP, for TCP (and ICMP echo) or for UDP."""
 
-    __slots__ = ("address", "machine", "pools", "protocol", "ranges", "terms")
+    __slots__ = ("address", "flow_policy", "machine", "pools", "protocol", "ranges")
 
     def __init__(
         self,
         machine: Vm,
         address: bytes,
         protocol: int,
-        terms: Terms,
+        flow_policy: FlowPolicy,
         pools: Mapping[int, Ports],
         ranges: tuple[range, ...] = (),
     ) -> None:
         self.machine = machine
         self.address = address
         self.protocol = protocol
-        self.terms = terms
+        self.flow_policy = flow_policy
         self.pools = pools
         self.ranges = ranges  # its own; of a NAT gateway's shared ports it has none
 
@@ -88,13 +88,13 @@ class PortAllocation:
         machine: Vm,
         address: bytes,
         protocol: int,
-        terms: Terms,
+        flow_policy: FlowPolicy,
         ranges: Iterable[range],
     ) -> PortAllocation:
         """One with ports of its own."""
         ports = tuple(joined(ranges))
         pools = {number: PortPool(address, ports) for number in CARRIED[protocol]}
-        return cls(machine, address, protocol, terms, pools, ports)
+        return cls(machine, address, protocol, flow_policy, pools, ports)
 
     def relocate(self, ranges: tuple[range, ...]) -> None:
         """Give it other ports; the caller takes the live ones again."""
@@ -104,7 +104,7 @@ class PortAllocation:
 
     @property
     def method(self) -> Method:
-        return self.terms.method
+        return self.flow_policy.method
 
     @property
     def count(self) -> int:
@@ -122,7 +122,7 @@ SNAT_PROTOCOLS = (TCP, UDP, ICMP)
 
 
 class PublicAddress:
-    """A public IP of the configuration: inventories of ports, or one machine's own address.
+    """A public IP of the configuration: port ranges, or one machine's own address.
 
     A NAT gateway's has ``shared`` ports, by protocol, and machines' shares of them.
     """
@@ -132,7 +132,7 @@ class PublicAddress:
         "allocations",
         "frontend_ports",
         "instance_of",
-        "inventories",
+        "port_ranges",
         "retired",
         "shared",
         "shares",
@@ -141,11 +141,11 @@ class PublicAddress:
     def __init__(self, address: bytes) -> None:
         self.address = address
         self.frontend_ports: frozenset[int] = frozenset()
-        self.inventories: dict[int, Inventory] = {}  # TCP's and UDP's
+        self.port_ranges: dict[int, PortRanges] = {}  # TCP's and UDP's
         self.instance_of: Vm | None = None
         self.allocations: list[PortAllocation] = []
         self.retired: list[PortAllocation] = []  # hold ports until their flows end
-        self.shared: dict[int, SharedPorts] = {}
+        self.shared: dict[int, NatGatewayPool] = {}
         self.shares: dict[Vm, list[PortAllocation]] = {}
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 WORD = 256  # ports in a word: two levels of about this size cover 64,000
 
 
-class Holes:
+class FreePortBitmap:
     """The free ports toward one destination, as a bitmap of two levels.
 
     ``words`` has a bit for each free index; ``summary`` a bit for each word that is not empty. The

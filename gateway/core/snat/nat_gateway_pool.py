@@ -1,11 +1,11 @@
 """A NAT gateway's SNAT ports: shared on demand by all VMs of its subnets.
 
-``SharedPorts`` has the ports of one public IP for one protocol. A new flow gets one at random among
-those that no flow has; when there is none left, one at random that no flow has toward the same
-destination (docs/fidelity.md A2). A port of an ended flow stays held toward that flow's destination
-until its hold is over (A4), and may serve others.
+``NatGatewayPool`` has the ports of one public IP for one protocol. A new flow gets one at random
+among those that no flow has; when there is none left, one at random that no flow has toward the
+same destination (docs/fidelity.md A2). A port of an ended flow stays held toward that flow's
+destination until its hold is over (A4), and may serve others.
 
-``NatShare`` is a VM's view of it, and what a flow holds its port by: it counts what is the VM's.
+``VmNatUsage`` is a VM's view of it, and what a flow holds its port by: it counts what is the VM's.
 
 Taking and releasing costs the same however many ports are in use.
 """
@@ -16,13 +16,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
-from gateway.core.snat.free_port_bitmap import Holes
+from gateway.core.snat.free_port_bitmap import FreePortBitmap
 from gateway.core.snat.port_pool import busiest_of
 
 _SPARSE = 8  # a destination with less than one in so many ports is kept as a set
 
 
-class SharedPorts:
+class NatGatewayPool:
     """The ports of one public IP for one protocol. Indices count them from the first."""
 
     __slots__ = ("_free", "_holders", "_order", "_place", "_toward", "count", "first")
@@ -35,7 +35,7 @@ class SharedPorts:
         # A permutation: the first ``_free`` are the ports that nobody holds.
         self._order = array("H")
         self._place = array("H")
-        self._toward: dict[bytes, set[int] | Holes] = {}
+        self._toward: dict[bytes, set[int] | FreePortBitmap] = {}
 
     @property
     def free(self) -> int:
@@ -66,7 +66,7 @@ class SharedPorts:
         toward = self._toward.get(destination)
         if not 0 <= index < self.count:
             return False
-        if isinstance(toward, Holes) and not toward.is_free(index):
+        if isinstance(toward, FreePortBitmap) and not toward.is_free(index):
             return False
         if isinstance(toward, set) and index in toward:
             return False
@@ -79,7 +79,7 @@ class SharedPorts:
         """Give a held port back."""
         index = port - self.first
         toward = self._toward[destination]
-        if isinstance(toward, Holes):
+        if isinstance(toward, FreePortBitmap):
             toward.put(index)
         else:
             toward.remove(index)
@@ -100,25 +100,27 @@ class SharedPorts:
         self._order.extend(range(self.count))
         self._place.extend(range(self.count))
 
-    def _spare(self, toward: set[int] | Holes | None, random: Random) -> int:
+    def _spare(self, toward: set[int] | FreePortBitmap | None, random: Random) -> int:
         """Any index that is not held toward a destination; there is one."""
         index = int(random.random() * self.count)
-        if isinstance(toward, Holes):
+        if isinstance(toward, FreePortBitmap):
             return toward.after(index)
         while toward is not None and index in toward:  # seldom: it is sparse
             index = int(random.random() * self.count)
         return index
 
-    def _hold_toward(self, destination: bytes, toward: set[int] | Holes | None, index: int) -> None:
+    def _hold_toward(
+        self, destination: bytes, toward: set[int] | FreePortBitmap | None, index: int
+    ) -> None:
         self._hold(index)
         if toward is None:
             self._toward[destination] = {index}
-        elif isinstance(toward, Holes):
+        elif isinstance(toward, FreePortBitmap):
             toward.take(index)
         else:
             toward.add(index)
             if len(toward) * _SPARSE > self.count:
-                holes = self._toward[destination] = Holes(0, self.count)
+                holes = self._toward[destination] = FreePortBitmap(0, self.count)
                 for taken in toward:
                     holes.take(taken)
 
@@ -136,7 +138,7 @@ class SharedPorts:
         places[other], places[index] = old, place
 
 
-class NatShare:
+class VmNatUsage:
     """What one VM holds of the shared ports, and how often it found none."""
 
     __slots__ = (
@@ -150,7 +152,7 @@ class NatShare:
         "used",
     )
 
-    def __init__(self, address: bytes, shared: SharedPorts, idle_timeout: float) -> None:
+    def __init__(self, address: bytes, shared: NatGatewayPool, idle_timeout: float) -> None:
         self.address = address  # the public IP, 4 bytes
         self.shared = shared
         self.idle_timeout = idle_timeout  # of a flow that was answered
@@ -239,7 +241,7 @@ class NatShare:
         return False
 
 
-def choose(shares: Sequence[NatShare], destination: bytes, random: Random) -> int:
+def choose(shares: Sequence[VmNatUsage], destination: bytes, random: Random) -> int:
     """Which share a new flow takes its port from: any free port is as likely as any other.
 
     -1: none of them has one toward ``destination``.
@@ -255,7 +257,7 @@ def choose(shares: Sequence[NatShare], destination: bytes, random: Random) -> in
     return -1
 
 
-def _held(toward: set[int] | Holes | None) -> int:
+def _held(toward: set[int] | FreePortBitmap | None) -> int:
     if toward is None:
         return 0
-    return toward.taken if isinstance(toward, Holes) else len(toward)
+    return toward.taken if isinstance(toward, FreePortBitmap) else len(toward)

@@ -24,7 +24,7 @@ from gateway.schema.protocols import PROTOCOL_NUMBERS
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class FlowPolicy:
     """How the flows of an allocation are kept: for its rule's method, with its timeout."""
 
     method: Method
@@ -34,12 +34,12 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class AddressGrant:
     """SNAT ports of a public IP for some VMs, for one protocol."""
 
     address: bytes
     protocol: int
-    terms: Terms
+    flow_policy: FlowPolicy
     size: int  # members of the pool, also those that go out another way
     ports: dict[str, int] = field(hash=False)  # by VM, in pool order
 
@@ -81,7 +81,7 @@ class Plan:
     """The whole of a configuration, resolved: addresses are 4 bytes."""
 
     machines: tuple[VmPlan, ...]
-    grants: tuple[Grant, ...]  # where a VM has several, in the order of their use
+    grants: tuple[AddressGrant, ...]  # where a VM has several, in the order of their use
     addresses: dict[bytes, frozenset[int]]  # public IP: frontend ports of rules on it
     default_addresses: tuple[bytes, ...]
     subnets: tuple[SubnetPlan, ...]
@@ -122,10 +122,10 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
     return Plan(
         tuple(of(machine) for machine in configuration.virtual_machines),
         tuple(
-            Grant(
+            AddressGrant(
                 public_of[grant.balancer, grant.frontend],
                 PROTOCOL_NUMBERS[grant.protocol],
-                Terms(
+                FlowPolicy(
                     grant.method,
                     grant.idle_timeout,
                     f"loadBalancers/{configuration.load_balancers[grant.balancer].name}",

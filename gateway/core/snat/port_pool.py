@@ -15,14 +15,14 @@ from heapq import heappush, heapreplace
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from gateway.core.snat.free_port_bitmap import Holes
+from gateway.core.snat.free_port_bitmap import FreePortBitmap
 
 BUSIEST = 10  # destinations in a port record
 SLICE = 1024  # destinations looked at between two chances to handle packets
 
 
 class Ports(Protocol):
-    """What a flow holds its port by; ``PortPool`` and a NAT gateway's ``NatShare`` are such."""
+    """What a flow holds its port by; ``PortPool`` and a NAT gateway's ``VmNatUsage`` are such."""
 
     address: bytes
     used: int
@@ -66,7 +66,7 @@ class PortPool:
     A destination is a key of 4 bytes (address) or 6 (address and port), as the profile defines it.
     ``_taken`` has, for each destination with flows, either the number n of ports held when these
     are just the n lowest, or -i when the port of index i is the only one (a UDP endpoint that keeps
-    its port), or their ``Holes``. The first two are the common cases, and need no object.
+    its port), or their ``FreePortBitmap``. The first two are the common cases, and need no object.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class PortPool:
         self.ranges: tuple[range, ...] = ()
         self._starts: list[int] = []
         self.count = 0
-        self._taken: dict[bytes, int | Holes] = {}
+        self._taken: dict[bytes, int | FreePortBitmap] = {}
         self._holders = array("I")  # flows that hold the port, by index
         self.used = 0
         self.high_water = 0
@@ -223,9 +223,9 @@ class PortPool:
         """The destinations that hold the most ports, busiest first; None after each slice."""
         return busiest_of(self._taken, lambda d: _ports_held(self._taken.get(d, 0)))
 
-    def _with_holes(self, destination: bytes, taken: int) -> Holes:
+    def _with_holes(self, destination: bytes, taken: int) -> FreePortBitmap:
         """What is held toward ``destination``, in the form that can have gaps."""
-        holes = Holes(max(taken, 0), self.count)
+        holes = FreePortBitmap(max(taken, 0), self.count)
         if taken < 0:
             holes.take(-taken)
         self._taken[destination] = holes
@@ -242,7 +242,7 @@ class PortPool:
                 self.high_water = self.used
 
 
-def _ports_held(taken: int | Holes) -> int:
+def _ports_held(taken: int | FreePortBitmap) -> int:
     """How many ports an entry of ``PortPool._taken`` stands for."""
     if isinstance(taken, int):
         return taken if taken >= 0 else 1

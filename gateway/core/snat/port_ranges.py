@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class Inventory:
+class PortRanges:
     """The ports of one public IP, dealt out lowest first.
 
     ``first`` and ``last`` bound the ports; each ``unit`` of them (aligned) that holds the frontend

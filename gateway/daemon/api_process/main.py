@@ -23,7 +23,7 @@ from gateway.daemon.api_process.engine_client import EngineClient
 from gateway.daemon.api_process.event_log import EventLog
 from gateway.daemon.api_process.flow_logs.writer import FlowLogWriter
 from gateway.daemon.api_process.http_server import answer, answer_anybody
-from gateway.daemon.api_process.live.poller import Sampler
+from gateway.daemon.api_process.live.poller import LivePoller
 from gateway.daemon.api_process.routes import Events, application
 
 Site = Callable[[ASGIApp, str | None], ASGIApp]
@@ -77,7 +77,7 @@ async def _serve(
     )
     captures = CaptureStreams(engine)
     engine.start()
-    sampler = Sampler(engine, log)
+    sampler = LivePoller(engine, log)
     api = application(engine, events, flow_log, captures, sampler)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_look_at(flow_log))

@@ -34,7 +34,7 @@ from gateway.daemon.api_process.engine_client import (
 )
 from gateway.daemon.api_process.event_log import EventLog
 from gateway.daemon.api_process.flow_logs.writer import FlowLogWriter
-from gateway.daemon.api_process.live.poller import Sampler
+from gateway.daemon.api_process.live.poller import LivePoller
 from gateway.daemon.api_process.live.routes import live_routes
 from gateway.daemon.api_process.metrics import metrics_endpoint
 from gateway.daemon.channel.json_views import (
@@ -100,7 +100,7 @@ def application(  # noqa: C901, PLR0915
     events: Events,
     flow_log: FlowLogWriter | None = None,
     captures: CaptureStreams | None = None,
-    sampler: Sampler | None = None,
+    sampler: LivePoller | None = None,
 ) -> Starlette:
     """The API over an engine's client, an event log, the flow logs' writer, captures, a sampler.
 

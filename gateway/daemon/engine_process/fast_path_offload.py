@@ -14,7 +14,7 @@ from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.offload import Reported
 from gateway.core.flows.tcp import ACK_FLAG, SYN_FLAG, Side, State
-from gateway.core.snat.nat_gateway_pool import NatShare
+from gateway.core.snat.nat_gateway_pool import VmNatUsage
 from gateway.datapath.fastpath import Direction, FastPath
 from gateway.datapath.fastpath.map_layout import ANY, FROM_INSIDE, FROM_OUTSIDE
 from gateway.model.profile import Method
@@ -142,7 +142,7 @@ class Offloading:
     def _directions(self, flow: Flow) -> tuple[Direction, Direction]:
         """The packets of a flow in both directions, and what replaces what."""
         timeout = flow.timeout
-        if isinstance(flow.pool, NatShare):
+        if isinstance(flow.pool, VmNatUsage):
             timeout = max(timeout, flow.pool.idle_timeout)  # half-open now, and not for long
         idle = min(int(timeout * self._milliseconds) + 1, _LONGEST)
         original, reply, protocol = flow.original[:12], flow.reply[:12], flow.protocol

@@ -24,7 +24,7 @@ from gateway.datapath.host.addresses_and_routes import real_name
 from gateway.datapath.host.arp import Announcer
 from gateway.datapath.host.diversion import Diversion
 from gateway.datapath.host.host_probes import FIREWALL, Finding, probe
-from gateway.datapath.host.interface_lock import Claims
+from gateway.datapath.host.interface_lock import InterfaceLocks
 from gateway.datapath.host.netfilter_rules import DiversionPlan, QueueNumbers
 from gateway.datapath.host.netlink_tables import Tables
 from gateway.datapath.host.teardown import Collecting
@@ -317,7 +317,7 @@ class LinuxHost:
 
     def claim(self, configuration: Configuration) -> AbstractContextManager[object]:
         """Hold the interfaces against a second gateway."""
-        claims = Claims([*configuration.gateway.inside, configuration.gateway.outside])
+        claims = InterfaceLocks([*configuration.gateway.inside, configuration.gateway.outside])
         wait_for_clearing()
         return claims
 

@@ -29,13 +29,13 @@ from gateway.datapath.host.forwarding import close, note_forwarders, others_forw
 from gateway.datapath.host.journal import Journal, identities
 from gateway.datapath.host.netfilter_rules import DiversionPlan, bridges_are_seen
 from gateway.datapath.host.netlink_events import (
-    Notices,
+    NetlinkEvents,
     of_filters,
     of_forwarding,
     of_network,
     of_rules,
 )
-from gateway.datapath.host.reconciler import PAUSE, RULES_LIMIT, Fights, Upkeep
+from gateway.datapath.host.reconciler import PAUSE, RULES_LIMIT, Fights, Reconciler
 from gateway.datapath.host.ruleset import Ruleset
 from gateway.datapath.host.teardown import (
     Collecting,
@@ -88,14 +88,14 @@ class Diversion:
         self.rules_moved = 0  # times that somebody else's stood where ours must
         self.rules_seen = 0  # times that any rules of the host had changed
         self._fights = Fights(limit=RULES_LIMIT)
-        self.upkeep = Upkeep()
+        self.upkeep = Reconciler()
         self.programmed = True
         """Whether all interfaces are there, and have what they need."""
-        self._network: Notices | None = None
+        self._network: NetlinkEvents | None = None
         self._look_due = 0.0
-        self._filters: Notices | None = None
-        self._rules: Notices | None = None
-        self._forwarding: Notices | None = None
+        self._filters: NetlinkEvents | None = None
+        self._rules: NetlinkEvents | None = None
+        self._forwarding: NetlinkEvents | None = None
         self._guards_outside = False
         self._forwarders_due = False
         self._guard_due = 0.0

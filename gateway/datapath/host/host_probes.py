@@ -33,7 +33,7 @@ from gateway.datapath.host.addresses_and_routes import (
     sysctl_is_writable,
     wanted_sysctls,
 )
-from gateway.datapath.host.interface_lock import Claims, is_claimed
+from gateway.datapath.host.interface_lock import InterfaceLocks, is_claimed
 from gateway.datapath.host.netfilter import IPV4, IPV6, Netfilter
 from gateway.datapath.host.netfilter_rules import PREFIX, Chain, ipv6_is_forwarded
 
@@ -167,7 +167,7 @@ def _netfilter() -> Iterator[Finding]:
         if _PROBES.fullmatch(instance) and not is_claimed(instance):
             IPV4.remove(instance)  # of one that was killed
     instance = f"probe-{secrets.token_hex(6)}"
-    with Claims([instance]):
+    with InterfaceLocks([instance]):
         yield from _features(instance)
     yield from _queue_and_ipv6()
 

@@ -28,7 +28,7 @@ def is_claimed(interface: str) -> bool:
     return False
 
 
-class Claims(Closing):
+class InterfaceLocks(Closing):
     """The interfaces of one gateway, held until ``close`` or the end of the process."""
 
     def __init__(self, interfaces: Iterable[str]) -> None:

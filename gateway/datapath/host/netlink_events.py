@@ -27,7 +27,7 @@ READS = 512
 """Messages that one look reads: others wait for the next, and packets come in between."""
 
 
-class Notices:
+class NetlinkEvents:
     """Multicast groups of this network namespace. ``matters``: of a message, as it is."""
 
     def __init__(
@@ -60,10 +60,10 @@ class Notices:
         self._socket.close()
 
 
-def of_network() -> Notices:
+def of_network() -> NetlinkEvents:
     """Interfaces, addresses, routes, proxy neighbours or per-interface settings changed."""
     groups = sum(1 << group - 1 for group in _NETWORK_GROUPS)
-    return Notices(_ROUTE, groups, may_matter)
+    return NetlinkEvents(_ROUTE, groups, may_matter)
 
 
 def may_matter(message: bytes) -> bool:
@@ -78,16 +78,16 @@ def may_matter(message: bytes) -> bool:
     return True
 
 
-def of_filters() -> Notices:
+def of_filters() -> NetlinkEvents:
     """Filters and queueing disciplines changed."""
-    return Notices(_ROUTE, _RTMGRP_TC)
+    return NetlinkEvents(_ROUTE, _RTMGRP_TC)
 
 
-def of_forwarding() -> Notices:
+def of_forwarding() -> NetlinkEvents:
     """Forwarding was turned on or off, for an interface or for the host."""
-    return Notices(_ROUTE, 1 << _NETWORK_GROUPS[-1] - 1)
+    return NetlinkEvents(_ROUTE, 1 << _NETWORK_GROUPS[-1] - 1)
 
 
-def of_rules() -> Notices:
+def of_rules() -> NetlinkEvents:
     """Rules of nf_tables changed, by ``nft`` or by the ``iptables`` that is built on it."""
-    return Notices(_NETFILTER, 1 << _NFNLGRP_NFTABLES - 1)
+    return NetlinkEvents(_NETFILTER, 1 << _NFNLGRP_NFTABLES - 1)

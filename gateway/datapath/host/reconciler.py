@@ -76,7 +76,7 @@ class Fights:
         return what in self._fought
 
 
-class Upkeep:
+class Reconciler:
     """The looks at one gateway's host. ``restored``: what was set again, for who tells of it."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 
 from gateway.model.configuration import Configuration, Subnet
 from gateway.model.problems import Location, dotted
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 
 RESERVED_FIRST = 4  # addresses of a subnet that Azure keeps: network, gateway, two for DNS
 LONGEST_SUBNET = 29
@@ -25,7 +25,7 @@ NOT_FOR_NETWORKS = tuple(
 """Azure takes none of these into a virtual network; none can be a public IP."""
 
 
-def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Everything about addresses that involves more than one field."""
     if "virtualNetwork" not in cuts.words:
         yield from _network(configuration, cuts)
@@ -50,7 +50,7 @@ def overlapping(
             widest = (place, network)
 
 
-def _network(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def _network(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     network = configuration.virtual_network
     prefixes: list[tuple[Location, IPv4Network]] = [
         (("virtualNetwork", "addressPrefixes", index), prefix)
@@ -80,7 +80,7 @@ def _network(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
             yield Mistake(place, f"{message}; allowed: within {allowed}", str(prefix))
 
 
-def _machines_in_subnets(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def _machines_in_subnets(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     subnets = sorted(configuration.virtual_network.subnets, key=lambda s: s.address_prefix)
     starts = [subnet.address_prefix.network_address for subnet in subnets]
     for index, machine in enumerate(configuration.virtual_machines):
@@ -130,7 +130,7 @@ def _is_other_address(name: str, address: IPv4Address) -> bool:
         return False
 
 
-def _public_ips(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def _public_ips(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     first: dict[IPv4Address, int] = {}
     for index, public in enumerate(configuration.public_ip_addresses):
         address = public.ip_address

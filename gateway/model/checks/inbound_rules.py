@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from gateway.model.configuration import Configuration, LoadBalancer, Probe
 from gateway.model.problems import Location, dotted
 from gateway.model.profile import AZURE_2017, Profile
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 
 LONGEST_PROBING_2017 = 120  # seconds: interval × number of probes ("Load Balancer probes", 2018)
 
 
-def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Conflicts between rules, pools too large for their ports, and probes."""
     yield from _backend_ports(configuration)
     yield from _balancers_of_a_machine(configuration)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from gateway.model.configuration import Configuration, LoadBalancer
 from gateway.model.problems import Location, dotted
 from gateway.model.profile import PROFILES, NatGatewayTerms
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 from gateway.model.resolved.outbound_methods import rule_protocols
 
 MUST_DISABLE_SNAT = (
@@ -18,7 +18,7 @@ MUST_DISABLE_SNAT = (
 )
 
 
-def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Rules that contradict each other, and subnets with two NAT gateways."""
     profile = PROFILES.get(configuration.gateway.profile)
     if profile is None or profile.nat_gateway is None:
@@ -99,7 +99,7 @@ def _no_snat_at_all(balancer: LoadBalancer, place: Location) -> Iterator[Mistake
 
 
 def _nat_gateways(
-    configuration: Configuration, terms: NatGatewayTerms, cuts: Cuts
+    configuration: Configuration, terms: NatGatewayTerms, cuts: RemovedParts
 ) -> Iterator[Mistake]:
     first: dict[str, int] = {}
     for index, gateway in enumerate(configuration.nat_gateways):
@@ -144,7 +144,7 @@ def _basic_beside_nat_gateway(configuration: Configuration, behind: set[str]) ->
                     yield Mistake((*here, "virtualMachines", position), message, vm)
 
 
-def _default_outbound(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def _default_outbound(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Addresses for default outbound access that no subnet allows, or the reverse."""
     addresses = configuration.default_outbound_access.public_ip_addresses
     allowed = [s.default_outbound_access is True for s in configuration.virtual_network.subnets]

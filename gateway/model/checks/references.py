@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gateway.model.configuration import Configuration, LoadBalancer
 from gateway.model.problems import Location, did_you_mean, dotted
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 
 
 class Named(Protocol):
@@ -21,7 +21,7 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Duplicate names, unknown names, and things that are used twice."""
     yield from _interfaces(configuration)
     subnets = configuration.virtual_network.subnets
@@ -61,7 +61,7 @@ def named(resources: Iterable[Named]) -> Collection[str]:
 
 
 def known(
-    name: str, names: Collection[str], collection: str, place: Location, cuts: Cuts
+    name: str, names: Collection[str], collection: str, place: Location, cuts: RemovedParts
 ) -> Iterator[Mistake]:
     """A reference that leads nowhere, unless to something that was cut for another mistake."""
     if name in names or name in cuts.names or collection in cuts.nameless:
@@ -108,7 +108,7 @@ def _used_once(uses: Iterable[tuple[Location, str]]) -> Iterator[Mistake]:
 
 
 def _balancer(
-    configuration: Configuration, balancer: LoadBalancer, place: Location, cuts: Cuts
+    configuration: Configuration, balancer: LoadBalancer, place: Location, cuts: RemovedParts
 ) -> Iterator[Mistake]:
     yield from unique(balancer.frontend_ip_configurations, (*place, "frontendIPConfigurations"))
     yield from unique(balancer.backend_address_pools, (*place, "backendAddressPools"))

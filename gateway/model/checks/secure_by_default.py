@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from gateway.model.configuration import Configuration, VirtualMachine
 from gateway.model.problems import Location
 from gateway.model.profile import PROFILES
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 
 _NAMED = 3
 
 
-def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Warnings of Standard rules and instance-level public IPs at VMs without a group."""
     profile = PROFILES.get(configuration.gateway.profile)
     lost = {"networkSecurityGroup", "subnets", "virtualMachines", "networkSecurityGroups"}

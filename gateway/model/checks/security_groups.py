@@ -21,7 +21,7 @@ from gateway.model.configuration import (
 )
 from gateway.model.problems import Location, did_you_mean
 from gateway.model.reading.service_tag_file import is_tag
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 from gateway.model.resolved.intervals import EVERY_PORT, of_ports, union
 from gateway.model.resolved.security_rules import DEFAULT_RULES, either
 from gateway.model.resolved.tags import BUILT_IN, by_folded
@@ -43,14 +43,14 @@ class _Known:
     members: Collection[str]
     tags: dict[str, str] | None
     empty_tags: Collection[str]
-    cuts: Cuts
+    cuts: RemovedParts
     hints: dict[str, str] = field(default_factory=dict)
     """What unknown tags may have been meant for; among Azure's thousands it takes time to say."""
 
 
 def check(
     configuration: Configuration,
-    cuts: Cuts,
+    cuts: RemovedParts,
     tags: Collection[str],
     taken: Collection[ServiceTag] = (),
 ) -> Iterator[Mistake]:
@@ -91,7 +91,7 @@ def _own_tags(configuration: Configuration) -> Iterator[Mistake]:
             yield Mistake(place, "a tag's name begins with a letter, as in Storage", tag.name)
 
 
-def _references(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def _references(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     groups = named(configuration.network_security_groups)
     applications = named(configuration.application_security_groups)
     for index, subnet in enumerate(configuration.virtual_network.subnets):
@@ -114,7 +114,7 @@ def _references(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
 
 
 def _listed(
-    names: tuple[str, ...], groups: Collection[str], place: Location, most: int, cuts: Cuts
+    names: tuple[str, ...], groups: Collection[str], place: Location, most: int, cuts: RemovedParts
 ) -> Iterator[Mistake]:
     """References to application security groups."""
     if len(names) > most:
@@ -245,7 +245,7 @@ def _ports(
     several: tuple[str, ...],
     rule: SecurityRule,
     place: Location,
-    cuts: Cuts,
+    cuts: RemovedParts,
 ) -> Iterator[Mistake]:
     one, more = f"{side}PortRange", f"{side}PortRanges"
     if single is not None and several:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from gateway.model.configuration import Configuration, LoadBalancer, OutboundRule
 from gateway.model.problems import Location
 from gateway.model.profile import PROFILES, Method, Profile
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 from gateway.model.resolved.outbound_methods import (
     PROTOCOLS,
     OutboundMethods,
     method_of,
     outbound_methods,
 )
-from gateway.model.resolved.port_grants import Grant, capacity, frontend_ports, granted
+from gateway.model.resolved.port_grants import PortGrant, capacity, frontend_ports, granted
 
 TOO_MANY_FOR_RULE = (
     "SpecifiedAllocatedOutboundPortsForOutboundRuleExceedsTotalNumberOfAllowedPortsPerRule"
@@ -28,7 +28,7 @@ TOO_MANY_FOR_FRONTENDS = (
 )
 
 
-def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Allocations that cannot fit, on load balancers' frontends and for standalone VMs."""
     profile = PROFILES.get(configuration.gateway.profile)
     if profile is None:
@@ -62,7 +62,7 @@ def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
 
 
 def _frontends(
-    configuration: Configuration, profile: Profile, given: list[Grant]
+    configuration: Configuration, profile: Profile, given: list[PortGrant]
 ) -> Iterator[Mistake]:
     """By the table: more VMs than a frontend has ports for."""
     reported = set()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from gateway.model.configuration import Configuration, LoadBalancer
 from gateway.model.problems import Location, did_you_mean
 from gateway.model.profile import AZURE_2017, PROFILES
-from gateway.model.reading.validate import Cuts, Mistake
+from gateway.model.reading.validate import Mistake, RemovedParts
 
 LATER_PROFILE = "needs gateway.profile: azure-current"
 STANDARD = "is for Standard load balancers; allowed with sku: Standard"
@@ -24,7 +24,7 @@ FLOATING_IP = (
 )
 
 
-def check(configuration: Configuration, cuts: Cuts) -> Iterator[Mistake]:
+def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:
     """Everything that is asked for and not available."""
     yield from _gateway(configuration)
     if cuts.words & {"gateway", "profile"}:

@@ -24,7 +24,7 @@ from gateway.model.checks import unsupported as availability
 from gateway.model.configuration import Configuration
 from gateway.model.problems import Problem, dotted, shown
 from gateway.model.reading.service_tag_file import TagFile, UnusableFileError, with_tags
-from gateway.model.reading.validate import Cuts, Mistake, validate
+from gateway.model.reading.validate import Mistake, RemovedParts, validate
 from gateway.model.reading.yaml_parser import Document, Unreadable
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -176,7 +176,7 @@ def _unfinished(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Mistake]]:
 
 
 def _security_groups(
-    draft: Configuration, cuts: Cuts, directory: Path
+    draft: Configuration, cuts: RemovedParts, directory: Path
 ) -> tuple[Configuration, list[Mistake]]:
     """The draft with the prefixes of its service tags, and what is wrong with its groups."""
     file = draft.service_tags.file

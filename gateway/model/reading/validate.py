@@ -38,7 +38,7 @@ class Mistake:
 
 
 @dataclass
-class Cuts:
+class RemovedParts:
     """What was removed from a file's data to make the rest of it validate."""
 
     words: set[str] = field(default_factory=set)
@@ -125,11 +125,11 @@ class Cuts:
             self.nameless.add(word)
 
 
-def validate(data: dict[str, Any]) -> tuple[Configuration | None, list[Mistake], Cuts]:
+def validate(data: dict[str, Any]) -> tuple[Configuration | None, list[Mistake], RemovedParts]:
     """The draft (None if nothing could be saved), every mistake within fields, and the cuts."""
     mistakes: list[Mistake] = []
     data = copy.deepcopy(data)
-    cuts = Cuts(substitutes=Substitutes(data))
+    cuts = RemovedParts(substitutes=Substitutes(data))
     for turn in range(ROUNDS):
         try:
             return Configuration.model_validate(data), mistakes, cuts
@@ -190,7 +190,7 @@ def _mistakes(errors: list[ErrorDetails]) -> list[Mistake]:
     return mistakes
 
 
-def _later_mistakes(errors: list[ErrorDetails], cuts: Cuts) -> list[Mistake]:
+def _later_mistakes(errors: list[ErrorDetails], cuts: RemovedParts) -> list[Mistake]:
     """Values under keys that were misspelt, and what a resource says of itself as a whole once each
     of its fields is right; but not what comes of what was put or left out there."""
     mistakes = []
@@ -229,7 +229,7 @@ def _message(error: ErrorDetails) -> str:
             return error["msg"]
 
 
-def _mend(data: dict[str, Any], errors: list[ErrorDetails], cuts: Cuts) -> None:
+def _mend(data: dict[str, Any], errors: list[ErrorDetails], cuts: RemovedParts) -> None:
     """Rename, put or remove what is wrong; list items last to first, so that indices hold."""
     items: list[Location] = []
     for error in errors:

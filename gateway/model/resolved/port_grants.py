@@ -1,6 +1,6 @@
 """How many SNAT ports each VM has on which frontend: pure arithmetic on a file and its profile.
 
-A ``Grant`` is what one rule, or the load balancing rules of one frontend, give to VMs on one
+A ``PortGrant`` is what one rule, or the load balancing rules of one frontend, give to VMs on one
 frontend for one protocol. Where a VM has ports on several frontends, the grants stand in the order
 in which these are used up (``FrontendChoice.FILL_FIRST``).
 
@@ -26,7 +26,7 @@ Place = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class PortGrant:
     """SNAT ports on one frontend for one protocol (``Tcp``, ``Udp``)."""
 
     balancer: int
@@ -46,7 +46,7 @@ class Grant:
 class Granted(NamedTuple):
     """All grants: outbound rules', then those of load balancing rules, in the file's order."""
 
-    grants: list[Grant]
+    grants: list[PortGrant]
     lacking: dict[tuple[int, int, str], int]
     """Load balancer, outbound rule, protocol → ports that its frontends have too few."""
 
@@ -128,7 +128,7 @@ def frontends_behind(
     return found
 
 
-def _by_links(configuration: Configuration, profile: Profile, uses: Uses) -> Iterator[Grant]:
+def _by_links(configuration: Configuration, profile: Profile, uses: Uses) -> Iterator[PortGrant]:
     shares = _Shares(profile)
     for (index, frontend, protocol), members in linked_members(configuration, profile).items():
         method = Method.LOAD_BALANCER
@@ -138,7 +138,7 @@ def _by_links(configuration: Configuration, profile: Profile, uses: Uses) -> Ite
             if uses(name, protocol, method)
         }
         timeout = profile.idle_timeout
-        yield Grant(
+        yield PortGrant(
             index, frontend, protocol, method, None, len(members), _some(ports), timeout, False
         )
 
@@ -148,7 +148,7 @@ def _of_outbound_rules(
     profile: Profile,
     uses: Uses,
     lacking: dict[tuple[int, int, str], int],
-) -> Iterator[Grant]:
+) -> Iterator[PortGrant]:
     for index, balancer in enumerate(configuration.load_balancers):
         pools = _pools(balancer)
         left = {
@@ -166,7 +166,7 @@ def _of_outbound_rules(
                 if missing:
                     lacking[index, number, protocol] = missing
                 for frontend, ports in dealt.items():
-                    yield Grant(
+                    yield PortGrant(
                         index,
                         frontend,
                         protocol,

@@ -24,7 +24,7 @@ from gateway.core.ingress import IngressPath
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.host.addresses_and_routes import find_link
 from gateway.datapath.host.diversion import Diversion
-from gateway.datapath.host.interface_lock import Claims
+from gateway.datapath.host.interface_lock import InterfaceLocks
 from gateway.datapath.host.netfilter_rules import DiversionPlan, QueueNumbers
 from gateway.datapath.queue import PacketQueue
 
@@ -98,7 +98,7 @@ def main() -> None:
         return inside, outside
 
     nat = OneToOne({})
-    claims = Claims([*document["inside"], document["outside"]])
+    claims = InterfaceLocks([*document["inside"], document["outside"]])
     queue = PacketQueue([partial(nat.handle, arrival) for arrival in IngressPath], *numbers())
     queue.open()
     plan, nat.pairs = plan_from(sys.argv[1], queue.numbers)

@@ -26,7 +26,7 @@ STEPS = (
     "of_forwarding",
     "PublicAddresses",
     "write_sysctl",
-    "Upkeep.look",
+    "Reconciler.look",
 )
 SCRIPT = """
 import json, os, sys
@@ -69,7 +69,7 @@ def left(net: Namespaces) -> list[str]:
 
 @pytest.mark.parametrize(
     ("kind", "steps"),
-    [("OSError", STEPS), ("DatapathError", ["Ruleset.load"]), ("ValueError", ["Upkeep.look"])],
+    [("OSError", STEPS), ("DatapathError", ["Ruleset.load"]), ("ValueError", ["Reconciler.look"])],
 )
 def test_nothing_is_left_of_a_start_that_failed(
     net: Namespaces, kind: str, steps: list[str]

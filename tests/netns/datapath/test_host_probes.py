@@ -103,8 +103,8 @@ def test_what_a_killed_probe_left_is_removed_and_nobody_elses(net: Namespaces) -
     for chain in chains:
         net.run("gw", "iptables", "-t", "mangle", "-N", chain)
     hold = (
-        "from gateway.datapath.host.interface_lock import Claims\n"
-        "c = Claims(['probe-ba9876543210']); print('held', flush=True); input()"
+        "from gateway.datapath.host.interface_lock import InterfaceLocks\n"
+        "c = InterfaceLocks(['probe-ba9876543210']); print('held', flush=True); input()"
     )
     holder = net.start("gw", sys.executable, "-c", hold)
     assert holder.stdout is not None

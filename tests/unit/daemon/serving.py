@@ -19,7 +19,7 @@ from gateway.core.established import PacketHandler
 from gateway.daemon.api_process.capture.streams import CaptureStreams
 from gateway.daemon.api_process.engine_client import EngineClient
 from gateway.daemon.api_process.event_log import EventLog
-from gateway.daemon.api_process.live.poller import Sampler
+from gateway.daemon.api_process.live.poller import LivePoller
 from gateway.daemon.api_process.routes import Events, application
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.engine_process.probe_supervisor import HealthProbes
@@ -244,7 +244,7 @@ def served(directory: Path, text: str = GUARDED) -> Iterator[Served]:
         events = Events(daemon.log)
         engine = EngineClient(theirs, on_events=events.add, on_gone=lambda: None)
         engine.start()
-        sampler = Sampler(engine, daemon.log)
+        sampler = LivePoller(engine, daemon.log)
         sampling = asyncio.create_task(sampler.run())
         configuration = uvicorn.Config(
             application(engine, events, captures=CaptureStreams(engine), sampler=sampler),

@@ -68,7 +68,7 @@ class _Waiting:
     )
 
 
-class Sampler:
+class LivePoller:
     """Samples for watchers, and the history. ``run`` does the work until it is cancelled."""
 
     def __init__(self, engine: EngineClient, log: EventLog) -> None:

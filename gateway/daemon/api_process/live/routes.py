@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.daemon.api_process.live.history import MAXIMUM_POOLS, STEP, STEPS
-from gateway.daemon.api_process.live.poller import Sampler
+from gateway.daemon.api_process.live.poller import LivePoller
 from gateway.schema.live_query import LiveQuery
 from gateway.schema.queries import FlowQuery, QueryError, unknown_parameters, whole
 
@@ -29,7 +29,7 @@ _STREAM_HEADERS = {"Cache-Control": "no-store"}
 
 
 def live_routes(
-    sampler: Sampler, expect_machine: Callable[[FlowQuery], Awaitable[None]]
+    sampler: LivePoller, expect_machine: Callable[[FlowQuery], Awaitable[None]]
 ) -> list[Route]:
     """The routes, over a sampler that runs. ``expect_machine`` raises where a VM is none."""
 
@@ -82,7 +82,7 @@ def _history_query(values: dict[str, str]) -> tuple[int, int, str | None]:
 
 
 async def _history(
-    sampler: Sampler, seconds: int, limit: int, vm: str | None
+    sampler: LivePoller, seconds: int, limit: int, vm: str | None
 ) -> AsyncIterator[bytes]:
     """One object, written piece by piece: with many pools it is large."""
     now, wall = time.monotonic(), time.time()

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.core.events import Sampler
+from gateway.core.events import EventThrottle
 from gateway.core.flows.expiry import TICK, Expiry
 
 
@@ -85,7 +85,7 @@ def test_a_day_without_a_look_costs_what_expires() -> None:
 
 
 def test_the_first_is_reported_at_once_and_the_rest_once_an_interval() -> None:
-    sampler = Sampler[str, int](60, 10)
+    sampler = EventThrottle[str, int](60, 10)
     assert sampler.note("x", 1, 0.0)
     assert [sampler.note("x", detail, 1.0) for detail in (2, 3, 4)] == [False] * 3
     assert sampler.note("y", 9, 2.0)
@@ -98,7 +98,7 @@ def test_the_first_is_reported_at_once_and_the_rest_once_an_interval() -> None:
 
 
 def test_a_sampler_is_bounded_and_says_what_it_left_out() -> None:
-    sampler = Sampler[int, int](60, 3)
+    sampler = EventThrottle[int, int](60, 3)
     assert [sampler.note(key, 0, 0.0) for key in range(5)] == [True] * 3 + [False] * 2
     assert sampler.unsampled == 2
     assert sampler.due(60) == []

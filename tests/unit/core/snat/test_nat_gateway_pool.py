@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.explain import explain_outbound
-from gateway.core.snat.nat_gateway_pool import NatShare, SharedPorts, choose
+from gateway.core.snat.nat_gateway_pool import NatGatewayPool, VmNatUsage, choose
 from gateway.schema.protocols import TCP
 from tests.scenario import Scenario
 from tests.unit.core.test_closed_frontends import GROUP
@@ -118,9 +118,9 @@ def test_several_addresses_are_used_alike() -> None:
 # -- ports
 
 
-def shared(count: int) -> tuple[SharedPorts, NatShare, NatShare]:
-    ports = SharedPorts(1024, count)
-    return ports, NatShare(b"addr", ports, 240.0), NatShare(b"addr", ports, 240.0)
+def shared(count: int) -> tuple[NatGatewayPool, VmNatUsage, VmNatUsage]:
+    ports = NatGatewayPool(1024, count)
+    return ports, VmNatUsage(b"addr", ports, 240.0), VmNatUsage(b"addr", ports, 240.0)
 
 
 A, B = b"\1\1\1\1\0\1", b"\2\2\2\2\0\1"
@@ -150,7 +150,7 @@ def test_shared_ports_against_a_model(count: int, steps: list[tuple[int, int, bo
     """Free ports first; never one twice toward a destination; refused only when there is none."""
     random = Random(5)
     ports, *shares = shared(count)
-    held: list[tuple[NatShare, bytes, int]] = []
+    held: list[tuple[VmNatUsage, bytes, int]] = []
     for to, who, take in steps:
         destination, share = bytes((to,)) * 6, shares[who]
         if take or not held:
@@ -307,7 +307,7 @@ def test_a_held_port_serves_other_destinations_but_not_its_own() -> None:
         for a in scenario.engine.outbound.machines[IPv4Address("10.0.1.4").packed].allocations
         if TCP in a.pools
     )
-    assert isinstance(share, NatShare)
+    assert isinstance(share, VmNatUsage)
     scenario.play("vm1 sends tcp 10.0.1.4:5 > 198.51.100.1:443 rst")
     # Another destination takes all ports, so that only used ones are left.
     random = Random(1)

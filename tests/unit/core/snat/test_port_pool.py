@@ -4,15 +4,15 @@ from random import Random
 
 import pytest
 
-from gateway.core.snat.free_port_bitmap import Holes
+from gateway.core.snat.free_port_bitmap import FreePortBitmap
 from gateway.core.snat.port_pool import PortPool
-from gateway.core.snat.port_ranges import Inventory, joined, lowest
+from gateway.core.snat.port_ranges import PortRanges, joined, lowest
 
 PUBLIC = bytes((203, 0, 113, 10))
 
 
 def test_an_inventory_has_64000_ports() -> None:
-    inventory = Inventory(1024, 65023, 8, ())
+    inventory = PortRanges(1024, 65023, 8, ())
     assert inventory.capacity == inventory.free == 64000
     assert inventory.allocate(64001) is None
     assert inventory.allocate(64000) == [range(1024, 65024)]
@@ -32,7 +32,7 @@ def test_an_inventory_has_64000_ports() -> None:
     ],
 )
 def test_units_of_frontend_ports_are_out(ports: tuple[int, ...], left: int) -> None:
-    inventory = Inventory(1024, 65023, 8, ports)
+    inventory = PortRanges(1024, 65023, 8, ports)
     dealt = inventory.allocate(left)
     assert dealt is not None
     assert inventory.free == 0
@@ -42,7 +42,7 @@ def test_units_of_frontend_ports_are_out(ports: tuple[int, ...], left: int) -> N
 
 
 def test_claim_takes_what_is_free_and_release_gives_it_back() -> None:
-    inventory = Inventory(1024, 2047, 8, (1100,))
+    inventory = PortRanges(1024, 2047, 8, (1100,))
     assert inventory.claim([range(1090, 1120)]) == [range(1090, 1096), range(1104, 1120)]
     assert inventory.claim([range(1090, 1120)]) == []
     inventory.release([range(1104, 1120), range(1090, 1096)])
@@ -62,7 +62,7 @@ def test_lowest_and_joined() -> None:
 
 @pytest.mark.parametrize("first_free", [0, 1, 255, 256, 257, 700, 999, 1000])
 def test_holes_start_as_a_prefix(first_free: int) -> None:
-    holes = Holes(first_free, 1000)
+    holes = FreePortBitmap(first_free, 1000)
     assert holes.lowest() == (first_free if first_free < 1000 else -1)
     assert [holes.is_free(n) for n in range(1000)] == [n >= first_free for n in range(1000)]
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.host.interface_lock import Claims, is_claimed
+from gateway.datapath.host.interface_lock import InterfaceLocks, is_claimed
 
 
 def test_a_second_gateway_is_told_every_interface_that_is_taken() -> None:
-    with Claims(["dp-lan0", "dp-wan0"]):
+    with InterfaceLocks(["dp-lan0", "dp-wan0"]):
         with pytest.raises(DatapathError) as refused:
-            Claims(["dp-lan1", "dp-lan0", "dp-wan0"])
+            InterfaceLocks(["dp-lan1", "dp-lan0", "dp-wan0"])
         assert [line.split(":")[0] for line in refused.value.problems] == ["dp-lan0", "dp-wan0"]
         assert not is_claimed("dp-lan1")  # all or none
 
 
 def test_a_claim_ends() -> None:
-    with Claims(["dp-lan0"]):
+    with InterfaceLocks(["dp-lan0"]):
         assert is_claimed("dp-lan0")
     assert not is_claimed("dp-lan0")
-    Claims(["dp-lan0"]).close()
+    InterfaceLocks(["dp-lan0"]).close()

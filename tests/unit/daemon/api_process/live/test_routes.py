@@ -18,7 +18,7 @@ from gateway.daemon.api_process.engine_client import EngineClient
 from gateway.daemon.api_process.event_log import EventLog
 from gateway.daemon.api_process.live import poller as sampling
 from gateway.daemon.api_process.live import snapshot as live_snapshot
-from gateway.daemon.api_process.live.poller import Sampler, pause
+from gateway.daemon.api_process.live.poller import LivePoller, pause
 from gateway.daemon.channel.event_views import gateway_event
 from gateway.schema.live_query import LiveQuery
 from gateway.schema.queries import QueryError
@@ -224,7 +224,7 @@ def test_a_vm_that_there_is_not_is_no_idle_one(daemon: Served) -> None:
 
 @pytest.mark.parametrize("active", [False, True])
 def test_without_a_watcher_packets_of_a_fast_path_are_not_known(active: bool) -> None:
-    sampler = Sampler(cast(EngineClient, None), EventLog(None))
+    sampler = LivePoller(cast(EngineClient, None), EventLog(None))
 
     async def looked_at_twice() -> dict[str, Any]:
         status = {"packets": 10, "fastPath": {"active": active}}
