@@ -35,7 +35,7 @@ def project(place: Path, version: str) -> Path:
     """The project as an update would bring it."""
     for name in ("gateway", "docs", "packaging", "scripts"):
         shutil.copytree(ROOT / name, place / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"):
         shutil.copy(ROOT / name, place)
     for name in ("pyproject.toml", "gateway/__init__.py"):
         text = (place / name).read_text()
