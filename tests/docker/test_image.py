@@ -76,7 +76,7 @@ def said(docker: PrivateDocker) -> str:
 
 
 def privileges(docker: PrivateDocker) -> list[tuple[int, int, int]]:
-    """(user, effective, permitted capabilities) of the engine, the warden and the API process."""
+    """(user, effective, permitted capabilities) of the engine, the supervisor and the API process."""
     listed = docker.cli("exec", "test-gateway", "/opt/snatgw/bin/python", "-c", PROCESSES)
     return sorted(tuple(json.loads(line)) for line in listed.splitlines())
 

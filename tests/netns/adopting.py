@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow
-from gateway.daemon.engine_process.fast_path_offload import Offloading
+from gateway.daemon.engine_process.fast_path_offload import FastPathOffload
 from gateway.datapath.fastpath import FastPath
 from gateway.model.profile import Method
 from gateway.schema.protocols import TCP
@@ -43,7 +43,7 @@ def flow_of(listed: dict[str, Any]) -> Flow:
 def main() -> None:
     """Arguments: for how many flows; the listing, of which all but the last are adopted."""
     path = FastPath(["lan0"], "wan0", int(sys.argv[1]))
-    offloading = Offloading(path, lambda real: real, 1.0)
+    offloading = FastPathOffload(path, lambda real: real, 1.0)
     flows = [flow_of(listed) for listed in json.loads(sys.argv[2])]
     told: list[list[int]] = []
 

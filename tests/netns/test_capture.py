@@ -358,8 +358,8 @@ def test_a_reader_that_is_killed_and_an_api_process_that_is(fresh: Topology) -> 
     vm.keep_asking(SERVER)
     second.written(1)
     assert gateway.process is not None
-    (warden,) = children(gateway.process.pid)
-    (api,) = children(warden)
+    (supervisor,) = children(gateway.process.pid)
+    (api,) = children(supervisor)
     os.kill(api, signal.SIGKILL)
     said = second.said(status=1)
     assert said.endswith("has what came")

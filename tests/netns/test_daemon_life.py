@@ -18,13 +18,13 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def warden_of(gateway: Gateway) -> int:
+def supervisor_of(gateway: Gateway) -> int:
     """The engine's child once it is the only one: a look at the host's firewall is soon over."""
     assert gateway.process is not None
     engine = gateway.process.pid
-    (warden,) = eventually(lambda: children(engine), lambda found: len(found) == 1)
-    assert isinstance(warden, int)
-    return warden
+    (supervisor,) = eventually(lambda: children(engine), lambda found: len(found) == 1)
+    assert isinstance(supervisor, int)
+    return supervisor
 
 
 def test_packets_that_the_queue_loses_are_counted_and_said(fresh: Topology) -> None:
@@ -51,12 +51,12 @@ def test_packets_do_not_depend_on_the_api_process(fresh: Topology) -> None:
     vm1 = fresh.client("vm1")
     vm1.keep_asking(SERVER)
     gateway.status()
-    warden = warden_of(gateway)
-    (api,) = children(warden)
+    supervisor = supervisor_of(gateway)
+    (api,) = children(supervisor)
     owner = int(Path(f"/proc/{api}/status").read_text().split("Uid:")[1].split()[0])
     assert owner != 0
     os.kill(api, signal.SIGKILL)
-    eventually(lambda: [p for p in children(warden) if p != api])
+    eventually(lambda: [p for p in children(supervisor) if p != api])
     status = eventually(lambda: gateway.try_status())
     assert status["apiRestarts"] == 1
     (count,) = vm1.stop()
@@ -72,8 +72,8 @@ def test_the_engine_keeps_few_capabilities_and_the_api_none(fresh: Topology) -> 
     def effective(pid: int) -> int:
         return int(Path(f"/proc/{pid}/status").read_text().split("CapEff:")[1].split()[0], 16)
 
-    warden = warden_of(gateway)
-    (api,) = children(warden)
+    supervisor = supervisor_of(gateway)
+    (api,) = children(supervisor)
     wanted = 1 << 12 | 1 << 13  # CAP_NET_ADMIN, CAP_NET_RAW
     if gateway.status()["fastPath"]["active"]:
         wanted |= 1 << 39  # CAP_BPF
@@ -85,8 +85,8 @@ def test_no_process_outlives_a_killed_engine(fresh: Topology) -> None:
     gateway = Gateway(fresh)
     gateway.start()
     gateway.status()
-    warden = warden_of(gateway)
-    everyone = [warden, *children(warden)]
+    supervisor = supervisor_of(gateway)
+    everyone = [supervisor, *children(supervisor)]
     assert len(everyone) == 2
     gateway.kill()
     eventually(lambda: not [pid for pid in everyone if _alive(pid)])

@@ -35,7 +35,7 @@ MOST = 1 << 63
 """A flow's number and its counters are less: they grow for ages until a record has no room."""
 
 Seen = tuple[int, int, int, int]
-"""What ``Offloading`` has already added to a flow of the kernel's packets and bytes."""
+"""What ``FastPathOffload`` has already added to a flow of the kernel's packets and bytes."""
 
 
 class SavedFlow(NamedTuple):

@@ -1,7 +1,7 @@
 """The API process from its start to its end: the API on the socket that the engine process made.
 
 Where the configuration says so, the site (dashboard, metrics) on a TCP socket besides. It ends when
-the engine's end of the channel closes. It handles no signal: the warden ends it.
+the engine's end of the channel closes. It handles no signal: the supervisor ends it.
 """
 
 from __future__ import annotations

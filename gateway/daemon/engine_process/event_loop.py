@@ -18,7 +18,7 @@ from typing import Protocol
 
 from gateway.core.events import Event
 from gateway.daemon.engine_process.cpu_quota import processors
-from gateway.daemon.engine_process.request_channel import ControlChannel
+from gateway.daemon.engine_process.request_channel import RequestChannel
 from gateway.daemon.engine_process.signals import Signals
 
 PACKETS_PER_TURN = 64
@@ -51,13 +51,13 @@ class Engine(Protocol):
     def take_events(self) -> list[Event]: ...
 
 
-class Turns:
-    """Turns the loop until ``stop``. ``azure_time`` maps real seconds to the engine's."""
+class EventLoop:
+    """EventLoop the loop until ``stop``. ``azure_time`` maps real seconds to the engine's."""
 
     def __init__(  # noqa: PLR0913
         self,
         engine: Engine,
-        control: ControlChannel,
+        control: RequestChannel,
         signals: Signals,
         *,
         monotonic: Callable[[], float],
@@ -96,11 +96,11 @@ class Turns:
         del self._readers[descriptor]
         self._poll.unregister(descriptor)
 
-    def each_turn(self, look: Callable[[], None]) -> None:
+    def every_tick(self, look: Callable[[], None]) -> None:
         """Call ``look`` once a turn, before timers; it is quick."""
         self._looks.append(look)
 
-    def in_slices(self, work: Iterator[object]) -> None:
+    def spawn(self, work: Iterator[object]) -> None:
         """Do ``work`` one step a turn, packets in between, until it ends."""
         self._slices.append(work)
 

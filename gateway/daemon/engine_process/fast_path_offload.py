@@ -24,7 +24,7 @@ _LONGEST = 0xFFFFFFFF  # milliseconds that an entry can have
 _seen = Struct("=QQQQ")  # packets and bytes of the original direction, then of the reply's
 
 
-class Offloading:
+class FastPathOffload:
     """The engine's ``Offload``.
 
     ``azure_time`` turns CLOCK_MONOTONIC seconds into the engine's, of which ``scale`` pass in one.

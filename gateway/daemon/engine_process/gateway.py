@@ -26,26 +26,26 @@ from gateway.daemon.channel.flow_log_message import message
 from gateway.daemon.channel.json_views import iso
 from gateway.daemon.console import Level, say, warn
 from gateway.daemon.engine_process import sd_notify as notify
-from gateway.daemon.engine_process.event_loop import Turns
-from gateway.daemon.engine_process.fast_path_offload import Offloading
-from gateway.daemon.engine_process.guard_monitor import GuardWatch
+from gateway.daemon.engine_process.event_loop import EventLoop
+from gateway.daemon.engine_process.fast_path_offload import FastPathOffload
+from gateway.daemon.engine_process.guard_monitor import GuardMonitor
 from gateway.daemon.engine_process.host import Diverted, Queue, losses, queue_document
-from gateway.daemon.engine_process.host_monitor import HostWatch
-from gateway.daemon.engine_process.probe_supervisor import HealthProbes
+from gateway.daemon.engine_process.host_monitor import HostMonitor
+from gateway.daemon.engine_process.probe_supervisor import ProbeSupervisor
 from gateway.daemon.engine_process.reload import (
     Outcome,
     Reloader,
     ReloadRefusedError,
     fixed_changes,
 )
-from gateway.daemon.engine_process.request_channel import ControlChannel
-from gateway.daemon.engine_process.requests_capture import Captures
-from gateway.daemon.engine_process.requests_metrics import MetricsAnswers
-from gateway.daemon.engine_process.requests_security import SecurityAnswers
-from gateway.daemon.engine_process.restart_limiter import LIMIT, WINDOW, Restarts
+from gateway.daemon.engine_process.request_channel import RequestChannel
+from gateway.daemon.engine_process.requests_capture import CaptureRequests
+from gateway.daemon.engine_process.requests_metrics import MetricsRequests
+from gateway.daemon.engine_process.requests_security import SecurityRequests
+from gateway.daemon.engine_process.restart_limiter import LIMIT, WINDOW, RestartLimiter
 from gateway.daemon.engine_process.signals import RELOAD, STOP, Signals
 from gateway.daemon.engine_process.state_events import StateNews
-from gateway.daemon.engine_process.state_writer import Keeping
+from gateway.daemon.engine_process.state_writer import StateWriter
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.reset_socket import ResetSocket
@@ -68,7 +68,7 @@ class Gateway:
     ``diverted`` is the host's side, once its packets are diverted; ``start_api`` starts an API
     process at the other end of a socket, ``start_prober`` a prober; ``read_configuration`` starts
     reading the file and returns the descriptor that gets the result. The last three raise OSError
-    when the warden is gone.
+    when the supervisor is gone.
     """
 
     def __init__(  # noqa: PLR0913
@@ -78,7 +78,7 @@ class Gateway:
         signals: Signals,
         *,
         fast_path: FastPath | str,
-        keeping: Keeping,
+        state_writer: StateWriter,
         resets: ResetSocket,
         diverted: Callable[[], Diverted],
         start_api: Callable[[socket.socket], None],
@@ -88,14 +88,14 @@ class Gateway:
         self.configuration = configuration
         self._scale = configuration.gateway.time_scale
         self._began = time.monotonic()
-        self._base = keeping.base(self._began, self._scale)
+        self._base = state_writer.base(self._began, self._scale)
         self._fast_path = fast_path
-        self._offloading: Offloading | None = None
+        self._offloading: FastPathOffload | None = None
         if not isinstance(fast_path, str):
-            self._offloading = Offloading(fast_path, self._azure_time, self._scale)
-        self._keeping = keeping
+            self._offloading = FastPathOffload(fast_path, self._azure_time, self._scale)
+        self._state_writer = state_writer
         now = self._azure_time(self._began)
-        self.engine = keeping.resume(
+        self.engine = state_writer.resume(
             configuration,
             lambda told, seed: Engine(
                 told, seed=seed, now=now, offload=self._offloading, probed=True
@@ -103,53 +103,53 @@ class Gateway:
             self._offloading,
             now,
         )
-        keeping.begin(self.engine, self._offloading, base=self._base, scale=self._scale)
-        self._state_news = StateNews(keeping, self._own_event)
+        state_writer.begin(self.engine, self._offloading, base=self._base, scale=self._scale)
+        self._state_news = StateNews(state_writer, self._own_event)
         self._file = file
         self._diverted = diverted
-        self._host = HostWatch(diverted, fast_path, self._own_event)
-        self._guard = GuardWatch(diverted, self.engine.drops.count, self._own_event)
+        self._host = HostMonitor(diverted, fast_path, self._own_event)
+        self._guard = GuardMonitor(diverted, self.engine.drops.count, self._own_event)
         self._start_api = start_api
         self._started_at = time.time()
         self._queue: Queue | None = None
         self._losses: dict[str, int] = {}
         self._losses_due = 0.0
         self._handler_errors = 0
-        self._restarts = Restarts()
+        self._restarts = RestartLimiter()
         self._api_wanted = True
         self._api_running = False
         self._events_lost = 0
         self._flow_log_due = False
         self._flow_log_lost = 0
-        self.probes = HealthProbes(
+        self.probes = ProbeSupervisor(
             self.engine,
             configuration,
             start=start_prober,
             watch=lambda *looked_at: self.turns.watch(*looked_at),
             unwatch=lambda descriptor: self.turns.unwatch(descriptor),
-            in_slices=lambda work: self.turns.in_slices(work),
+            spawn=lambda work: self.turns.spawn(work),
             now=lambda: self.turns.now,
             say=warn,
         )
-        self._captures = Captures(
+        self._captures = CaptureRequests(
             self.engine,
             use_handlers=self._use_handlers,
             on_event=lambda name, about: self._own_event(name, "Informational", about),
-            in_slices=lambda work: self.turns.in_slices(work),
+            spawn=lambda work: self.turns.spawn(work),
         )
-        self.control = ControlChannel(
+        self.control = RequestChannel(
             self.engine,
             status=self.status,
             reload=self._reload,
             questions={
-                **SecurityAnswers(self.engine).questions,
-                **MetricsAnswers(self.engine, lambda: self.turns.now).questions,
+                **SecurityRequests(self.engine).questions,
+                **MetricsRequests(self.engine, lambda: self.turns.now).questions,
                 **self._captures.questions,
                 **self.probes.questions,
             },
             flow_log=self._next_flow_log,
         )
-        self.turns = Turns(
+        self.turns = EventLoop(
             self.engine,
             self.control,
             signals,
@@ -161,19 +161,19 @@ class Gateway:
             housekeeping=self._housekeeping,
         )
         if self._offloading is not None:
-            self.turns.each_turn(self._look_at_fast_path)
-        self.turns.each_turn(keeping.look)
+            self.turns.every_tick(self._look_at_fast_path)
+        self.turns.every_tick(state_writer.look)
         self._resets = resets
         self._outbox = self.engine.lifecycle.reset_queue
         if self.engine.profile.tcp_reset_on_idle or self.engine.profile.nat_gateway is not None:
-            self.turns.each_turn(self._send_resets)
+            self.turns.every_tick(self._send_resets)
         self._reloader = Reloader(
             read=read_configuration,
             watch=self.turns.watch,
             unwatch=self.turns.unwatch,
             apply=self._apply,
             review=lambda enforce: self.engine.review(enforce=enforce),
-            in_slices=self.turns.in_slices,
+            in_slices=self.turns.spawn,
             report=self._report_reload,
         )
 
@@ -185,7 +185,7 @@ class Gateway:
         self._host.watch(self.turns)
         self._guard.watch(self.turns)
         self.turns.run(queue)
-        self._keeping.finish()
+        self._state_writer.finish()
 
     def leave(self) -> None:
         """Have live flows go on in the kernel until the next daemon is there, and nothing else."""
@@ -194,7 +194,7 @@ class Gateway:
             self._offloading.leave()
 
     def start_api(self) -> None:
-        """Start the API process. Raises OSError if its warden is gone."""
+        """Start the API process. Raises OSError if its supervisor is gone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             for end in (ours, theirs):
@@ -228,7 +228,7 @@ class Gateway:
             "fastPath": self._fast_path_status(),
             "host": self._host.document(),
             "guard": self._guard.status(),
-            "state": self._keeping.document(),
+            "state": self._state_writer.document(),
             "tcpResets": {
                 "sent": self._resets.sent,
                 "failed": self._resets.failed,
@@ -357,7 +357,7 @@ class Gateway:
         changes = self.engine.reconfigure(configuration, self.turns.now)
         self.probes.reconfigured(configuration)
         self.configuration = configuration
-        self._keeping.reconfigured(configuration)
+        self._state_writer.reconfigured(configuration)
         return changes
 
     def _report_reload(self, outcome: Outcome) -> None:
@@ -396,7 +396,7 @@ class Gateway:
         self._host.look()
         self._guard.look(real)
         self.probes.look(real)
-        self.turns.in_slices(self._keeping.each_second())
+        self.turns.spawn(self._state_writer.each_second())
         self._state_news.look()
         lost = self.control.events_lost
         if lost > self._events_lost and self._api_running:
@@ -428,7 +428,7 @@ class Gateway:
             self._own_event("HandlerError", "Error", {"count": errors, "trace": queue.last_error})
 
     def _restart_api(self, real: float) -> None:
-        if not self._restarts.another(real):
+        if not self._restarts.allow(real):
             self._api_wanted = False
             say(
                 f"the API process ended {LIMIT + 1} times in {WINDOW:.0f} s: "

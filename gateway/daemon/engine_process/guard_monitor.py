@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.daemon.console import say, warn
-from gateway.daemon.engine_process.event_loop import Turns
+from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.host import Diverted
 from gateway.datapath.errors import DatapathError
 from gateway.schema.drop_reasons import DropReason
@@ -21,7 +21,7 @@ INTERVAL = 10.0
 RESTORED = "somebody took the guard away from the outside interface: it was put back"
 
 
-class GuardWatch:
+class GuardMonitor:
     """Looks at one gateway's guard, about once a second."""
 
     def __init__(
@@ -39,7 +39,7 @@ class GuardWatch:
         self._restored = 0
         self._gained = 0
 
-    def watch(self, turns: Turns) -> None:
+    def watch(self, turns: EventLoop) -> None:
         """Hear of changes to filters from now on; say so where there is no guard."""
         guard = self._diverted().guard()
         if not guard.kind:
@@ -49,7 +49,7 @@ class GuardWatch:
         turns.watch(self._diverted().guard_fileno(), self._filters_changed)
 
     def _filters_changed(self) -> None:
-        # What cannot be put back at once, ``HostWatch`` tries again, and tells of.
+        # What cannot be put back at once, ``HostMonitor`` tries again, and tells of.
         with contextlib.suppress(DatapathError, OSError):
             self._diverted().restore_guard()
 

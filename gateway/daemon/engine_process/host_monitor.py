@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.daemon.channel.json_views import iso
 from gateway.daemon.console import Level, say, warn
-from gateway.daemon.engine_process.event_loop import Turns
+from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.host import Diverted
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.host.teardown import Collecting
@@ -30,7 +30,7 @@ RULES_MOVED = "somebody put netfilter rules where this gateway's must stand: its
 RULES_RESTORED = "somebody removed or changed this gateway's netfilter rules: they were set again"
 
 
-class HostWatch:
+class HostMonitor:
     """Looks after one diverted host. ``fast_path``: it, or why there is none."""
 
     def __init__(
@@ -51,7 +51,7 @@ class HostWatch:
         self._firewall: list[str] = []
         self._rules_due = 0.0
 
-    def watch(self, turns: Turns) -> None:
+    def watch(self, turns: EventLoop) -> None:
         """Hear of changes to the host's rules and network from now on."""
         turns.watch(self._diverted().fileno(), self._rules_changed)
         turns.watch(self._diverted().network_fileno(), self._network_changed)

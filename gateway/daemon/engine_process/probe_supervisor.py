@@ -29,7 +29,7 @@ from gateway.daemon.channel.probe_messages import (
     encode_targets,
 )
 from gateway.daemon.engine_process.request_channel import Answers
-from gateway.daemon.engine_process.restart_limiter import LIMIT, WINDOW, Restarts
+from gateway.daemon.engine_process.restart_limiter import LIMIT, WINDOW, RestartLimiter
 from gateway.model.configuration import Configuration
 from gateway.model.resolved.tags import PLATFORM_ADDRESS
 
@@ -52,12 +52,12 @@ class _Latest(NamedTuple):
     since: float  # its health is what it is
 
 
-class HealthProbes:
+class ProbeSupervisor:
     """The engine's handle on the prober.
 
     ``start`` starts one at the other end of a socket, in place of the one before, and raises
-    OSError when the warden is gone. ``watch`` and ``unwatch`` have descriptors looked at;
-    ``in_slices`` does work between packets; ``now`` is Azure's time; ``say`` is for the operator.
+    OSError when the supervisor is gone. ``watch`` and ``unwatch`` have descriptors looked at;
+    ``spawn`` does work between packets; ``now`` is Azure's time; ``say`` is for the operator.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class HealthProbes:
         start: Callable[[socket.socket], None],
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
-        in_slices: Callable[[Iterator[object]], None],
+        spawn: Callable[[Iterator[object]], None],
         now: Callable[[], float],
         say: Callable[[str], None],
     ) -> None:
@@ -76,7 +76,7 @@ class HealthProbes:
         self._start = start
         self._watch = watch
         self._unwatch = unwatch
-        self._in_slices = in_slices
+        self._spawn = spawn
         self._now = now
         self._say = say
         self._scale = configuration.gateway.time_scale
@@ -84,7 +84,7 @@ class HealthProbes:
         self._unsent: deque[bytes] = deque()
         self._heard = 0.0
         self._wanted = True  # False: it ended too often
-        self._restarts = Restarts()
+        self._restarts = RestartLimiter()
         self._numbers: dict[ProbeTarget, int] = {}
         self._targets: dict[int, ProbeTarget] = {}
         self._next_number = 0
@@ -98,7 +98,7 @@ class HealthProbes:
     # -- the prober
 
     def begin(self) -> None:
-        """Start probing, if there is anything to probe. Raises OSError if the warden is gone."""
+        """Start probing, if there is anything to. Raises OSError if the supervisor is gone."""
         if self._targets:
             self._connect(time.monotonic())
 
@@ -134,7 +134,7 @@ class HealthProbes:
 
     def _restart(self, real: float, why: str | None) -> None:
         if why is not None:
-            if not self._restarts.another(real):
+            if not self._restarts.allow(real):
                 self._wanted = False
                 self._say(
                     f"the prober ended {LIMIT + 1} times in {WINDOW:.0f} s: going on without it; "
@@ -246,7 +246,7 @@ class HealthProbes:
             self._settle_again = True
             return
         self._settling = True
-        self._in_slices(self._settling_walk())
+        self._spawn(self._settling_walk())
 
     def _settling_walk(self) -> Iterator[None]:
         while True:

@@ -60,7 +60,7 @@ class Listable(Protocol):
     def port_records(self, now: float) -> Iterator[PortRecord | None]: ...
 
 
-class ControlChannel:
+class RequestChannel:
     """Requests of the API process and events for it, over ``connection`` (None: nobody there)."""
 
     def __init__(

@@ -42,7 +42,7 @@ def message(number: int, session: CaptureSession, packets: list[CapturedPacket])
     return number, tuple(session.matched), tuple(session.lost), packets
 
 
-class Captures:
+class CaptureRequests:
     """The captures of one engine. ``use_handlers`` has packets handled by these handlers from now
     on."""
 
@@ -52,18 +52,18 @@ class Captures:
         *,
         use_handlers: Callable[[tuple[PacketHandler, ...]], None],
         on_event: Callable[[str, dict[str, Any]], None],
-        in_slices: Callable[[Iterator[object]], None],
+        spawn: Callable[[Iterator[object]], None],
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``on_event`` is told of captures that begin and end: operation and properties.
 
-        ``in_slices`` does what takes long, a step at a time.
+        ``spawn`` does what takes long, a step at a time.
         """
         self._engine = engine
         self._use_handlers = use_handlers
         self._on_event = on_event
-        self._in_slices = in_slices
+        self._spawn = spawn
         self._monotonic = monotonic
         self._patience = PATIENCE
         self._tap = CaptureTap(engine, clock)
@@ -171,7 +171,7 @@ class Captures:
         if not self._running:
             self._use_handlers(self._engine.handlers)
         wanted = self._tap.wants if self._running else None
-        self._in_slices(self._engine.watch_flows(wanted))
+        self._spawn(self._engine.watch_flows(wanted))
         properties = {"capture": number, "packets": sum(session.matched)}
         self._on_event("CaptureEnded", properties | {"lost": sum(session.lost)})
         return session

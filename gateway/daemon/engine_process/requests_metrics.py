@@ -30,7 +30,7 @@ Rule = tuple[str, str, str, str]
 """Group, direction, name, access."""
 
 
-class MetricsAnswers:
+class MetricsRequests:
     """Answers for the control channel, about one engine. ``now`` gives the engine's time."""
 
     def __init__(self, engine: Engine, now: Callable[[], float], series: int = SERIES) -> None:

@@ -25,7 +25,7 @@ MACHINES_PER_PART = 64
 Steps = Iterator[tuple[Kind, Any] | None]
 
 
-class SecurityAnswers:
+class SecurityRequests:
     """Answers for the control channel, about one engine."""
 
     def __init__(self, engine: Engine) -> None:

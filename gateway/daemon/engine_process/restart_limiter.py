@@ -9,14 +9,14 @@ LIMIT = 5
 WINDOW = 600.0
 
 
-class Restarts:
+class RestartLimiter:
     """A budget: ``LIMIT`` in any ``WINDOW`` seconds. ``count``: all there ever were."""
 
     def __init__(self) -> None:
         self.count = 0
         self._recent: deque[float] = deque(maxlen=LIMIT)
 
-    def another(self, now: float) -> bool:
+    def allow(self, now: float) -> bool:
         """Take one at the time ``now``; False: there were too many."""
         if sum(now - moment < WINDOW for moment in self._recent) >= LIMIT:
             return False

@@ -10,50 +10,50 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.daemon.console import say, warn
-from gateway.daemon.engine_process.state_writer import Keeping
+from gateway.daemon.engine_process.state_writer import StateWriter
 
 Post = Callable[[str, str, dict[str, Any]], None]
 """An event's name, level and properties."""
 
 
-def say_what_became_of_it(keeping: Keeping) -> None:
+def say_what_became_of_it(state_writer: StateWriter) -> None:
     """At the start."""
-    if keeping.refused is not None:
-        warn(f"state: starts empty, not with what was left: {keeping.refused}")
-    if keeping.resumed is not None and keeping.resumed.lost:
-        lost = keeping.resumed.lost
+    if state_writer.refused is not None:
+        warn(f"state: starts empty, not with what was left: {state_writer.refused}")
+    if state_writer.resumed is not None and state_writer.resumed.lost:
+        lost = state_writer.resumed.lost
         warn(f"state: {lost} flow{'' if lost == 1 else 's'} could not be read, and ended")
-    if keeping.why_not is not None:
-        warn(f"state: not kept, a restart ends the flows: {keeping.why_not}")
+    if state_writer.unavailable_reason is not None:
+        warn(f"state: not kept, a restart ends the flows: {state_writer.unavailable_reason}")
 
 
 class StateNews:
     """What is posted while the gateway runs."""
 
-    def __init__(self, keeping: Keeping, post: Post) -> None:
-        self._keeping = keeping
+    def __init__(self, state_writer: StateWriter, post: Post) -> None:
+        self._state_writer = state_writer
         self._post = post
-        self._why_not = keeping.why_not
+        self._unavailable_reason = state_writer.unavailable_reason
 
     def begin(self) -> None:
         """Events for what ``say_what_became_of_it`` says."""
-        keeping = self._keeping
-        if keeping.refused is not None:
-            self._post("StateRefused", "Warning", {"reason": keeping.refused})
-        if keeping.resumed is not None:
-            self._post("StateResumed", "Informational", keeping.resumed.document())
-        if keeping.why_not is not None:
-            self._post("StateNotKept", "Warning", {"reason": keeping.why_not})
+        state_writer = self._state_writer
+        if state_writer.refused is not None:
+            self._post("StateRefused", "Warning", {"reason": state_writer.refused})
+        if state_writer.resumed is not None:
+            self._post("StateResumed", "Informational", state_writer.resumed.document())
+        if state_writer.unavailable_reason is not None:
+            self._post("StateNotKept", "Warning", {"reason": state_writer.unavailable_reason})
 
     def look(self) -> None:
         """Now and then: whether it is kept no more, or again."""
-        why_not = self._keeping.why_not
-        if why_not == self._why_not:
+        unavailable_reason = self._state_writer.unavailable_reason
+        if unavailable_reason == self._unavailable_reason:
             return
-        self._why_not = why_not
-        if why_not is None:
+        self._unavailable_reason = unavailable_reason
+        if unavailable_reason is None:
             say("state: it is kept again")
             self._post("StateKept", "Informational", {})
         else:
-            warn(f"state: {why_not}; a restart ends the flows")
-            self._post("StateNotKept", "Warning", {"reason": why_not})
+            warn(f"state: {unavailable_reason}; a restart ends the flows")
+            self._post("StateNotKept", "Warning", {"reason": unavailable_reason})

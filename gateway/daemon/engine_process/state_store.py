@@ -65,7 +65,7 @@ class Index(BaseModel):
 
 
 @dataclass(frozen=True)
-class Left:
+class SavedRun:
     """What an earlier daemon left. ``flows`` reads the records, slot by slot, EMPTY ones too."""
 
     index: Index
@@ -105,7 +105,7 @@ class StateStore:
 
     # -- reading
 
-    def read(self) -> Left | None:
+    def read(self) -> SavedRun | None:
         """What an earlier daemon left; None: nothing. Raises StateRefusedError."""
         try:
             text = self._text(INDEX)
@@ -139,9 +139,9 @@ class StateStore:
         if flows.header() != _header(bytes.fromhex(index.session)):
             flows.close()
             raise StateRefusedError(f"{names.flows} is damaged or of another state")
-        return Left(index, configuration, flows)
+        return SavedRun(index, configuration, flows)
 
-    def put_aside(self) -> Path:
+    def quarantine(self) -> Path:
         """Keep what is refused, the latest only; where."""
         refused = self._path / REFUSED
         shutil.rmtree(refused, ignore_errors=True)
@@ -220,7 +220,7 @@ class StateStore:
             if name not in (INDEX, names.flows, names.configuration):
                 os.unlink(name, dir_fd=self._directory)
 
-    def void(self) -> None:
+    def invalidate(self) -> None:
         """Remove what is written so far, as far as that can be: nobody is to go on with it."""
         with contextlib.suppress(OSError):
             for name in sorted(self._ours(), reverse=True):  # that which makes it count first

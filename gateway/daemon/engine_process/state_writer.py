@@ -30,8 +30,8 @@ from gateway.core.persistence.restore import (
 )
 from gateway.core.persistence.snapshot import SavedState, save
 from gateway.daemon.channel.json_views import iso
-from gateway.daemon.engine_process.fast_path_offload import Offloading
-from gateway.daemon.engine_process.state_store import Left, StateRefusedError, StateStore
+from gateway.daemon.engine_process.fast_path_offload import FastPathOffload
+from gateway.daemon.engine_process.state_store import SavedRun, StateRefusedError, StateStore
 from gateway.model.configuration import Configuration
 
 FLUSH_INTERVAL = 0.1
@@ -70,21 +70,21 @@ class Resumed:
         }
 
 
-class Keeping:
-    """The state of one gateway. Without a ``store``, ``why_not`` says why nothing is kept."""
+class StateWriter:
+    """The state of one gateway. Without a ``store``, ``unavailable_reason`` says why."""
 
     def __init__(
         self,
         store: StateStore | None,
-        why_not: str | None = None,
+        unavailable_reason: str | None = None,
         again: Callable[[], StateStore] | None = None,
     ) -> None:
         """``again`` opens the directory once more; None: it is not for this one."""
         self._store = store
         self._again = again
         self._again_at = 0.0
-        self._left: Left | None = None
-        self.why_not = why_not
+        self._left: SavedRun | None = None
+        self.unavailable_reason = unavailable_reason
         self.refused: str | None = None
         self.resumed: Resumed | None = None
         self.seed = secrets.randbits(64)
@@ -94,7 +94,7 @@ class Keeping:
             except StateRefusedError as error:
                 self._refuse(str(error))
         self._engine: Engine | None = None
-        self._offloading: Offloading | None = None
+        self._offloading: FastPathOffload | None = None
         self._base = self._scale = 0.0
         self._flush_at = 0.0
         self._slot = 0
@@ -105,7 +105,7 @@ class Keeping:
         self._packets = array("Q")
 
     @classmethod
-    def open(cls, state_directory: Path) -> Keeping:
+    def open(cls, state_directory: Path) -> StateWriter:
         """The state that is kept in a directory."""
         try:
             return cls(StateStore(state_directory), again=lambda: StateStore(state_directory))
@@ -128,7 +128,7 @@ class Keeping:
         self,
         configuration: Configuration,
         build: Callable[[Configuration, int], Engine],
-        offloading: Offloading | None,
+        offloading: FastPathOffload | None,
         now: float,
     ) -> Engine:
         """An engine that goes on where the earlier one was, or one that begins; not more than
@@ -150,10 +150,10 @@ class Keeping:
 
     def _resumed(
         self,
-        left: Left,
+        left: SavedRun,
         configuration: Configuration,
         build: Callable[[Configuration, int], Engine],
-        offloading: Offloading | None,
+        offloading: FastPathOffload | None,
         now: float,
     ) -> Engine:
         before = left.configuration.gateway
@@ -184,7 +184,7 @@ class Keeping:
         return engine
 
     def begin(
-        self, engine: Engine, offloading: Offloading | None, *, base: float, scale: float
+        self, engine: Engine, offloading: FastPathOffload | None, *, base: float, scale: float
     ) -> None:
         """Write everything that there is now, and from now on what changes."""
         self._engine, self._offloading = engine, offloading
@@ -252,14 +252,14 @@ class Keeping:
         try:
             self._store = again()
         except BlockingIOError:
-            self.why_not, self._again = _TAKEN, None
+            self.unavailable_reason, self._again = _TAKEN, None
             return
         except OSError as error:
             self._give_up(error)
             return
         yield from self._write_all(self._store, engine)
         if self._store is not None:
-            self.why_not = None
+            self.unavailable_reason = None
 
     def _part(self, engine: Engine) -> Iterator[None]:
         for _ in range(ROUND // SLICE):
@@ -325,7 +325,7 @@ class Keeping:
         """For the status."""
         return {
             "kept": self._store is not None,
-            **({} if self.why_not is None else {"reason": self.why_not}),
+            **({} if self.unavailable_reason is None else {"reason": self.unavailable_reason}),
             **({} if self.refused is None else {"refused": self.refused}),
             **({} if self.resumed is None else {"resumed": self.resumed.document()}),
         }
@@ -368,18 +368,18 @@ class Keeping:
         self._written = state
 
     def _give_up(self, error: OSError) -> None:
-        self.why_not = f"it cannot be written: {error.strerror or error}"
+        self.unavailable_reason = f"it cannot be written: {error.strerror or error}"
         self._written = None
         self._again_at = time.monotonic() + AGAIN
         if self._engine is not None:
             self._engine.flows.touched = None
         if self._store is not None:
-            self._store.void()
+            self._store.invalidate()
         self.close()
 
     def _refuse(self, why: str) -> None:
         assert self._store is not None
-        self.refused = f"{why}; kept in {self._store.put_aside()}"
+        self.refused = f"{why}; kept in {self._store.quarantine()}"
 
 
 def _nobody(_flow: Flow, _seen: Seen) -> bool:

@@ -51,7 +51,7 @@ class _Failed(Exception):
 
 def serve(connection: socket.socket) -> None:
     """Probe what the engine says over ``connection``, until it closes."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # the warden ends us
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # the supervisor ends us
         signal.signal(number, signal.SIG_IGN)
     asyncio.run(Prober(connection).run())
     os._exit(0)  # as the API process: what a fork inherited is not ours to tidy up

@@ -17,7 +17,7 @@ from pyprctl import Cap
 
 _ENGINE = frozenset({Cap.NET_ADMIN, Cap.NET_RAW})
 _MAPS = frozenset({Cap.BPF})
-WARDEN = frozenset({Cap.KILL, Cap.SETUID, Cap.SETGID, Cap.SETPCAP, Cap.DAC_READ_SEARCH})
+SUPERVISOR = frozenset({Cap.KILL, Cap.SETUID, Cap.SETGID, Cap.SETPCAP, Cap.DAC_READ_SEARCH})
 """To start the API process as another user, to end it, and to read the configuration again."""
 _CHANGE_USER = frozenset({Cap.SETUID, Cap.SETGID, Cap.CHOWN})
 API_USERS = ("snatgw", "nobody")

@@ -26,7 +26,7 @@ from gateway.daemon.engine_process.host import Diverted, Queue
 from gateway.daemon.engine_process.sd_notify import notify
 from gateway.daemon.engine_process.signals import STOP, Signals
 from gateway.daemon.engine_process.state_events import say_what_became_of_it
-from gateway.daemon.engine_process.state_writer import Keeping
+from gateway.daemon.engine_process.state_writer import StateWriter
 from gateway.daemon.prober import prober as probing
 from gateway.daemon.start import privileges
 from gateway.daemon.start.api_socket import ApiSocketError, open_api_socket, remove_api_socket
@@ -36,7 +36,7 @@ from gateway.daemon.start.http_listener import (
     dashboard_token,
     open_http_listener,
 )
-from gateway.daemon.start.supervisor import Warden
+from gateway.daemon.start.supervisor import Supervisor
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.host.host_probes import FIREWALL, Finding
@@ -45,7 +45,7 @@ from gateway.datapath.reset_socket import ResetSocket
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import THE_FILES, Interfaces, Loaded
 
-WARDEN_PATIENCE = 2.0
+SUPERVISOR_PATIENCE = 2.0
 
 
 class StartError(Exception):
@@ -127,13 +127,13 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  
     if user[0] == 0:
         warn("the API process runs as root, without capabilities: this one may not change users")
     token = _token(configuration)
-    warden = Warden.fork(
+    supervisor = Supervisor.fork(
         lambda sockets: serve(sockets, log, lambda api: start.site(api, token)),
         probing.serve,
         user,
         None if start.file is None else start.interfaces.reading(start.file),
     )
-    undo.callback(warden.close, WARDEN_PATIENCE)
+    undo.callback(supervisor.close, SUPERVISOR_PATIENCE)
 
     undo.enter_context(host.claim(configuration))
     try:
@@ -151,8 +151,8 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  
         line = f"{error.filename or gateway_settings.state_directory}: {error.strerror}"
         raise StartError([f"gateway.stateDirectory: {line}"]) from error
     undo.callback(os.close, directory)
-    keeping = Keeping.open(gateway_settings.state_directory)
-    undo.callback(keeping.close)
+    state_writer = StateWriter.open(gateway_settings.state_directory)
+    undo.callback(state_writer.close)
     _stop_if_asked(signals)
 
     # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
@@ -165,14 +165,14 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  
         start.file,
         signals,
         fast_path=fast_path,
-        keeping=keeping,
+        state_writer=state_writer,
         resets=resets,
         diverted=lambda: diverted[0],
-        start_api=lambda control: warden.start_api(
+        start_api=lambda control: supervisor.start_api(
             Sockets(listener, control, None if http is None else http.socket, directory)
         ),
-        start_prober=warden.start_prober,
-        read_configuration=warden.read_configuration,
+        start_prober=supervisor.start_prober,
+        read_configuration=supervisor.read_configuration,
     )
     queue = undo.enter_context(
         host.queue(configuration, gateway.engine.handlers, gateway.engine.count_segments)
@@ -199,7 +199,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  
         warn(
             f"fast path: starts empty, not with the maps that were left: {fast_path.not_inherited}"
         )
-    say_what_became_of_it(keeping)
+    say_what_became_of_it(state_writer)
     if isinstance(fast_path, str) and gateway_settings.fast_path != "off":
         warn(f"no fast path, every packet passes the engine: {fast_path}")
     for finding in findings:

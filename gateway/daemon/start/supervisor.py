@@ -6,8 +6,8 @@ engine says so: start the API process (handing it the sockets that came with the
 the one before, start the prober likewise, and run ``python -m gateway.model`` for a reload. It
 reads its orders from the engine alone.
 
-When the engine is gone, however it went, the order channel ends: the warden kills both processes
-and exits. When the warden is gone, they die with it (PR_SET_PDEATHSIG).
+When the engine is gone, however it went, the order channel ends: the supervisor kills both
+processes and exits. When the supervisor is gone, they die with it (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ GRACE = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class Warden:
-    """The engine's handle on its warden. ``fork`` it before opening anything."""
+class Supervisor:
+    """The engine's handle on its supervisor. ``fork`` it before opening anything."""
 
     def __init__(self, pid: int, orders: socket.socket) -> None:
         self._pid = pid
@@ -54,8 +54,8 @@ class Warden:
         prober_main: ProberMain,
         user: tuple[int, int],
         reading: list[str] | None,
-    ) -> Warden:
-        """Start the warden. ``user`` (user, group) is whom the API process and the prober run as;
+    ) -> Supervisor:
+        """Start the supervisor. The API process and the prober run as ``user`` (user, group);
         ``reading`` the arguments of ``gateway.model``: no other configuration will ever be read."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
@@ -63,7 +63,7 @@ class Warden:
             ours.close()
             status = 1
             try:
-                _Keeper(theirs, api_main, prober_main, user, reading).run()
+                _SupervisorProcess(theirs, api_main, prober_main, user, reading).run()
                 status = 0
             finally:
                 os._exit(status)
@@ -71,20 +71,20 @@ class Warden:
         return cls(pid, ours)
 
     def start_api(self, sockets: Sockets) -> None:
-        """Start the API process, ending the one before. Raises OSError if the warden is gone."""
+        """Start the API process, ending the one before. Raises OSError without a supervisor."""
         descriptors = [sockets.api.fileno(), sockets.control.fileno(), sockets.directory]
         if sockets.http is not None:
             descriptors.append(sockets.http.fileno())
         socket.send_fds(self._orders, [_START_API], descriptors)
 
     def start_prober(self, control: socket.socket) -> None:
-        """Start the prober, ending the one before. Raises OSError if the warden is gone."""
+        """Start the prober, ending the one before. Raises OSError if the supervisor is gone."""
         socket.send_fds(self._orders, [_START_PROBER], [control.fileno()])
 
     def read_configuration(self) -> int:
         """Start reading the file; returns the descriptor that gets what the reader prints.
 
-        Raises OSError if the warden is gone.
+        Raises OSError if the supervisor is gone.
         """
         reader, writer = os.pipe()
         try:
@@ -97,7 +97,7 @@ class Warden:
         return reader
 
     def close(self, patience: float) -> None:
-        """End the warden and with it what it started; waits ``patience`` seconds at most."""
+        """End the supervisor and with it what it started; waits ``patience`` seconds at most."""
         self._orders.close()
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
             descriptor = os.pidfd_open(self._pid)
@@ -111,8 +111,8 @@ class Warden:
             os.waitpid(self._pid, 0 if ended else os.WNOHANG)
 
 
-class _Keeper:
-    """The warden's own side."""
+class _SupervisorProcess:
+    """The supervisor's own side."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Keeper:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:  # a terminal sends them to all of us; the engine decides
             signal.signal(number, signal.SIG_IGN)
-        privileges.keep_only(privileges.WARDEN)
+        privileges.keep_only(privileges.SUPERVISOR)
         poll = select.poll()
         poll.register(self._orders, select.POLLIN)
         while True:

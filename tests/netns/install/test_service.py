@@ -113,11 +113,11 @@ def test_the_restrictions_are_in_force(machine: Machine) -> None:
         assert place not in writable
     assert {"/run/snatgw", "/var/lib/snatgw", "/proc/sys/net/ipv4/conf"} <= writable
     # A look at the host's firewall is a child, too, and soon over.
-    (warden,) = eventually(
+    (supervisor,) = eventually(
         lambda: machine.run("cat", f"/proc/{engine}/task/{engine}/children").split(),
         lambda found: len(found) == 1,
     )
-    (api,) = machine.run("cat", f"/proc/{warden}/task/{warden}/children").split()
+    (api,) = machine.run("cat", f"/proc/{supervisor}/task/{supervisor}/children").split()
     assert machine.run("stat", "-c", "%U:%G", f"/proc/{api}").strip() == "snatgw:snatgw"
     assert machine.run("stat", "-c", "%U:%G:%a", "/run/snatgw/api.sock") == "root:snatgw:660\n"
 

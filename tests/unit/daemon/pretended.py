@@ -178,10 +178,10 @@ class PretendedHost:
     @contextmanager
     def diversion(self, configuration: Configuration, queue: object) -> Iterator[PretendedDiverted]:
         self._step("diversion")
-        if self._fail == "warden":
-            (warden,) = children()
-            os.kill(warden, signal.SIGKILL)
-            os.waitpid(warden, 0)
+        if self._fail == "supervisor":
+            (supervisor,) = children()
+            os.kill(supervisor, signal.SIGKILL)
+            os.waitpid(supervisor, 0)
         try:
             yield PretendedDiverted(configuration, refuses=self._fail == "divert")
         finally:

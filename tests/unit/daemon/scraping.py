@@ -11,7 +11,7 @@ from gateway.core.engine import Engine
 from gateway.daemon.api_process.engine_client import Answer
 from gateway.daemon.api_process.metrics import Scrape
 from gateway.daemon.channel.api_messages import Kind, encode
-from gateway.daemon.engine_process.requests_metrics import MetricsAnswers
+from gateway.daemon.engine_process.requests_metrics import MetricsRequests
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -36,7 +36,7 @@ def status_of(engine: Engine) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def answer_of(answers: MetricsAnswers) -> tuple[Answer, int]:
+def answer_of(answers: MetricsRequests) -> tuple[Answer, int]:
     """The engine's answer to a scrape, and in how many slices it came."""
     answer, slices = Answer(), 0
     for step in answers.metrics({}):
@@ -51,7 +51,7 @@ def answer_of(answers: MetricsAnswers) -> tuple[Answer, int]:
     return answer, slices
 
 
-def scraped(engine: Engine, answers: MetricsAnswers) -> str:
+def scraped(engine: Engine, answers: MetricsRequests) -> str:
     """The text of a scrape."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Scrape(status_of(engine), answer_of(answers)[0]))

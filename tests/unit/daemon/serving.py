@@ -22,11 +22,11 @@ from gateway.daemon.api_process.event_log import EventLog
 from gateway.daemon.api_process.live.poller import LivePoller
 from gateway.daemon.api_process.routes import Events, application
 from gateway.daemon.channel.api_messages import Kind
-from gateway.daemon.engine_process.probe_supervisor import HealthProbes
-from gateway.daemon.engine_process.request_channel import ControlChannel
-from gateway.daemon.engine_process.requests_capture import Captures
-from gateway.daemon.engine_process.requests_metrics import MetricsAnswers
-from gateway.daemon.engine_process.requests_security import SecurityAnswers
+from gateway.daemon.engine_process.probe_supervisor import ProbeSupervisor
+from gateway.daemon.engine_process.request_channel import RequestChannel
+from gateway.daemon.engine_process.requests_capture import CaptureRequests
+from gateway.daemon.engine_process.requests_metrics import MetricsRequests
+from gateway.daemon.engine_process.requests_security import SecurityRequests
 from gateway.model.reading.load import load_text
 from gateway.schema.records import FlowRecord, PortRecord
 from tests.unit.daemon.scraping import status_of
@@ -149,32 +149,32 @@ class Served:
         self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, NOTHING_DONE)
         self.enforced: list[bool] = []
         self._judging = judging = judging_engine(text)
-        self.probes = HealthProbes(
+        self.probes = ProbeSupervisor(
             judging,
             judging.configuration,
             start=self._start_prober,
             watch=lambda descriptor, reader: None,
             unwatch=lambda descriptor: None,
-            in_slices=lambda work: None,
+            spawn=lambda work: None,
             now=lambda: 0.0,
             say=lambda line: None,
         )
         self.probers: list[socket.socket] = []
         self.handlers = judging.handlers
-        self.captures = Captures(
+        self.captures = CaptureRequests(
             judging,
             use_handlers=self._use_handlers,
             on_event=self._tell,
-            in_slices=lambda work: None,
+            spawn=lambda work: None,
         )
         self.told: list[tuple[str, dict[str, Any]]] = []
-        self.control = ControlChannel(
+        self.control = RequestChannel(
             self.engine,
             status=self._status,
             reload=self._reload,
             questions={
-                **SecurityAnswers(judging).questions,
-                **MetricsAnswers(judging, lambda: 0.0).questions,
+                **SecurityRequests(judging).questions,
+                **MetricsRequests(judging, lambda: 0.0).questions,
                 **self.captures.questions,
                 **self.probes.questions,
             },

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from gateway.daemon.engine_process import event_loop as loop
-from gateway.daemon.engine_process.event_loop import IDLE_MILLISECONDS, QUICK, SOON, Turns
+from gateway.daemon.engine_process.event_loop import IDLE_MILLISECONDS, QUICK, SOON, EventLoop
 
 LOOK = SOON / 100
 """Seconds that each look at the clock takes here."""
@@ -28,7 +28,7 @@ class Wire:
         self.looks = 0
         """Since the last packet, without sleep."""
         self.before_sleep: list[int] = []
-        self.turns: Turns | None = None
+        self.turns: EventLoop | None = None
 
     def monotonic(self) -> float:
         self.now += LOOK
@@ -63,7 +63,7 @@ def slept(gaps: list[float], work: float = 0.0) -> list[int]:
     wire = Wire(gaps, work)
     engine: Any = Mock(expire=Mock(return_value=0), take_events=Mock(return_value=[]))
     control: Any = Mock(has_work=False, fileno=Mock(return_value=-1), wants_to_write=False)
-    turns = Turns(
+    turns = EventLoop(
         engine,
         control,
         Mock(fileno=Mock(return_value=78)),
@@ -113,7 +113,7 @@ def test_on_less_than_two_processors_who_would_send_is_let_run(
 def test_what_else_can_be_read_is_not_kept_waiting() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        turns = Turns(
+        turns = EventLoop(
             Mock(),
             Mock(),
             Mock(),
@@ -132,7 +132,7 @@ def test_what_else_can_be_read_is_not_kept_waiting() -> None:
 def test_both_queues_have_their_turn_and_share_it() -> None:
     drained: list[tuple[int, int]] = []
     ready = iter([[(71, 1), (72, 1)], [(72, 1)], []])
-    turns = Turns(
+    turns = EventLoop(
         Mock(expire=Mock(return_value=0), take_events=Mock(return_value=[])),
         Mock(has_work=False, fileno=Mock(return_value=-1), wants_to_write=False),
         Mock(fileno=Mock(return_value=78)),

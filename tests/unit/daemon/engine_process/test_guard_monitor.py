@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.daemon.engine_process.guard_monitor import INTERVAL, GuardWatch
+from gateway.daemon.engine_process.guard_monitor import INTERVAL, GuardMonitor
 from gateway.daemon.engine_process.host import GuardState
 from gateway.schema.drop_reasons import DropReason
 
@@ -29,7 +29,7 @@ def test_what_it_stops_is_counted_once_and_told_of_now_and_then() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append((operation, properties))
 
-    watch = GuardWatch(lambda: host, lambda reason, n: counted.append((reason, n)), own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(lambda: host, lambda reason, n: counted.append((reason, n)), own_event)  # type: ignore[arg-type, return-value]
     watch.look(0.0)
     assert (counted, events) == ([], [])
     for dropped, real in ((5, 1.0), (8, 2.0), (8, 3.0), (9, 1.0 + INTERVAL)):
@@ -51,7 +51,7 @@ def test_what_it_stopped_while_no_gateway_ran_is_told_as_such() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append(properties)
 
-    watch = GuardWatch(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
     host.state = GuardState("", 9, meanwhile=7)
     watch.look(1.0)
     watch.look(1.0 + INTERVAL)
@@ -67,7 +67,7 @@ def test_what_others_filters_may_have_dropped_is_no_drop_of_the_gateways() -> No
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append(properties)
 
-    watch = GuardWatch(lambda: host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(lambda: host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type, return-value]
     host.state = GuardState("", 4, shared=True)
     watch.look(1.0)
     assert counted == []
@@ -80,7 +80,7 @@ def test_that_it_was_taken_away_is_told() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append((operation, properties))
 
-    watch = GuardWatch(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
     host.state = GuardState("", 0, 2)
     watch.look(0.0)
     watch.look(1.0)
@@ -95,7 +95,7 @@ def test_that_one_can_be_had_at_last_is_told_once() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append((operation, level, properties))
 
-    watch = GuardWatch(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
     host.state = GuardState("no place at tc", kind="")
     watch.look(0.0)
     host.state = GuardState("no place at tc", kind="nftables", gained=1)

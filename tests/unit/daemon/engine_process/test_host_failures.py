@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
-from gateway.daemon.engine_process.guard_monitor import GuardWatch
+from gateway.daemon.engine_process.guard_monitor import GuardMonitor
 from gateway.daemon.engine_process.host import _LinuxDiverted
-from gateway.daemon.engine_process.host_monitor import HostWatch
+from gateway.daemon.engine_process.host_monitor import HostMonitor
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.firewall import background_scan as asking
 from gateway.datapath.firewall.background_scan import FirewallLook
@@ -118,7 +118,7 @@ class Host:
         announcer, firewall = parts["announcer"], parts["firewall"]
         announcer.carries, announcer.announced, announcer.answered = True, 0, 0
         self.diverted = _LinuxDiverted(made, announcer, set(), firewall, [])  # type: ignore[arg-type]
-        self.watch = HostWatch(lambda: self.diverted, "none here", self._own_event)
+        self.watch = HostMonitor(lambda: self.diverted, "none here", self._own_event)
 
     def _step(self, name: str, answer: Any, journal: SimpleNamespace | None = None) -> Any:
         def take(*_: object, **__: object) -> Any:
@@ -161,7 +161,7 @@ def test_a_step_that_fails_is_one_warning_and_taken_again(
 def test_what_the_guard_cannot_do_at_once_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch)
     host.failing = "guard.put"
-    watch = GuardWatch(lambda: host.diverted, lambda reason, n: None, lambda *_: None)
+    watch = GuardMonitor(lambda: host.diverted, lambda reason, n: None, lambda *_: None)
     watch._filters_changed()
     assert "guard.put" in host.taken
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.cli.events import in_words
-from gateway.daemon.engine_process.host_monitor import HostWatch
+from gateway.daemon.engine_process.host_monitor import HostMonitor
 
 DOWN = "lan0 is down: ip link set lan0 up"
 BARE = "wan0 has no IPv4 address: give it one"
@@ -53,7 +53,7 @@ class Told:
         self.host = Living()
         self.events: list[tuple[str, str]] = []
         self.lines: list[str] = []
-        self.watch = HostWatch(lambda: self.host, "none here", self._own_event)  # type: ignore[arg-type, return-value]
+        self.watch = HostMonitor(lambda: self.host, "none here", self._own_event)  # type: ignore[arg-type, return-value]
 
     def _own_event(self, operation: str, level: str, properties: dict[str, Any]) -> None:
         event = {"category": "GatewayEvent", "operationName": operation, "properties": properties}

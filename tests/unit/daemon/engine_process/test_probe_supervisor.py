@@ -33,7 +33,7 @@ from gateway.daemon.channel.probe_messages import (
     encode_targets,
 )
 from gateway.daemon.engine_process import probe_supervisor as health
-from gateway.daemon.engine_process.probe_supervisor import HealthProbes
+from gateway.daemon.engine_process.probe_supervisor import ProbeSupervisor
 from gateway.daemon.prober.prober import Prober
 from tests.scenario import configuration
 from tests.unit.core.inbound.test_load_balancer import TWO
@@ -255,7 +255,7 @@ def test_results_go_on_health_takes_its_threshold_and_a_list_keeps_what_stays(
 
 
 class Bench:
-    """``HealthProbes`` on a real engine; ``prober`` is the other end of its channel."""
+    """``ProbeSupervisor`` on a real engine; ``prober`` is the other end of its channel."""
 
     def __init__(self, text: str = PROBED) -> None:
         self.configuration = configuration(text)
@@ -264,13 +264,13 @@ class Bench:
         self.readers: dict[int, Callable[[], None]] = {}
         self.work: list[Iterator[object]] = []
         self.probers: list[socket.socket] = []
-        self.probes = HealthProbes(
+        self.probes = ProbeSupervisor(
             self.engine,
             self.configuration,
             start=self._start,
             watch=self.readers.__setitem__,
             unwatch=self.readers.__delitem__,
-            in_slices=self.work.append,
+            spawn=self.work.append,
             now=lambda: 0.0,
             say=self.said.append,
         )

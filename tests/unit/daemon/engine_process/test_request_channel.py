@@ -21,7 +21,7 @@ from gateway.daemon.channel.api_messages import (
     encode_request,
 )
 from gateway.daemon.engine_process import request_channel as control_module
-from gateway.daemon.engine_process.request_channel import FLOWS_PER_SLICE, ControlChannel
+from gateway.daemon.engine_process.request_channel import FLOWS_PER_SLICE, RequestChannel
 from tests.unit.daemon.serving import FakeEngine, flow, pool
 
 
@@ -38,8 +38,8 @@ def pieces(values: Mapping[str, str]) -> Iterator[tuple[Kind, Any] | None]:
 
 
 @pytest.fixture
-def pair(engine: FakeEngine) -> Iterator[tuple[ControlChannel, socket.socket]]:
-    channel = ControlChannel(
+def pair(engine: FakeEngine) -> Iterator[tuple[RequestChannel, socket.socket]]:
+    channel = RequestChannel(
         engine,
         status=lambda: {"flows": len(engine.flows)},
         reload=lambda answer, enforce: answer(Kind.FAILED, [f"no, {enforce}"]),
@@ -120,7 +120,7 @@ def test_messages_of_the_engine_that_cannot_be_read_are_garbage() -> None:
 
 
 def test_garbage_is_counted_and_the_next_request_answered(
-    pair: tuple[ControlChannel, socket.socket],
+    pair: tuple[RequestChannel, socket.socket],
 ) -> None:
     channel, api = pair
     api.send(b"\x80\x04garbage")
@@ -135,7 +135,7 @@ def test_garbage_is_counted_and_the_next_request_answered(
 
 
 def test_a_listing_comes_in_slices_one_a_turn(
-    pair: tuple[ControlChannel, socket.socket], engine: FakeEngine
+    pair: tuple[RequestChannel, socket.socket], engine: FakeEngine
 ) -> None:
     channel, api = pair
     engine.flows = [flow(number) for number in range(300)]
@@ -149,7 +149,7 @@ def test_a_listing_comes_in_slices_one_a_turn(
 
 
 def test_ports_pause_where_the_engine_says_so(
-    pair: tuple[ControlChannel, socket.socket], engine: FakeEngine
+    pair: tuple[RequestChannel, socket.socket], engine: FakeEngine
 ) -> None:
     channel, api = pair
     engine.ports = [pool("vm1"), None, None, pool("vm2")]
@@ -166,7 +166,7 @@ def test_ports_pause_where_the_engine_says_so(
 
 
 def test_events_wait_for_room_and_are_counted_when_there_is_none(
-    pair: tuple[ControlChannel, socket.socket], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[RequestChannel, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel, api = pair
     socket.socket(fileno=os.dup(channel.fileno())).setsockopt(
@@ -192,7 +192,7 @@ def test_events_wait_for_room_and_are_counted_when_there_is_none(
 
 
 def test_large_events_go_a_few_at_a_time(
-    pair: tuple[ControlChannel, socket.socket],
+    pair: tuple[RequestChannel, socket.socket],
 ) -> None:
     """All in one are more than a socket takes in Debian: it would refuse them again and again."""
     channel, theirs = pair
@@ -209,7 +209,7 @@ def test_large_events_go_a_few_at_a_time(
 
 
 def test_more_requests_than_fit_are_refused_with_a_sentence(
-    pair: tuple[ControlChannel, socket.socket],
+    pair: tuple[RequestChannel, socket.socket],
 ) -> None:
     channel, api = pair
     for number in range(1, 71):
@@ -222,7 +222,7 @@ def test_more_requests_than_fit_are_refused_with_a_sentence(
     assert kinds.count(Kind.FAILED) == 6
 
 
-def test_the_other_ends_death_is_noticed(pair: tuple[ControlChannel, socket.socket]) -> None:
+def test_the_other_ends_death_is_noticed(pair: tuple[RequestChannel, socket.socket]) -> None:
     channel, api = pair
     api.close()
     assert not channel.read()
@@ -237,7 +237,7 @@ def test_an_answer_for_a_process_that_died_is_not_given_to_its_successor(
     engine: FakeEngine,
 ) -> None:
     answers: list[Any] = []
-    channel = ControlChannel(
+    channel = RequestChannel(
         engine,
         status=dict,
         reload=lambda answer, enforce: answers.append(answer),
@@ -266,7 +266,7 @@ def test_a_request_is_small_json() -> None:
 
 
 def test_a_question_gets_its_parameters_and_answers_a_step_a_turn(
-    pair: tuple[ControlChannel, socket.socket],
+    pair: tuple[RequestChannel, socket.socket],
 ) -> None:
     channel, api = pair
     api.send(encode_request(1, "nsg", {"vm": "vm1"}))
@@ -278,7 +278,7 @@ def test_a_question_gets_its_parameters_and_answers_a_step_a_turn(
     assert seen[:3] == [[(1, Kind.PART, [1])], [], [(1, Kind.END, {"vm": "vm1"})]]
 
 
-def test_a_reload_says_whether_to_enforce(pair: tuple[ControlChannel, socket.socket]) -> None:
+def test_a_reload_says_whether_to_enforce(pair: tuple[RequestChannel, socket.socket]) -> None:
     channel, api = pair
     api.send(encode_request(1, "reload"))
     api.send(encode_request(2, "reload", {"enforce": "1"}))

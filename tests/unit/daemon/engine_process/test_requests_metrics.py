@@ -13,7 +13,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from gateway.core.engine import Engine
 from gateway.core.flows.counters import Connections, Traffic
 from gateway.core.inbound.load_balancer import Target
-from gateway.daemon.engine_process.requests_metrics import RULES_PER_SLICE, MetricsAnswers, RuleHits
+from gateway.daemon.engine_process.requests_metrics import (
+    RULES_PER_SLICE,
+    MetricsRequests,
+    RuleHits,
+)
 from gateway.schema.drop_reasons import DropReason
 from tests.scenario import Scenario, build, configuration
 from tests.unit.daemon.scraping import answer_of, samples, scraped, value
@@ -38,8 +42,8 @@ virtualMachines:
 """
 
 
-def answers(engine: Engine, series: int = 1_000) -> MetricsAnswers:
-    return MetricsAnswers(engine, lambda: 0.0, series)
+def answers(engine: Engine, series: int = 1_000) -> MetricsRequests:
+    return MetricsRequests(engine, lambda: 0.0, series)
 
 
 @pytest.fixture

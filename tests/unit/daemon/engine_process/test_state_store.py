@@ -18,7 +18,7 @@ from gateway.core.persistence.flow_record import SIZE
 from gateway.core.persistence.snapshot import SavedState
 from gateway.daemon.engine_process import state_writer as module
 from gateway.daemon.engine_process.state_store import StateStore
-from gateway.daemon.engine_process.state_writer import Keeping
+from gateway.daemon.engine_process.state_writer import StateWriter
 from gateway.model.configuration import Configuration
 from tests.scenario import Scenario, configuration
 from tests.unit.core.flows.test_resets import RESETTING
@@ -28,16 +28,16 @@ BOTH = HEAD + NAT.format("n1", "b", "")
 UDP = "udp 10.0.1.4:5 > 198.51.100.1:53"
 
 
-def keep(directory: Path, run: Scenario) -> Keeping:
+def keep(directory: Path, run: Scenario) -> StateWriter:
     """The state of an engine, from now on."""
-    keeping = Keeping.open(directory)
+    keeping = StateWriter.open(directory)
     keeping.begin(run.engine, None, base=0.0, scale=1.0)
     return keeping
 
 
-def start(directory: Path, told: Configuration) -> tuple[Keeping, Engine]:
+def start(directory: Path, told: Configuration) -> tuple[StateWriter, Engine]:
     """What a start goes on with."""
-    keeping = Keeping.open(directory)
+    keeping = StateWriter.open(directory)
     keeping.base(0.0, 1.0)
     engine = keeping.resume(told, lambda c, seed: Engine(c, seed=seed), None, 0.0)
     keeping.close()
@@ -104,7 +104,7 @@ def test_what_cannot_be_written_is_void_and_begun_again_as_soon_as_it_can(
         StateStore, "write_flows", side_effect=OSError(28, "No space left on device")
     ):
         keeping.look()
-        assert keeping.why_not == "it cannot be written: No space left on device"
+        assert keeping.unavailable_reason == "it cannot be written: No space left on device"
         assert list((tmp_path / "state").iterdir()) == []
         list(keeping.each_second())  # as full as before
         assert keeping.document()["kept"] is False
@@ -122,7 +122,7 @@ def test_what_cannot_be_written_is_void_and_begun_again_as_soon_as_it_can(
 def test_a_reload_while_a_state_is_begun_again_is_in_it(tmp_path: Path) -> None:
     run = Scenario(HEAD)
     run.play(f"vm1 sends {UDP}")
-    keeping = Keeping.open(tmp_path)
+    keeping = StateWriter.open(tmp_path)
     with patch.object(StateStore, "begin", side_effect=OSError(28, "full")):
         keeping.begin(run.engine, None, base=0.0, scale=1.0)
     with patch.object(keeping, "_again_at", 0.0):
@@ -145,7 +145,7 @@ def test_a_directory_that_another_gateway_has_taken_meanwhile_is_left_to_it(
         keeping.reconfigured(run.configuration)
     other = keep(tmp_path, Scenario(RESETTING))
     list(keeping.each_second())
-    assert keeping.why_not == "another gateway keeps its state in this directory"
+    assert keeping.unavailable_reason == "another gateway keeps its state in this directory"
     other.close()
     list(keeping.each_second())
     assert keeping.document()["kept"] is False
@@ -157,7 +157,7 @@ def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path, mode: 
     (tmp_path / "state").mkdir()
     (tmp_path / "state").chmod(mode)
     keeping = keep(tmp_path, Scenario(RESETTING))
-    assert keeping.why_not == f"{tmp_path}/state: can be written by others"
+    assert keeping.unavailable_reason == f"{tmp_path}/state: can be written by others"
     assert list((tmp_path / "state").iterdir()) == []
 
 
@@ -165,7 +165,7 @@ def test_a_directory_of_another_user_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     with patch.object(os, "geteuid", return_value=os.geteuid() + 1):
         keeping = keep(tmp_path, Scenario(RESETTING))
-    assert keeping.why_not == f"{tmp_path}/state: belongs to user {os.geteuid()}"
+    assert keeping.unavailable_reason == f"{tmp_path}/state: belongs to user {os.geteuid()}"
 
 
 def test_records_far_into_a_file_of_nothing_are_found(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.persistence.snapshot import SavedState
 from gateway.daemon.engine_process import state_writer as keeping_module
-from gateway.daemon.engine_process.state_writer import Keeping
+from gateway.daemon.engine_process.state_writer import StateWriter
 from tests.scenario import Scenario, build
 from tests.unit.daemon.api_process.diagnosis.test_diagnose import yaml
 
@@ -18,13 +18,13 @@ FLOWS = 40
 def left(directory: Path) -> tuple[int, SavedState]:
     """How many flows a daemon that stopped has left, and all else."""
     world = Scenario(yaml())
-    keeping = Keeping.open(directory)
+    keeping = StateWriter.open(directory)
     keeping.begin(world.engine, None, base=0.0, scale=1.0)
     for number in range(FLOWS):
         assert world.send("vm3", build(f"udp 10.0.1.6:{2000 + number} > 198.51.100.1:53"))
     keeping.finish()
     keeping.close()
-    after = Keeping.open(directory)
+    after = StateWriter.open(directory)
     assert after.refused is None
     found = after._left
     assert found is not None

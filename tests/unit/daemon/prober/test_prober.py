@@ -43,7 +43,7 @@ def is_known(daemon: Daemon) -> bool:
 
 
 def prober_of(daemon: Daemon) -> int:
-    """The last that was started of the warden's two children."""
+    """The last that was started of the supervisor's two children."""
     eventually(lambda: len(daemon.children()) == 3)
     return daemon.children()[2]
 

@@ -63,7 +63,7 @@ class Daemon:
         return (self.directory / "steps").read_text().split()
 
     def children(self) -> list[int]:
-        """The warden and the API process."""
+        """The supervisor and the API process."""
         assert self.process is not None
         return [pid for pid in _descendants(self.process.pid) if alive(pid)]
 
@@ -235,7 +235,7 @@ def test_a_failure_half_way_undoes_everything(daemon: Daemon, fault: str, done: 
 
 
 def test_an_api_process_that_cannot_be_started_is_a_reason(daemon: Daemon) -> None:
-    daemon.start(fail="warden")
+    daemon.start(fail="supervisor")
     assert ended(daemon) == (1, ["snatgw: the API process cannot be started: Broken pipe"])
     assert daemon.steps()[-3:] == ["diversion-removed", "queue-closed", "released"]
     assert not daemon.api.exists()

@@ -21,11 +21,11 @@ from gateway.daemon.api_process.capture import streams as capture_streams
 from gateway.daemon.api_process.capture.pcapng import Blocks, Statistics
 from gateway.daemon.api_process.capture.streams import CaptureStream
 from gateway.daemon.channel.api_messages import Kind, decode_header, decode_payload, encode_request
-from gateway.daemon.engine_process.request_channel import CAPTURED_UNREAD, ControlChannel
+from gateway.daemon.engine_process.request_channel import CAPTURED_UNREAD, RequestChannel
 from gateway.daemon.engine_process.requests_capture import (
     MAXIMUM_CAPTURES,
     WAITING_PACKETS,
-    Captures,
+    CaptureRequests,
 )
 from gateway.schema.capture_query import CaptureQuery
 from tests.scenario import build, describe
@@ -230,14 +230,14 @@ class Far:
     def __init__(self) -> None:
         self.engine = judging_engine()
         self.handlers = self.engine.handlers
-        self.captures = Captures(
+        self.captures = CaptureRequests(
             self.engine,
             use_handlers=self._use,
             on_event=lambda name, about: None,
-            in_slices=lambda work: None,
+            spawn=lambda work: None,
             monotonic=self._now,
         )
-        self.channel = ControlChannel(
+        self.channel = RequestChannel(
             FakeEngine(),
             status=dict,
             reload=lambda answer, enforce: None,

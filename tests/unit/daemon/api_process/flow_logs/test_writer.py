@@ -17,7 +17,7 @@ from gateway.daemon.api_process.flow_logs.azure_formats import nsg_records, vnet
 from gateway.daemon.api_process.flow_logs.writer import FlowLogWriter
 from gateway.daemon.channel.api_messages import Kind, decode_header, decode_payload
 from gateway.daemon.channel.flow_log_message import message
-from gateway.daemon.engine_process.request_channel import ControlChannel
+from gateway.daemon.engine_process.request_channel import RequestChannel
 from tests.unit.daemon.serving import FakeEngine
 
 WALL = 1542110437.25
@@ -409,7 +409,7 @@ def test_the_state_directory_leads_to_the_files(tmp_path: Path) -> None:
 
 def test_the_channel_carries_entries_and_keeps_them_for_the_next_process() -> None:
     waiting = [told("nsg", numbered(number)) for number in range(3)]
-    channel = ControlChannel(
+    channel = RequestChannel(
         FakeEngine(),
         status=dict,
         reload=lambda answer, enforce: None,
