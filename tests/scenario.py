@@ -207,9 +207,8 @@ class Scenario:
 
     def flow_list(self, vm: str | None = None) -> list[Any]:
         """All flow records, of one VM if it is named."""
-        records, following = self.engine.flow_records(0, 1 << 30, self.now)
-        assert following is None
-        return [record for record in records if vm is None or record.vm == vm]
+        slices = self.engine.flow_records(lambda: self.now, 1 << 30)
+        return [record for records in slices for record in records if vm is None or record.vm == vm]
 
     # -- the steps: each returns None, or what is wrong
 

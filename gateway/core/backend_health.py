@@ -148,9 +148,7 @@ class HealthTracker:
         how many were ended last."""
         table, keeps = self._lifecycle.table, self.balancer.keeps
         ended = 0
-        start: int | None = 0
-        while start is not None:
-            flows, start = table.slice(start, SETTLE_SLICE)
+        for _, flows in table.walk(SETTLE_SLICE):
             for flow in flows:
                 if flow.method not in INBOUND_RULES or flow.state in ENDED or keeps(flow):
                     continue

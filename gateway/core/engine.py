@@ -114,15 +114,14 @@ class Engine:
         self._events.clear()
         return events
 
-    def flow_records(
-        self, start: int, count: int, now: float
-    ) -> tuple[list[FlowRecord], int | None]:
-        """A slice of the flow table and where the next one starts (None: this was the last)."""
-        flows, following = self.flows.slice(start, count)
-        for flow in flows:
-            if flow.offloaded:
-                self.lifecycle.fold(flow)
-        return [record(flow, now) for flow in flows], following
+    def flow_records(self, now: Callable[[], float], count: int) -> Iterator[list[FlowRecord]]:
+        """The flow table, at most ``count`` flows at a time; ``now``: asked for each slice."""
+        for _, flows in self.flows.walk(count):
+            moment = now()
+            for flow in flows:
+                if flow.offloaded:
+                    self.lifecycle.fold(flow)
+            yield [record(flow, moment) for flow in flows]
 
     def port_records(self, _now: float) -> Iterator[PortRecord | None]:
         """The SNAT ports of every VM, public IP and protocol; None where a caller may pause."""
@@ -194,9 +193,9 @@ class Engine:
         ``flushConnection``, or all are to be ended (``enforce``).
         """
         denied = ended = 0
-        start: int | None = 0
-        while start is not None and self.admission.policy.groups:
-            flows, start = self.flows.slice(start, REVIEW_SLICE)
+        for _, flows in self.flows.walk(REVIEW_SLICE):
+            if not self.admission.policy.groups:
+                break
             for flow in flows:
                 if flow.awaiting_removal or flow.state in ENDED:
                     continue
@@ -222,11 +221,11 @@ class Engine:
 
     def _share_out(self, wanted: Callable[[Flow], bool] | None) -> Iterator[None]:
         lifecycle = self.lifecycle
-        start: int | None = 0
-        while start is not None and lifecycle.offload is not None:
+        if lifecycle.offload is None:
+            return
+        for _, flows in self.flows.walk(REVIEW_SLICE):
             if lifecycle.watched is not wanted:
-                return  # somebody has come or gone meanwhile
-            flows, start = self.flows.slice(start, REVIEW_SLICE)
+                return  # another call came meanwhile
             for flow in flows:
                 if wanted is not None and wanted(flow):
                     lifecycle.take_back(flow)

@@ -73,19 +73,15 @@ class Traffic:
         self._end_walk()
         rows: dict[TrafficKey, list[int]] = {}
         flows_of: dict[tuple[Method, int, str], int] = {}
-        start: int | None = 0
-        while start is not None:
-            passed = start + count
-            flows, start = table.slice(start, count)
+        for first, flows in table.walk(count):
             for flow in flows:
                 if flow.offloaded:
                     self.fold(flow)
                 _add(rows, self._key(flow), _counters(flow))
                 kind = (flow.method, flow.protocol, flow.state_name)
                 flows_of[kind] = flows_of.get(kind, 0) + 1
-            self._passed = passed
-            if start is not None:
-                yield None
+            self._passed = first + count
+            yield None
         for key, row in self._ended.items():
             _add(rows, key, row)
         self._end_walk()

@@ -59,7 +59,7 @@ class FlowTable(FlowIndex):
         self.touched: set[int] | None = None
         """Slots whose flow is another one or has changed, for who writes flows down and takes them
         out again; None: nobody does."""
-        # Slots let a listing walk the table in slices while it changes.
+        # Slots let ``walk`` go through the table in slices while it changes.
         self._slots: list[Flow | None] = []
         self._free_slots: list[int] = []
         self._opened = 0
@@ -180,10 +180,16 @@ class FlowTable(FlowIndex):
         """The flow in a slot."""
         return self._slots[slot] if slot < len(self._slots) else None
 
-    def slice(self, start: int, count: int) -> tuple[list[Flow], int | None]:
-        """The flows in slots ``start`` to ``start + count``, and where to go on (None: done)."""
-        following = start + count
-        return (
-            [flow for flow in self._slots[start:following] if flow is not None],
-            following if following < len(self._slots) else None,
-        )
+    def walk(self, count: int) -> Iterator[tuple[int, list[Flow]]]:
+        """All flows, those of ``count`` slots at a time, while the table changes between slices.
+
+        Yields the slice's first slot and its flows. A flow that is there from the beginning of the
+        walk to its end is met exactly once; one that comes or goes meanwhile once or not at all.
+        An empty table is one empty slice, so that each walk pauses at least once.
+        """
+        first = 0
+        while True:
+            yield first, [flow for flow in self._slots[first : first + count] if flow is not None]
+            first += count
+            if first >= len(self._slots):
+                return

@@ -53,9 +53,7 @@ may come first."""
 class Listable(Protocol):
     """What the channel asks of the engine."""
 
-    def flow_records(
-        self, start: int, count: int, now: float
-    ) -> tuple[list[FlowRecord], int | None]: ...
+    def flow_records(self, now: Callable[[], float], count: int) -> Iterator[list[FlowRecord]]: ...
 
     def port_records(self, now: float) -> Iterator[PortRecord | None]: ...
 
@@ -247,9 +245,7 @@ class RequestChannel:
         """Messages of an answer; empty ones stand for a slice of work that has nothing to send."""
         number = request.number
         if request.what == "flows":
-            start: int | None = 0
-            while start is not None:
-                records, start = self._engine.flow_records(start, FLOWS_PER_SLICE, self.now)
+            for records in self._engine.flow_records(lambda: self.now, FLOWS_PER_SLICE):
                 # marshal takes exact tuples only
                 yield encode(number, Kind.PART, [tuple(r) for r in records]) if records else b""
             yield encode(number, Kind.END, None)

@@ -97,7 +97,8 @@ class StateWriter:
         self._offloading: FastPathOffload | None = None
         self._base = self._scale = 0.0
         self._flush_at = 0.0
-        self._slot = 0
+        self._round: Iterator[tuple[int, list[Flow]]] = iter(())
+        """The walk over all flows, a part of which falls to each second."""
         self._under_way = False
         self._written: SavedState | None = None
         # Of each slot's flow as it was written: a packet in the same turn changes no time.
@@ -188,6 +189,7 @@ class StateWriter:
     ) -> None:
         """Write everything that there is now, and from now on what changes."""
         self._engine, self._offloading = engine, offloading
+        self._round = engine.flows.walk(SLICE)
         self._base, self._scale = base, scale
         if self._store is not None:
             for _ in self._write_all(self._store, engine):
@@ -198,10 +200,7 @@ class StateWriter:
         try:
             store.begin(engine.configuration)
             engine.flows.touched = set()
-            start: int | None = 0
-            while start is not None:
-                first = start
-                flows, start = engine.flows.slice(first, SLICE)
+            for first, flows in engine.flows.walk(SLICE):
                 records = bytearray(SLICE * SIZE)
                 for flow in flows:
                     at = (flow.slot - first) * SIZE
@@ -266,13 +265,13 @@ class StateWriter:
             yield
             if engine.flows.touched is None:
                 return
-            flows, following = engine.flows.slice(self._slot, SLICE)
-            self._slot = following or 0
-            for flow in flows:
+            part = next(self._round, None)
+            if part is None:
+                self._round = engine.flows.walk(SLICE)
+                break
+            for flow in part[1]:
                 if self._has_moved(engine, flow):
                     engine.flows.touch(flow)
-            if following is None:
-                break
         for state in save(engine):
             if state is None:
                 yield

@@ -88,13 +88,10 @@ class FakeEngine:
         self.ports: list[PortRecord | None] = []
         self.listings = 0
 
-    def flow_records(
-        self, start: int, count: int, now: float
-    ) -> tuple[list[FlowRecord], int | None]:
-        self.listings += start == 0
-        following = start + count
-        more = following if following < len(self.flows) else None
-        return self.flows[start:following], more
+    def flow_records(self, now: Callable[[], float], count: int) -> Iterator[list[FlowRecord]]:
+        self.listings += 1
+        for start in range(0, len(self.flows), count):
+            yield self.flows[start : start + count]
 
     def port_records(self, now: float) -> Iterator[PortRecord | None]:
         yield from self.ports

@@ -85,9 +85,9 @@ class Run:
         return self.engine.handle(build(packet), arrival, now)
 
     def record(self, now: float = 0.0):  # type: ignore[no-untyped-def]
-        records, _ = self.engine.flow_records(0, 100, now)
-        assert len(records) == 1
-        return records[0]
+        (records,) = self.engine.flow_records(lambda: now, 100)
+        (only,) = records
+        return only
 
 
 @pytest.fixture
