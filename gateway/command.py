@@ -23,7 +23,7 @@ COMMANDS = {
     "nsg": ("gateway.cli.nsg:nsg", "Effective security rules, with hit counts."),
     "health": ("gateway.cli.health:health", "Health probes and the backends of inbound rules."),
     "events": ("gateway.cli.events:events", "What happened: exhaustion, drops, reloads."),
-    "top": ("gateway.tui.command:top", "Flows, SNAT ports and events on a whole screen, live."),
+    "top": ("gateway.tui.top_command:top", "Flows, SNAT ports and events on a whole screen, live."),
     "capture": ("gateway.cli.capture:capture", "Packets of both sides, as pcapng."),
     "status": ("gateway.cli.daemon_commands:status", "The daemon's state and counters."),
     "import": ("gateway.cli.importing:import_", "Azure's JSON to a configuration."),

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from gateway.datapath.host import sysctl as devconf
+from gateway.datapath.host import sysctl
 
 CONFIGURATION = os.environ.get("SNATGW_CONFIG", "/etc/snatgw/gateway.yaml")
 ADDRESSES = "SNATGW_ADDRESSES"
@@ -70,7 +70,7 @@ def close() -> None:
         interface = setting.parent.name
         if interface not in ("all", "default", "lo") and setting.read_text().strip() != "0":
             try:
-                devconf.write(interface, "forwarding", 0)
+                sysctl.write(interface, "forwarding", 0)
             except OSError as error:
                 fail(f"{interface}: forwarding cannot be turned off: {error.strerror}; it takes "
                      "NET_ADMIN")  # fmt: skip

@@ -21,7 +21,7 @@ from types import FrameType
 
 import click
 
-from gateway.cli.client import Daemon, Stream
+from gateway.cli.api_client import Daemon, Stream
 from gateway.cli.options import INTERRUPTED, Failure, api_option, examples, json_option
 from gateway.cli.tables import size
 from gateway.daemon.api_process.capture.pcapng import Blocks, NotPcapngError

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.client import Daemon
+from gateway.cli.api_client import Daemon
 from gateway.cli.options import api_option, examples, json_option
 from gateway.cli.tables import flows_sentence, seconds
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import click
 
-from gateway.cli.client import Daemon
+from gateway.cli.api_client import Daemon
 from gateway.cli.options import api_option, examples, json_option
 
 COLOURS = {"Critical": "red", "Warning": "yellow", "Information": "blue", "Good": "green"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.client import Daemon
+from gateway.cli.api_client import Daemon
 from gateway.cli.options import api_option, examples, json_option
 from gateway.cli.tables import counted, endpoint, flows_sentence
 from gateway.schema.queries import QueryError, parse_limit, parse_since

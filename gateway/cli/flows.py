@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.client import Daemon
+from gateway.cli.api_client import Daemon
 from gateway.cli.options import Failure, api_option, examples, json_option
 from gateway.cli.tables import Column, counted, endpoint, plain_lines, print_table, seconds, size
 from gateway.schema.queries import SORT_FIELDS, STATES, FlowQuery, QueryError

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from gateway.cli.client import CONNECT_SECONDS, problems_in, reason
+from gateway.cli.api_client import CONNECT_SECONDS, problems_in, reason
 
 Sample = dict[str, Any]
 

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.daemon.api_process.capture.routes import capture_routes
+from gateway.daemon.api_process.capture.capture_routes import capture_routes
 from gateway.daemon.api_process.capture.streams import CaptureStreams
 from gateway.daemon.api_process.diagnosis.service import Diagnosis
 from gateway.daemon.api_process.engine_client import (
@@ -34,8 +34,8 @@ from gateway.daemon.api_process.engine_client import (
 )
 from gateway.daemon.api_process.event_log import EventLog
 from gateway.daemon.api_process.flow_logs.writer import FlowLogWriter
+from gateway.daemon.api_process.live.live_routes import live_routes
 from gateway.daemon.api_process.live.poller import LivePoller
-from gateway.daemon.api_process.live.routes import live_routes
 from gateway.daemon.api_process.metrics import metrics_endpoint
 from gateway.daemon.channel.json_views import (
     flow_document,

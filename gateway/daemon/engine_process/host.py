@@ -19,7 +19,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
 from gateway.datapath.fastpath.lease import wait_for_clearing
 from gateway.datapath.firewall.background_scan import FirewallLook
-from gateway.datapath.firewall.ways import Crossing
+from gateway.datapath.firewall.packet_paths import Crossing
 from gateway.datapath.host.addresses_and_routes import real_name
 from gateway.datapath.host.arp import Announcer
 from gateway.datapath.host.diversion import Diversion

@@ -27,7 +27,7 @@ from gateway.daemon.engine_process.sd_notify import notify
 from gateway.daemon.engine_process.signals import STOP, Signals
 from gateway.daemon.engine_process.state_events import say_what_became_of_it
 from gateway.daemon.engine_process.state_writer import StateWriter
-from gateway.daemon.prober import prober as probing
+from gateway.daemon.prober import prober
 from gateway.daemon.start import privileges
 from gateway.daemon.start.api_socket import ApiSocketError, open_api_socket, remove_api_socket
 from gateway.daemon.start.http_listener import (
@@ -129,7 +129,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  
     token = _token(configuration)
     supervisor = Supervisor.fork(
         lambda sockets: serve(sockets, log, lambda api: start.site(api, token)),
-        probing.serve,
+        prober.serve,
         user,
         None if start.file is None else start.interfaces.reading(start.file),
     )

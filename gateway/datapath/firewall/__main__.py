@@ -10,8 +10,8 @@ import sys
 from ipaddress import IPv4Address, IPv4Network
 
 from gateway.datapath.firewall.obstacles import obstacles
+from gateway.datapath.firewall.packet_paths import Crossing
 from gateway.datapath.firewall.ruleset_dump import read_host
-from gateway.datapath.firewall.ways import Crossing
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from gateway.datapath.firewall.ways import Crossing
+from gateway.datapath.firewall.packet_paths import Crossing
 
 INTERVAL = 10.0
 """Seconds (real) between two, while the host's rules change again and again."""

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.datapath.firewall import parse_iptables as iptables
-from gateway.datapath.firewall import parse_nft as nft
+from gateway.datapath.firewall import parse_iptables, parse_nft
+from gateway.datapath.firewall.packet_paths import ANSWERED, SENT, Crossing, Way, ways
 from gateway.datapath.firewall.ruleset_dump import Rulesets
 from gateway.datapath.firewall.traversal import (
     ACCEPT,
@@ -28,7 +28,6 @@ from gateway.datapath.firewall.traversal import (
     reached,
     walk,
 )
-from gateway.datapath.firewall.ways import ANSWERED, SENT, Crossing, Way, ways
 from gateway.schema.host_firewall import INSIDE_ONLY, LETS_PASS, MAY_DROP
 
 OURS = "snatgw-"
@@ -211,12 +210,12 @@ def _hooked(rulesets: Rulesets) -> Iterator[_Hooked]:
     seen = set()
     for command, text in rulesets.iptables.items():
         own = command == rulesets.own
-        for table, (policies, chains) in iptables.read(text).items():
+        for table, (policies, chains) in parse_iptables.read(text).items():
             if "nft" in command or (own and rulesets.own_is_nft):
                 seen.add(table)
             if table not in _PRIORITIES:
                 continue
-            theirs = iptables.without_ours(chains, OURS, _ACCEPTING)
+            theirs = parse_iptables.without_ours(chains, OURS, _ACCEPTING)
             for name, policy in policies.items():
                 if name.lower() in _HOOKS:
                     yield _Hooked(
@@ -231,7 +230,7 @@ def _hooked(rulesets: Rulesets) -> Iterator[_Hooked]:
                         command,
                         own and (table, name) == ("filter", "FORWARD"),
                     )
-    for (family, name), table_ in nft.read(rulesets.nft).items():
+    for (family, name), table_ in parse_nft.read(rulesets.nft).items():
         if (family == "ip" and name in seen) or name.startswith(OURS):
             continue
         for base in table_.bases:

@@ -23,7 +23,7 @@ from ipaddress import IPv4Network
 from struct import Struct
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.guard import reported_drops as guard_told
+from gateway.datapath.guard import reported_drops
 from gateway.datapath.guard.guard_program import INSTRUCTION, assemble
 from gateway.datapath.host import netlink
 from gateway.datapath.host.netfilter_rules import DiversionPlan
@@ -137,7 +137,7 @@ class Guard:
     def _go_on(self, index: int, left: list[_Filter]) -> None:
         """From what an earlier daemon has told of the guard that it left."""
         self._seen = self._told = _dropped(index)
-        before = guard_told.read(self._outside, _identity(left[0].program)) if left else None
+        before = reported_drops.read(self._outside, _identity(left[0].program)) if left else None
         if before is not None and before != self._seen:
             self._told = before
             self.meanwhile = _grown(before, self._seen)
@@ -146,7 +146,7 @@ class Guard:
 
     def _note(self) -> None:
         assert self._told is not None
-        guard_told.write(self._outside, _identity(self._program), self._told)
+        reported_drops.write(self._outside, _identity(self._program), self._told)
 
     def _attach(self, index: int, left: list[_Filter]) -> None:
         if left:
@@ -206,7 +206,7 @@ def remove(outside: str) -> None:
     try:
         for found in list(_filters(index)):
             _delete(index, found.priority)
-        guard_told.erase(outside)
+        reported_drops.erase(outside)
     except OSError as error:
         line = f"{outside}: the guard cannot be removed: {error.strerror or error}"
         raise DatapathError([line]) from None

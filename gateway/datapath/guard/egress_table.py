@@ -20,7 +20,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.guard import reported_drops as guard_told
+from gateway.datapath.guard import reported_drops
 from gateway.datapath.guard.guard_program import ERRORS
 from gateway.datapath.host import netlink
 from gateway.datapath.host.fragment_marks import run_nft
@@ -131,13 +131,13 @@ class EgressTable:
     def _go_on(self) -> None:
         """From what an earlier daemon has told of the table that it left."""
         left = identity(self._outside)
-        told = guard_told.read(self._outside, left) if left else None
+        told = reported_drops.read(self._outside, left) if left else None
         if told is not None:
             self.meanwhile = max(0, _stopped(self._plain) - told)
             self._total += self.meanwhile
 
     def _note(self) -> None:
-        guard_told.write(self._outside, identity(self._outside), self._seen.get(self._plain, 0))
+        reported_drops.write(self._outside, identity(self._outside), self._seen.get(self._plain, 0))
 
     def _put_plain(self) -> None:
         for _ in range(_ATTEMPTS):  # somebody may flush it meanwhile
@@ -233,7 +233,7 @@ def remove(outside: str) -> None:
     """Take the table away, if one stands there. Raises DatapathError."""
     if identity(outside):
         run_nft(_none_of(_names(outside)[0]))
-        guard_told.erase(outside)
+        reported_drops.erase(outside)
 
 
 def why_not(outside: str) -> str:

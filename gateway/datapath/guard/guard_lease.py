@@ -15,7 +15,7 @@ import time
 
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.lease import LEASE, clearing, outlive
-from gateway.datapath.guard import guards
+from gateway.datapath.guard import guard_choice
 from gateway.datapath.host.forwarding import restore_sysctls
 from gateway.datapath.host.interface_lock import is_claimed
 from gateway.datapath.host.journal import Journal
@@ -24,7 +24,7 @@ from gateway.datapath.host.journal import Journal
 def grant(outside: str) -> bool:
     """Leave the guard that stands there, or what is closed, for ``LEASE`` seconds; False: nobody
     would take it away."""
-    identity = guards.identity(outside)
+    identity = guard_choice.identity(outside)
     try:
         outlive("gateway.datapath.guard.guard_lease", outside, identity)
     except OSError:
@@ -37,11 +37,11 @@ def main() -> None:
     outside, identity = sys.argv[1:]
     time.sleep(LEASE)
     with clearing(), contextlib.suppress(DatapathError):
-        if is_claimed(outside) or guards.identity(outside) != identity:
+        if is_claimed(outside) or guard_choice.identity(outside) != identity:
             return
         journal = None if identity else Journal.read(Journal.path(outside))
         if identity:
-            guards.remove_guards(outside)
+            guard_choice.remove_guards(outside)
         elif journal is not None and journal.closed:
             restore_sysctls(journal, journal.sysctls)
             journal.erase()

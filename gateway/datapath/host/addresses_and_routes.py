@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.host import sysctl as devconf
+from gateway.datapath.host import sysctl
 from gateway.datapath.host.netlink_tables import Route, Tables
 
 ROUTE_PROTOCOL = 217  # tags our routes; iproute2 names no other program for it
@@ -293,7 +293,7 @@ def write_sysctl(interface: str, name: str, value: str) -> None:
     except OSError as error:
         reason = error
     try:
-        devconf.write(interface, name, int(value))
+        sysctl.write(interface, name, int(value))
     except OSError:
         if name in OPTIONAL_SYSCTLS:
             return
@@ -312,7 +312,7 @@ def sysctl_is_writable(interface: str, name: str) -> bool:
     except OSError:
         pass
     try:
-        devconf.write(interface, name, int(read_sysctl(interface, name)))
+        sysctl.write(interface, name, int(read_sysctl(interface, name)))
     except OSError:
         return False
     return True

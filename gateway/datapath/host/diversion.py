@@ -17,7 +17,7 @@ from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.pins import Pins
 from gateway.datapath.fastpath.tc_filters import detach
 from gateway.datapath.guard.egress_guard import Guard
-from gateway.datapath.guard.guards import RETRY, AnyGuard, remove_guards, try_guard
+from gateway.datapath.guard.guard_choice import RETRY, AnyGuard, remove_guards, try_guard
 from gateway.datapath.host.addresses_and_routes import (
     ProbeSource,
     PublicAddresses,

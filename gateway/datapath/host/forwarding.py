@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.host import sysctl as devconf
+from gateway.datapath.host import sysctl
 from gateway.datapath.host.addresses_and_routes import find_link, read_sysctl, write_sysctl
 from gateway.datapath.host.journal import JOURNALS, Journal
 
@@ -25,8 +25,8 @@ WRITTEN = {"forwarding": "1", "rp_filter": "2", "proxy_delay": "0"}
 def forwarders() -> set[str]:
     """The interfaces that forward; ``all``: the host's own switch is on."""
     found = set()
-    for index in devconf.forwarding():
-        if index == devconf.ALL:
+    for index in sysctl.forwarding():
+        if index == sysctl.ALL:
             found.add(ALL)
         elif index > 0:
             with contextlib.suppress(OSError):

@@ -19,11 +19,11 @@ from struct import pack
 
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.firewall.obstacles import obstacles, skipped
+from gateway.datapath.firewall.packet_paths import Crossing
 from gateway.datapath.firewall.ruleset_dump import read_host
-from gateway.datapath.firewall.ways import Crossing
 from gateway.datapath.guard import egress_table
 from gateway.datapath.guard.egress_guard import why_not
-from gateway.datapath.host import fragment_marks as fragments
+from gateway.datapath.host import fragment_marks
 from gateway.datapath.host.addresses_and_routes import (
     OPTIONAL_SYSCTLS,
     Link,
@@ -182,7 +182,7 @@ def _features(instance: str) -> Iterator[Finding]:
 
 def _fragments() -> Finding:
     try:
-        fragments.check()
+        fragment_marks.check()
     except DatapathError as error:
         sentence = f"azure-current's SNAT drops fragments, and nft has to mark them: {error}"
         return Finding("nft", False, sentence)

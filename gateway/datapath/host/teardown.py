@@ -13,8 +13,8 @@ from types import TracebackType
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath.pins import Pins
 from gateway.datapath.fastpath.tc_filters import detach
-from gateway.datapath.guard import guard_lease, guards
-from gateway.datapath.host import fragment_marks as fragments
+from gateway.datapath.guard import guard_choice, guard_lease
+from gateway.datapath.host import fragment_marks
 from gateway.datapath.host.addresses_and_routes import ProbeSource, PublicAddresses, read_sysctl
 from gateway.datapath.host.forwarding import close, restore_sysctls
 from gateway.datapath.host.interface_lock import is_claimed
@@ -86,7 +86,7 @@ def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: boo
         Pins(journal.outside).remove()
     ours = {interface for interface, name, old in journal.sysctls if (name, old) == _TURNED_ON}
     opened = [name for name in journal.inside if name not in ours and _forwards(name)]
-    closed = bool(leave_guard and opened and not guards.identity(journal.outside))
+    closed = bool(leave_guard and opened and not guard_choice.identity(journal.outside))
     with Collecting(problems):
         if closed:
             close(journal, opened)
@@ -106,7 +106,7 @@ def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: boo
         with Collecting(problems):
             IPV6.remove(instance)
     with Collecting(problems):
-        fragments.remove(instance)
+        fragment_marks.remove(instance)
     if closed and not problems and guard_lease.grant(journal.outside):
         journal.public_ips, journal.probe_source = [], ""
         journal.sysctls = sorted(kept)
@@ -118,7 +118,7 @@ def take_down(journal: Journal, *, leave_filters: bool = False, leave_guard: boo
     needed = leave_guard and any(_forwards(interface) for interface in journal.inside)
     if closed or not (needed and guard_lease.grant(journal.outside)):
         with Collecting(problems):
-            guards.remove_guards(journal.outside)
+            guard_choice.remove_guards(journal.outside)
     if problems:
         raise DatapathError(problems)  # the journal stays: the next start tries again
     journal.erase()

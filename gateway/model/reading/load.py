@@ -13,14 +13,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.model.checks import addresses as addressing
-from gateway.model.checks import inbound_rules as inbound
-from gateway.model.checks import outbound_rules as outbound
-from gateway.model.checks import references
-from gateway.model.checks import secure_by_default as closed
-from gateway.model.checks import security_groups as security_checks
-from gateway.model.checks import snat_capacity as inventory
-from gateway.model.checks import unsupported as availability
+from gateway.model.checks import (
+    addresses,
+    inbound_rules,
+    outbound_rules,
+    references,
+    secure_by_default,
+    security_groups,
+    snat_capacity,
+    unsupported,
+)
 from gateway.model.configuration import Configuration
 from gateway.model.problems import Problem, dotted, shown
 from gateway.model.reading.service_tag_file import TagFile, UnusableFileError, with_tags
@@ -123,12 +125,12 @@ def load_text(text: str, name: str, interfaces: Interfaces = THE_FILES) -> Loade
         found = [
             *about_groups,
             *references.check(draft, cuts),
-            *addressing.check(draft, cuts),
-            *inventory.check(draft, cuts),
-            *inbound.check(draft, cuts),
-            *closed.check(draft, cuts),
-            *outbound.check(draft, cuts),
-            *availability.check(draft, cuts),
+            *addresses.check(draft, cuts),
+            *snat_capacity.check(draft, cuts),
+            *inbound_rules.check(draft, cuts),
+            *secure_by_default.check(draft, cuts),
+            *outbound_rules.check(draft, cuts),
+            *unsupported.check(draft, cuts),
         ]
         mistakes += filter(None, map(cuts.real, found))
     problems = [
@@ -181,15 +183,15 @@ def _security_groups(
     """The draft with the prefixes of its service tags, and what is wrong with its groups."""
     file = draft.service_tags.file
     if file is None:
-        return draft, list(security_checks.check(draft, cuts, ()))
+        return draft, list(security_groups.check(draft, cuts, ()))
     try:
         tags = TagFile(directory / file)
         whole = with_tags(draft, tags)
     except UnusableFileError as error:
         cuts.words.add("serviceTags")  # which tags there are is unknown
-        mistakes = list(security_checks.check(draft, cuts, ()))
+        mistakes = list(security_groups.check(draft, cuts, ()))
         return draft, [Mistake(("serviceTags",), str(error), file), *mistakes]
-    return whole, list(security_checks.check(draft, cuts, tags.names, whole.service_tags.values))
+    return whole, list(security_groups.check(draft, cuts, tags.names, whole.service_tags.values))
 
 
 def _refused(name: str, message: str, *, path: str = "", line: int | None = None) -> Loaded:

@@ -10,7 +10,7 @@ from tests.netns.datapath.topology import Namespaces
 COUNTED = """
 import json, socket
 from gateway.datapath.host import netlink
-from gateway.datapath.host import netlink_tables as tables
+from gateway.datapath.host import netlink_tables
 
 received = []
 
@@ -21,7 +21,7 @@ class Counting(socket.socket):
         return data
 
 netlink.socket.socket = Counting
-with tables.Tables() as asking:
+with netlink_tables.Tables() as asking:
     routes = asking.routes(217, 254)
 print(json.dumps([len(routes), sum(received)]))
 """

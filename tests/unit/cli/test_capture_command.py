@@ -17,7 +17,7 @@ import pytest
 from gateway.core.ingress import IngressPath
 from gateway.daemon.api_process.capture.pcapng import Blocks
 from tests.unit.cli.test_commands import snatgw
-from tests.unit.daemon.api_process.capture.test_routes import DATAGRAM, eventually
+from tests.unit.daemon.api_process.capture.test_capture_routes import DATAGRAM, eventually
 from tests.unit.daemon.serving import Served, served
 
 ROOT = Path(__file__).parents[3]

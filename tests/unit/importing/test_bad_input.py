@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.command import group
-from gateway.importing import read_json as reading
+from gateway.importing import read_json
 from tests.unit.importing.arm import interface, network, run, template
 from tests.unit.importing.test_round_trip import CASES, DATA
 
@@ -65,7 +65,7 @@ def test_files_that_are_not_there_are_all_named(tmp_path: Path) -> None:
 
 
 def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(read_json, "MAX_BYTES", 1 << 20)
     assert refused(tmp_path, "[" + " " * (1 << 20) + "]") == [
         "snatgw: in.json: is too large; allowed: 1 MiB"
     ]

@@ -17,9 +17,9 @@ from gateway.daemon.api_process.diagnosis.finding import (
     Finding,
     count,
 )
-from gateway.daemon.api_process.diagnosis.gateway import gateway_findings
-from gateway.daemon.api_process.diagnosis.ports import headroom, least_left, port_findings
-from gateway.daemon.api_process.diagnosis.traffic import traffic_findings
+from gateway.daemon.api_process.diagnosis.gateway_findings import gateway_findings
+from gateway.daemon.api_process.diagnosis.port_findings import headroom, least_left, port_findings
+from gateway.daemon.api_process.diagnosis.traffic_findings import traffic_findings
 
 MOST = 200
 """Findings of one diagnosis."""

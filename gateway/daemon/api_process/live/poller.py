@@ -22,13 +22,13 @@ from gateway.daemon.api_process.engine_client import (
 )
 from gateway.daemon.api_process.event_log import EventLog
 from gateway.daemon.api_process.live.flow_rates import Comparison, Counts
-from gateway.daemon.api_process.live.history import STEP, History
-from gateway.daemon.api_process.live.snapshot import (
+from gateway.daemon.api_process.live.flow_sample import (
     Snapshot,
     backend_documents,
     port_documents,
     rule_documents,
 )
+from gateway.daemon.api_process.live.history import STEP, History
 from gateway.daemon.channel.json_views import iso
 from gateway.daemon.channel.rule_encoding import read_rules
 from gateway.schema.live_query import LiveQuery

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from gateway.daemon.engine_process import event_loop as loop
+from gateway.daemon.engine_process import event_loop
 from gateway.daemon.engine_process.event_loop import IDLE_MILLISECONDS, QUICK, SOON, EventLoop
 
 LOOK = SOON / 100
@@ -82,7 +82,7 @@ def slept(gaps: list[float], work: float = 0.0) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "processors", lambda: 2.0)
+    monkeypatch.setattr(event_loop, "processors", lambda: 2.0)
 
 
 def test_packets_that_come_seldom_are_slept_for_at_once() -> None:
@@ -106,7 +106,7 @@ def test_one_long_gap_and_packets_are_slept_for_again() -> None:
 def test_on_less_than_two_processors_who_would_send_is_let_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "processors", lambda: 1.5)
+    monkeypatch.setattr(event_loop, "processors", lambda: 1.5)
     assert slept([SOON / 2] * 50) == [0] * 51
 
 

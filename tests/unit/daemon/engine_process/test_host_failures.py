@@ -15,12 +15,16 @@ from gateway.daemon.engine_process.guard_monitor import GuardMonitor
 from gateway.daemon.engine_process.host import _LinuxDiverted
 from gateway.daemon.engine_process.host_monitor import HostMonitor
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.firewall import background_scan as asking
+from gateway.datapath.firewall import background_scan
 from gateway.datapath.firewall.background_scan import FirewallLook
-from gateway.datapath.firewall.ways import Crossing
-from gateway.datapath.host import addresses_and_routes as interfaces
-from gateway.datapath.host import diversion, netfilter, ruleset
-from gateway.datapath.host import fragment_marks as fragments
+from gateway.datapath.firewall.packet_paths import Crossing
+from gateway.datapath.host import (
+    addresses_and_routes,
+    diversion,
+    fragment_marks,
+    netfilter,
+    ruleset,
+)
 from gateway.datapath.host.diversion import Diversion
 from gateway.datapath.host.netfilter_rules import DiversionPlan, QueueNumbers
 
@@ -176,11 +180,11 @@ def test_a_command_that_cannot_be_run_is_a_problem_of_the_datapath(
         raise error
 
     monkeypatch.setattr(netfilter.subprocess, "run", fail)
-    monkeypatch.setattr(fragments, "available", lambda: True)
+    monkeypatch.setattr(fragment_marks, "available", lambda: True)
     rules = ruleset.Ruleset()
     for call in (
-        lambda: fragments.standing("wan0"),
-        lambda: fragments.load(PLAN),
+        lambda: fragment_marks.standing("wan0"),
+        lambda: fragment_marks.load(PLAN),
         lambda: netfilter.IPV4.standing("wan0"),
         lambda: rules.load(PLAN, guard_outside=True),
     ):
@@ -206,9 +210,9 @@ def test_an_interface_that_cannot_be_asked_for_is_an_os_error(
         def link_lookup(self, **_: object) -> None:
             raise NetlinkError(errno.ENOBUFS, "no buffer space")
 
-    monkeypatch.setattr(interfaces, "IPRoute", Refusing)
+    monkeypatch.setattr(addresses_and_routes, "IPRoute", Refusing)
     with pytest.raises(OSError, match="No buffer space"):
-        interfaces.find_link("wan0")
+        addresses_and_routes.find_link("wan0")
 
 
 @pytest.mark.parametrize("place", ["memfd_create", "Popen"])
@@ -219,6 +223,8 @@ def test_a_firewall_that_cannot_be_looked_at_now_is_looked_at_later(
         raise FULL
 
     look = FirewallLook(Crossing(("lan0",), "wan0", PLAN.public_ips, PLAN.private_prefixes))
-    monkeypatch.setattr(asking.os if place == "memfd_create" else asking.subprocess, place, fail)
+    monkeypatch.setattr(
+        background_scan.os if place == "memfd_create" else background_scan.subprocess, place, fail
+    )
     assert look.news() is None
     assert look._due

@@ -32,7 +32,7 @@ from gateway.daemon.channel.probe_messages import (
     encode_report,
     encode_targets,
 )
-from gateway.daemon.engine_process import probe_supervisor as health
+from gateway.daemon.engine_process import probe_supervisor
 from gateway.daemon.engine_process.probe_supervisor import ProbeSupervisor
 from gateway.daemon.prober.prober import Prober
 from tests.scenario import configuration
@@ -363,10 +363,10 @@ def test_a_silent_prober_is_replaced_and_one_that_ends_too_often_is_not() -> Non
     bench = Bench()
     bench.probes.begin()
     now = time.monotonic()
-    bench.probes.look(now + health.SILENCE - 1)
+    bench.probes.look(now + probe_supervisor.SILENCE - 1)
     assert len(bench.probers) == 1
     for number in range(1, 8):
-        now += 2 * health.SILENCE
+        now += 2 * probe_supervisor.SILENCE
         bench.probes.look(now)
         assert len(bench.probers) == min(number + 1, 6)
     assert bench.said[-1].startswith("the prober ended 6 times in 600 s: going on without it")
@@ -403,7 +403,7 @@ def test_azures_time_passes_faster_but_not_without_end() -> None:
     assert fast.told()["10.0.1.4"][5:7] == (2.5, 2.5)
     faster = Bench(PROBED.replace("outside: wan0", "outside: wan0, timeScale: 1000000"))
     faster.probes.begin()
-    assert faster.told()["10.0.1.4"][5:7] == (health.SHORTEST_INTERVAL,) * 2
+    assert faster.told()["10.0.1.4"][5:7] == (probe_supervisor.SHORTEST_INTERVAL,) * 2
 
 
 def test_without_probes_there_is_no_prober() -> None:

@@ -20,7 +20,7 @@ from gateway.daemon.channel.api_messages import (
     encode,
     encode_request,
 )
-from gateway.daemon.engine_process import request_channel as control_module
+from gateway.daemon.engine_process import request_channel
 from gateway.daemon.engine_process.request_channel import FLOWS_PER_SLICE, RequestChannel
 from tests.unit.daemon.serving import FakeEngine, flow, pool
 
@@ -172,7 +172,7 @@ def test_events_wait_for_room_and_are_counted_when_there_is_none(
     socket.socket(fileno=os.dup(channel.fileno())).setsockopt(
         socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16
     )
-    monkeypatch.setattr(control_module, "MAXIMUM_EVENTS", 3000)
+    monkeypatch.setattr(request_channel, "MAXIMUM_EVENTS", 3000)
     for number in range(3000):
         channel.post({"number": number, "padding": "x" * 500})
     for _ in range(3000):

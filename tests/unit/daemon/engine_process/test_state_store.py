@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.core.engine import Engine
 from gateway.core.persistence.flow_record import SIZE
 from gateway.core.persistence.snapshot import SavedState
-from gateway.daemon.engine_process import state_writer as module
+from gateway.daemon.engine_process import state_writer
 from gateway.daemon.engine_process.state_store import StateStore
 from gateway.daemon.engine_process.state_writer import StateWriter
 from gateway.model.configuration import Configuration
@@ -96,7 +96,7 @@ def test_a_reload_is_what_the_next_start_goes_on_from(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_void_and_begun_again_as_soon_as_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "AGAIN", 0.0)
+    monkeypatch.setattr(state_writer, "AGAIN", 0.0)
     run = Scenario(RESETTING)
     keeping = keep(tmp_path, run)
     run.play(f"vm1 sends {UDP}")
@@ -138,7 +138,7 @@ def test_a_reload_while_a_state_is_begun_again_is_in_it(tmp_path: Path) -> None:
 def test_a_directory_that_another_gateway_has_taken_meanwhile_is_left_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "AGAIN", 0.0)
+    monkeypatch.setattr(state_writer, "AGAIN", 0.0)
     run = Scenario(RESETTING)
     keeping = keep(tmp_path, run)
     with patch.object(StateStore, "write_index", side_effect=OSError(5, "Input/output error")):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.persistence.snapshot import SavedState
-from gateway.daemon.engine_process import state_writer as keeping_module
+from gateway.daemon.engine_process import state_writer
 from gateway.daemon.engine_process.state_writer import StateWriter
 from tests.scenario import Scenario, build
 from tests.unit.daemon.api_process.diagnosis.test_diagnose import yaml
@@ -43,7 +43,7 @@ def test_a_stop_does_not_wait_for_very_many_flows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What else there is to know is written all the same."""
-    monkeypatch.setattr(keeping_module, "STOP_PATIENCE", -1.0)
+    monkeypatch.setattr(state_writer, "STOP_PATIENCE", -1.0)
     records, state = left(tmp_path)
     assert records < FLOWS
     assert state.opened == FLOWS

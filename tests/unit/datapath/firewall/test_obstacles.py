@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from gateway.datapath.firewall.obstacles import obstacles
+from gateway.datapath.firewall.packet_paths import Crossing
 from gateway.datapath.firewall.ruleset_dump import Rulesets
-from gateway.datapath.firewall.ways import Crossing
 from gateway.schema.host_firewall import is_critical
 
 PUBLICS = tuple(map(IPv4Address, ("203.0.113.10", "203.0.113.11", "203.0.113.12")))

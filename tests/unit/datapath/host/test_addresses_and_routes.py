@@ -7,7 +7,7 @@ import errno
 import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
-from gateway.datapath.host import addresses_and_routes as interfaces
+from gateway.datapath.host import addresses_and_routes
 
 
 class Going:
@@ -27,5 +27,5 @@ class Going:
 
 
 def test_one_that_goes_between_two_questions_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interfaces, "IPRoute", Going)
-    assert interfaces.find_link("lan0") is None
+    monkeypatch.setattr(addresses_and_routes, "IPRoute", Going)
+    assert addresses_and_routes.find_link("lan0") is None

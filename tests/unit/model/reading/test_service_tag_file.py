@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Loaded, load
-from gateway.model.reading import service_tag_file as service_tags
+from gateway.model.reading import service_tag_file
 from gateway.model.resolved.security_rules import resolve_groups
 from tests.unit.model.groups import grouped, rule
 
@@ -138,7 +138,7 @@ def test_an_unusable_file_is_one_problem(tmp_path: Path, tags: object, message: 
 
 
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_tags, "MAX_BYTES", 3 << 20)
+    monkeypatch.setattr(service_tag_file, "MAX_BYTES", 3 << 20)
     padded = json.dumps(PUBLISHED).encode() + b" " * (3 << 20)
     found = only_problem(loaded(tmp_path, "Storage", padded), tmp_path)
     assert found == "tags.json is too large; allowed: 3 MiB"

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.events import PacketsDropped
 from gateway.core.inbound.load_balancer import Target
-from gateway.daemon.api_process.diagnosis import diagnose as diagnosis
+from gateway.daemon.api_process.diagnosis import diagnose
 from gateway.daemon.api_process.diagnosis.finding import (
     Finding,
     count,
@@ -905,7 +905,7 @@ def test_the_worst_comes_first_and_there_is_an_end(
     findings = look.diagnosed()
     assert [f.severity for f in findings] == ["Critical", "Warning", "Information", "Good"]
     assert findings[-1].title == "1 other VM is healthy"
-    monkeypatch.setattr(diagnosis, "MOST", 1)
+    monkeypatch.setattr(diagnose, "MOST", 1)
     first, more, _ = look.diagnosed()
     assert (first.severity, more.title) == ("Critical", "There is more")
 

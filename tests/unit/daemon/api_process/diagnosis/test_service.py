@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from gateway.command import group
 from gateway.core.events import PacketsDropped
-from gateway.daemon.api_process.diagnosis import service as diagnosis_api
+from gateway.daemon.api_process.diagnosis import service
 from gateway.daemon.api_process.diagnosis.service import recent_events
 from gateway.daemon.channel.event_views import event_document
 from gateway.schema.drop_reasons import DropReason
@@ -27,7 +27,7 @@ SERVER = "198.51.100.7"
 
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setattr(diagnosis_api, "BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(service, "BETWEEN_LOOKS", 0.05)
     with served(tmp_path) as daemon:
         yield daemon
 

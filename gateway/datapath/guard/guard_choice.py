@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.guard import egress_guard as guard
-from gateway.datapath.guard import egress_table
+from gateway.datapath.guard import egress_guard, egress_table
 from gateway.datapath.guard.egress_guard import Guard
 from gateway.datapath.guard.egress_table import EgressTable
 from gateway.datapath.host.netfilter_rules import DiversionPlan
@@ -43,10 +42,10 @@ def try_guard(plan: DiversionPlan, now: EgressTable | None) -> tuple[AnyGuard | 
 
 def identity(outside: str) -> str:
     """Names the guard that stands there, among all that ever did; empty: none does."""
-    return guard.identity(outside) or egress_table.identity(outside)
+    return egress_guard.identity(outside) or egress_table.identity(outside)
 
 
 def remove_guards(outside: str) -> None:
     """Take away whichever stands there. Raises DatapathError."""
-    guard.remove(outside)
+    egress_guard.remove(outside)
     egress_table.remove(outside)

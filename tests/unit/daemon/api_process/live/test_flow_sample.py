@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.daemon.api_process.live import snapshot as live_snapshot
+from gateway.daemon.api_process.live import flow_sample
 from gateway.daemon.api_process.live.flow_rates import Comparison
-from gateway.daemon.api_process.live.snapshot import Snapshot
+from gateway.daemon.api_process.live.flow_sample import Snapshot
 from gateway.daemon.channel.api_messages import Kind, encode
 from gateway.schema.live_query import LiveQuery
 from tests.unit.daemon.serving import flow
@@ -32,11 +32,11 @@ async def ids(counts: list[int], query: dict[str, str]) -> list[int]:
 
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 8), st.booleans())
 def test_the_first_of_all(counts: list[int], limit: int, descending: bool) -> None:
-    live_snapshot_steps, live_snapshot.PARTS_PER_STEP = live_snapshot.PARTS_PER_STEP, 1
+    live_snapshot_steps, flow_sample.PARTS_PER_STEP = flow_sample.PARTS_PER_STEP, 1
     try:
         query = {"sort": "-bytesOut" if descending else "bytesOut", "limit": str(limit)}
         found = asyncio.run(ids(counts, query))
     finally:
-        live_snapshot.PARTS_PER_STEP = live_snapshot_steps
+        flow_sample.PARTS_PER_STEP = live_snapshot_steps
     ordered = sorted(range(len(counts)), key=counts.__getitem__, reverse=descending)
     assert found == ordered[:limit]

@@ -12,12 +12,11 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.cli.client import Daemon
+from gateway.cli.api_client import Daemon
 from gateway.cli.options import Failure
 from gateway.daemon.api_process.engine_client import EngineClient
 from gateway.daemon.api_process.event_log import EventLog
-from gateway.daemon.api_process.live import poller as sampling
-from gateway.daemon.api_process.live import snapshot as live_snapshot
+from gateway.daemon.api_process.live import flow_sample, poller
 from gateway.daemon.api_process.live.poller import LivePoller, pause
 from gateway.daemon.channel.event_views import gateway_event
 from gateway.schema.live_query import LiveQuery
@@ -114,20 +113,20 @@ def test_events_are_those_since_the_previous_sample(daemon: Served) -> None:
     daemon.post(gateway_event(0.0, "Started", "Informational", {}))
     with closing(watch(daemon)) as samples:
         next(samples)
-        for n in range(sampling.MAXIMUM_EVENTS + 3):
+        for n in range(poller.MAXIMUM_EVENTS + 3):
             daemon.post(gateway_event(float(n), "Reloaded", "Informational", {"n": n}))
         sample = next(samples)
         while not sample["events"]:
             sample = next(samples)
         seen = sample["events"]
         omitted = sample["eventsOmitted"]
-        while len(seen) + omitted < sampling.MAXIMUM_EVENTS + 3:
+        while len(seen) + omitted < poller.MAXIMUM_EVENTS + 3:
             sample = next(samples)
             seen += sample["events"]
             omitted += sample["eventsOmitted"]
     numbers = [event["properties"]["n"] for event in seen]
     assert numbers == sorted(numbers)
-    assert numbers[-1] == sampling.MAXIMUM_EVENTS + 2
+    assert numbers[-1] == poller.MAXIMUM_EVENTS + 2
 
 
 def test_watchers_share_one_listing(daemon: Served) -> None:
@@ -149,7 +148,7 @@ def test_backends_are_there_where_inbound_rules_have_some(daemon: Served, tmp_pa
 
 
 def test_of_very_many_backends_those_that_are_down_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_snapshot, "MAXIMUM_BACKENDS", 2)
+    monkeypatch.setattr(flow_sample, "MAXIMUM_BACKENDS", 2)
     records = [
         HealthRecord(
             balancer="lb", rule=f"r{n}", method="LoadBalancingRule", protocol=6,
@@ -158,7 +157,7 @@ def test_of_very_many_backends_those_that_are_down_stay(monkeypatch: pytest.Monk
         )
         for n, up in enumerate([True, False, None, True, False])
     ]  # fmt: skip
-    found = live_snapshot.backend_documents([[(tuple(record), None) for record in records]])
+    found = flow_sample.backend_documents([[(tuple(record), None) for record in records]])
     assert [one["rule"] for one in found] == ["r1", "r4"]
 
 
@@ -197,7 +196,7 @@ def test_free_text_is_bounded_and_a_pace_is_a_number() -> None:
 
 
 def test_watchers_are_bounded(daemon: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "MAXIMUM_WATCHERS", 1)
+    monkeypatch.setattr(poller, "MAXIMUM_WATCHERS", 1)
     with closing(watch(daemon)) as samples:
         next(samples)
         with pytest.raises(Failure, match="1 watchers are there already"):

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from gateway.cli.client import Daemon
+from gateway.cli.api_client import Daemon
 from gateway.cli.options import INTERRUPTED, Failure, api_option, examples, json_option
 
 ROWS = "200"

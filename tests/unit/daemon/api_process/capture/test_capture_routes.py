@@ -17,7 +17,7 @@ import pytest
 from scapy.utils import RawPcapNgReader
 
 from gateway.core.ingress import IngressPath
-from gateway.daemon.api_process.capture import streams as capture_streams
+from gateway.daemon.api_process.capture import streams
 from gateway.daemon.api_process.capture.pcapng import Blocks, Statistics
 from gateway.daemon.api_process.capture.streams import CaptureStream
 from gateway.daemon.channel.api_messages import Kind, decode_header, decode_payload, encode_request
@@ -173,7 +173,7 @@ def test_a_reader_that_goes_away_ends_it(daemon: Served) -> None:
 def test_a_reader_that_is_slow_loses_packets_and_nobody_else_waits(
     daemon: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture_streams, "PENDING", 1 << 20)
+    monkeypatch.setattr(streams, "PENDING", 1 << 20)
     large = build("udp 10.0.1.4:4000 > 198.51.100.7:53 len=60000")
     with capturing(daemon) as (reading, http):
         for _ in range(200):
