@@ -28,6 +28,7 @@ class Failure(click.ClickException):
         super().__init__("\n".join(self.problems))
 
     def show(self, file: IO[Any] | None = None) -> None:
+        """Each problem on a line of its own."""
         for problem in self.problems:
             click.echo(f"snatgw: {problem}", file=file, err=file is None)
 
@@ -44,6 +45,7 @@ class ApiPath(click.types.StringParamType):
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """A path, which must not be empty."""
         if not value:
             self.fail("the path of the daemon's socket is empty", param, ctx)
         return str(value)

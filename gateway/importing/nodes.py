@@ -124,9 +124,11 @@ class Node:
         return isinstance(value, list) and sum(not _is_nothing(item) for item in value) == found
 
     def number(self, key: str) -> int | float | None:
+        """The number at ``key``; None where there is none."""
         return self._typed(key, _number, "a number")
 
     def boolean(self, key: str) -> bool | None:
+        """The truth value at ``key``; None where there is none."""
         return self._typed(key, _boolean, "true or false")
 
     def node(self, key: str) -> Node | None:

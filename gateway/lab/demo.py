@@ -52,6 +52,7 @@ class Demo:
         self.show_exhaustion()
 
     def show_methods(self) -> None:
+        """Chapter 1: by which public address a VM goes out."""
         tell = self._tell
         tell.section("1. Three ways out: which public address does a VM have?")
         tell.say("As Azure's document says, ask OpenDNS who is asking:\n")
@@ -98,6 +99,7 @@ class Demo:
         return flows
 
     def show_exhaustion(self) -> None:
+        """Chapters 2 and 3: a VM out of ports, and how it recovers."""
         tell = self._tell
         target = f"{topology.ECHO}:{topology.ECHO_PORT}"
         tell.section("2. SNAT port exhaustion")
@@ -250,6 +252,7 @@ class Client:
         self._vm = vm
 
     def __call__(self, command: str) -> dict[str, Any]:
+        """What it answers to a command."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{command}\n")

@@ -24,9 +24,11 @@ class Narrator:
         self.failed: list[str] = []
 
     def section(self, title: str) -> None:
+        """A chapter's title."""
         self._print(f"\n{self._paint(BOLD, title)}\n{'─' * len(title)}")
 
     def say(self, text: str) -> None:
+        """A paragraph."""
         self._print(text)
 
     def command(self, where: str, command: Sequence[str], output: str) -> None:
@@ -36,6 +38,7 @@ class Narrator:
             self._print(f"    {line}")
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Rows under a header, in columns."""
         lines = [list(header), *([str(cell) for cell in row] for row in rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
         for number, line in enumerate(lines):

@@ -41,6 +41,7 @@ class Process:
 
     @property
     def running(self) -> bool:
+        """Whether it is there still, and not another with its id."""
         return start_time(self.pid) == self.start_time
 
 

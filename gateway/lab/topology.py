@@ -158,6 +158,7 @@ class Lab:
 
     @property
     def namespaces(self) -> tuple[str, ...]:
+        """The names of all its namespaces."""
         return tuple(self.namespace(role) for role in ROLES)
 
     @property
@@ -167,10 +168,12 @@ class Lab:
 
     @property
     def api_socket(self) -> Path:
+        """Its gateway's socket."""
         return self.directory / "api.sock"
 
     @property
     def state_file(self) -> Path:
+        """What of it is running."""
         return self.directory / "state.json"
 
     @property
@@ -183,4 +186,5 @@ class Lab:
         return self.etc_netns / self.namespace(role)
 
     def log(self, service: str) -> Path:
+        """What a service of it says."""
         return self.directory / f"{service}.log"

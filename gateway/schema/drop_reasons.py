@@ -13,6 +13,7 @@ class DropReason(Enum):
     sentence: str
 
     def __new__(cls, name: str, sentence: str) -> "DropReason":
+        """A member with its sentence, which is no part of its value."""
         member = object.__new__(cls)
         member._value_ = name
         member.sentence = sentence

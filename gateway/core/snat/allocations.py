@@ -104,6 +104,7 @@ class PortAllocation:
 
     @property
     def method(self) -> Method:
+        """The outbound method that these ports are for."""
         return self.flow_policy.method
 
     @property
@@ -113,6 +114,7 @@ class PortAllocation:
 
     @property
     def in_use(self) -> bool:
+        """Whether any flow holds one of its ports."""
         return any(pool.used for pool in self.pools.values())
 
 

@@ -50,6 +50,7 @@ class FreePortBitmap:
         return number * WORD + (word & -word).bit_length() - 1
 
     def is_free(self, index: int) -> bool:
+        """Whether the port with this index is free."""
         return bool(self.words[index // WORD] >> index % WORD & 1)
 
     def take(self, index: int) -> None:

@@ -31,33 +31,45 @@ class Ports(Protocol):
     failed: int
 
     @property
-    def ranges(self) -> tuple[range, ...]: ...
+    def ranges(self) -> tuple[range, ...]:
+        """The ports that the VM was allocated."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many ports the VM was allocated."""
 
     @property
-    def free(self) -> int: ...
+    def free(self) -> int:
+        """How many of them no flow holds."""
 
     @property
-    def destinations(self) -> int: ...
+    def destinations(self) -> int:
+        """How many destinations the VM has flows to."""
 
     @property
-    def held(self) -> int: ...
+    def held(self) -> int:
+        """Ports held, each counted once for every destination that it is held toward."""
 
-    def free_toward(self, destination: bytes) -> int: ...
+    def free_toward(self, destination: bytes) -> int:
+        """How many more flows could go toward ``destination``."""
 
-    def next_free(self, destination: bytes) -> int: ...
+    def next_free(self, destination: bytes) -> int:
+        """The port that the next flow toward ``destination`` gets; 0: none, or not foreseen."""
 
-    def release(self, destination: bytes, port: int) -> None: ...
+    def release(self, destination: bytes, port: int) -> None:
+        """A flow toward ``destination`` no longer holds ``port``."""
 
-    def relocate(self, ranges: Iterable[range]) -> None: ...
+    def relocate(self, ranges: Iterable[range]) -> None:
+        """Have these ports instead; what flows hold is forgotten."""
 
-    def take_exactly(self, destination: bytes, port: int) -> bool: ...
+    def take_exactly(self, destination: bytes, port: int) -> bool:
+        """Hold ``port`` toward ``destination`` if that can be; say whether."""
 
-    def take_again(self, destination: bytes, port: int) -> bool: ...
+    def take_again(self, destination: bytes, port: int) -> bool:
+        """Take the port that a resumed flow held."""
 
-    def busiest(self) -> Iterator[tuple[tuple[bytes, int], ...] | None]: ...
+    def busiest(self) -> Iterator[tuple[tuple[bytes, int], ...] | None]:
+        """The destinations that take the VM's most ports; None after each slice."""
 
 
 class PortPool:

@@ -38,17 +38,21 @@ while they come less often."""
 class PacketSource(Protocol):
     """The packet queue as the loop sees it."""
 
-    def descriptors(self) -> tuple[int, ...]: ...
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that are readable when packets wait."""
 
-    def drain(self, descriptor: int, limit: int, now: float) -> int: ...
+    def drain(self, descriptor: int, limit: int, now: float) -> int:
+        """Handle packets that wait, ``limit`` at most; how many there were."""
 
 
 class Engine(Protocol):
     """The engine as the loop sees it."""
 
-    def expire(self, now: float, limit: int = ...) -> int: ...
+    def expire(self, now: float, limit: int = ...) -> int:
+        """End flows whose time is over, ``limit`` at most; how many there were."""
 
-    def take_events(self) -> list[Event]: ...
+    def take_events(self) -> list[Event]:
+        """The events since the last call."""
 
 
 class EventLoop:

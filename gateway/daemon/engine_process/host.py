@@ -40,17 +40,23 @@ class Queue(Protocol):
     last_error: str
 
     @property
-    def numbers(self) -> QueueNumbers: ...
+    def numbers(self) -> QueueNumbers:
+        """The numbers by which rules name its queues."""
 
-    def descriptors(self) -> tuple[int, ...]: ...
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that are readable when packets wait."""
 
-    def drain(self, descriptor: int, limit: int, now: float) -> int: ...
+    def drain(self, descriptor: int, limit: int, now: float) -> int:
+        """Handle packets that wait, ``limit`` at most; how many there were."""
 
-    def interfaces_are(self, inside: Iterable[int], outside: int) -> None: ...
+    def interfaces_are(self, inside: Iterable[int], outside: int) -> None:
+        """The interfaces have these numbers from now on."""
 
-    def change_handlers(self, handlers: PacketHandlers, *, finished: bool = False) -> None: ...
+    def change_handlers(self, handlers: PacketHandlers, *, finished: bool = False) -> None:
+        """Give packets to these from now on."""
 
-    def statistics(self) -> QueueStatistics: ...
+    def statistics(self) -> QueueStatistics:
+        """What was counted since the queue was opened."""
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,11 @@ may come first."""
 class Listable(Protocol):
     """What the channel asks of the engine."""
 
-    def flow_records(self, now: Callable[[], float], count: int) -> Iterator[list[FlowRecord]]: ...
+    def flow_records(self, now: Callable[[], float], count: int) -> Iterator[list[FlowRecord]]:
+        """The flow table, in slices of ``count``."""
 
-    def port_records(self, now: float) -> Iterator[PortRecord | None]: ...
+    def port_records(self, now: float) -> Iterator[PortRecord | None]:
+        """The SNAT ports of every VM; None where packets may come first."""
 
 
 class RequestChannel:

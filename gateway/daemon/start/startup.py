@@ -59,21 +59,27 @@ class StartError(Exception):
 class Host(Protocol):
     """What the datapath does for the daemon (``host.py``). Failures are DatapathError."""
 
-    def with_real_names(self, configuration: Configuration) -> Configuration: ...
+    def with_real_names(self, configuration: Configuration) -> Configuration:
+        """The configuration with the names that interfaces have, not alternative ones."""
 
-    def findings(self, configuration: Configuration) -> list[Finding]: ...
+    def findings(self, configuration: Configuration) -> list[Finding]:
+        """What the kernel and the host have, and lack."""
 
-    def claim(self, configuration: Configuration) -> AbstractContextManager[object]: ...
+    def claim(self, configuration: Configuration) -> AbstractContextManager[object]:
+        """Take the interfaces, which one gateway at a time may have."""
 
     def queue(
         self, configuration: Configuration, handlers: PacketHandlers, uncut: Uncut
-    ) -> AbstractContextManager[Queue]: ...
+    ) -> AbstractContextManager[Queue]:
+        """Open the packet queue."""
 
-    def fast_path(self, configuration: Configuration) -> AbstractContextManager[FastPath]: ...
+    def fast_path(self, configuration: Configuration) -> AbstractContextManager[FastPath]:
+        """Load and attach the fast path."""
 
     def diversion(
         self, configuration: Configuration, queue: Queue
-    ) -> AbstractContextManager[Diverted]: ...
+    ) -> AbstractContextManager[Diverted]:
+        """Set rules, addresses and settings; they go at its end."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Obstacle:
 
     @property
     def sentence(self) -> str:
+        """What drops which packets, and what would let them pass."""
         drops = " drops " if self.certain else MAY_DROP
         passes = "" if self.outbound else INSIDE_ONLY
         return (

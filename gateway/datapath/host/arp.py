@@ -111,6 +111,7 @@ class Announcer:
                 self._send(link, asker, _REPLY, wanted, asker, bytes(4))
 
     def close(self) -> None:
+        """Speak for nobody any more."""
         if self._socket is not None:
             self._socket.close()
 

@@ -10,6 +10,7 @@ class Closing:
     """Closes itself at the end of a ``with``."""
 
     def close(self) -> None:
+        """What its subclass closes."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

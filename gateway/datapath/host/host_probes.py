@@ -63,6 +63,7 @@ class Finding:
 
     @property
     def stops(self) -> bool:
+        """Whether a gateway cannot start without it."""
         return self.essential and self.ok is False
 
     @property

@@ -49,6 +49,7 @@ class InterfaceLocks(Closing):
             raise DatapathError(problems)
 
     def close(self) -> None:
+        """Let others have the interfaces."""
         for claim in self._sockets:
             claim.close()
         self._sockets.clear()

@@ -37,6 +37,7 @@ class Journal:
         return JOURNALS / f"{instance_name(outside)}.{namespace}.json"
 
     def write(self) -> None:
+        """Replace the file by what is noted now."""
         path = self.path(self.outside)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         draft = path.with_suffix(".new")
@@ -62,6 +63,7 @@ class Journal:
         self.sysctls = [entry for entry in self.sysctls if entry[0] != interface]
 
     def erase(self) -> None:
+        """Remove the file: nothing is left to restore."""
         self.path(self.outside).unlink(missing_ok=True)
 
 

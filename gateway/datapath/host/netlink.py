@@ -89,6 +89,7 @@ class Kernel(Closing):
                 return
 
     def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
 

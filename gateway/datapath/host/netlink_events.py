@@ -57,6 +57,7 @@ class NetlinkEvents:
         return seen
 
     def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
 

@@ -134,6 +134,7 @@ class Tables(Closing):
         return found
 
     def close(self) -> None:
+        """Close the connection to the kernel."""
         self._kernel.close()
 
     def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:

@@ -18,7 +18,8 @@ class Named(Protocol):
     """Whatever others refer to by its name."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As others write it."""
 
 
 def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]:

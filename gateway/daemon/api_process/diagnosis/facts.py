@@ -193,6 +193,7 @@ class VirtualMachine:
 
     @property
     def name(self) -> str:
+        """The VM's name."""
         return self.machine.name
 
     def udp_patience(self, profile: Profile) -> float:
