@@ -203,6 +203,7 @@ class _Run:
         self._query = query
         self._blocks = Blocks()
         self._lost = {0: 0, 1: 0}
+        self._unseen: dict[str, int] = {}
         self._asked = False
         self._said = 0.0
         self._terminal = sys.stderr.isatty()
@@ -218,8 +219,7 @@ class _Run:
                 self._output.write(blocks)
                 for statistics in told:
                     self._lost[statistics.interface] = statistics.dropped
-                    if statistics.comment.startswith("ended="):
-                        self.ended = statistics.comment.removeprefix("ended=")
+                    self._read(statistics.comment)
                 self._say_progress()
         except BrokenPipeError:
             self.ended = "reader"
@@ -234,6 +234,14 @@ class _Run:
             self.ended = "reader"
         elif self._asked and self.ended == "gateway":
             self.ended = "request"  # the daemon did not manage to end it well
+
+    def _read(self, comment: str) -> None:
+        """What the last counters say: why it ended, and what was dropped unseen."""
+        said = dict(word.split("=", 1) for word in comment.split())
+        self.ended = said.get("ended", self.ended)
+        if "unseen" in said:
+            pairs = (pair.split(":") for pair in said["unseen"].split(","))
+            self._unseen = {reason: int(count) for reason, count in pairs}
 
     def ask_to_end(self, daemon: Daemon) -> None:
         """Have the daemon end the capture; the second time, leave."""
@@ -277,6 +285,7 @@ class _Run:
             "bytes": self._output.size,
             "lost": self.lost,
             "ended": self.ended,
+            "droppedUnseen": self._unseen,
         }
 
     def _say_start(self) -> None:
@@ -296,6 +305,9 @@ class _Run:
     def say_end(self) -> None:
         """The last line."""
         click.echo(f"{self._figures()} in {self._output.name}: {_REASONS[self.ended]}", err=True)
+        if self._unseen:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._unseen.items())
+            click.echo(f"dropped meanwhile without being seen: {reasons}", err=True)
 
     def _figures(self) -> str:
         lost = f", {self.lost:,} lost" if self.lost else ", none lost"

@@ -84,8 +84,8 @@ def in_words(event: dict[str, Any]) -> str:  # noqa: PLR0911
         rule = properties.get("rule")  # absent in what an earlier version wrote
         by = "" if rule is None else f" by {rule}"
         return (
-            f"{properties['reason']}{by}: {vm}{properties['protocol']} {properties['source']} → "
-            f"{properties['destination']}{_times(properties['count'])}: {properties['description']}"
+            f"{properties['reason']}{by}: {vm}{_packet(properties)}{_times(properties['count'])}: "
+            f"{properties['description']}"
         )
     if operation == "AllotmentReclaimed":
         return (
@@ -104,6 +104,13 @@ def in_words(event: dict[str, Any]) -> str:  # noqa: PLR0911
         return f"{operation}: {'; '.join(lines) or 'nothing changed'}{flows}"
     details = ", ".join(f"{name} {value}" for name, value in properties.items())
     return f"{operation}: {details}"
+
+
+def _packet(properties: dict[str, Any]) -> str:
+    """Protocol and addresses, as far as the kernel did not drop it unseen."""
+    if properties["source"] is None:
+        return "dropped in the kernel"
+    return f"{properties['protocol']} {properties['source']} → {properties['destination']}"
 
 
 def _of_host(properties: dict[str, Any]) -> Iterator[str]:

@@ -135,8 +135,12 @@ class Admission:
         in fragments.
         """
         public = self._outbound.addresses.get(view.destination)
-        if public is None:
-            return Rejected(DropReason.PUBLIC_ADDRESS_UNKNOWN, None)
+        if public is None:  # as the kernel's rules have it (datapath.host.netfilter_rules)
+            ours = view.source in self.scope.virtual_network or self.is_public(view.source)
+            forged = ours and hairpin_of is None
+            return Rejected(
+                DropReason.SOURCE_NOT_OUTSIDE if forged else DropReason.PUBLIC_ADDRESS_UNKNOWN, None
+            )
         if hairpin_of is None and not self.can_be_outside(view.source):
             return Rejected(DropReason.SOURCE_NOT_OUTSIDE, None)
         machine, listener = public.instance_of, None

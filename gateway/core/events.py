@@ -48,12 +48,15 @@ class HighSnatPortUsage:
 
 @dataclass(frozen=True, slots=True)
 class PacketsDropped:
-    """``count`` packets were dropped for one reason; addresses are those of the last of them."""
+    """``count`` packets were dropped for one reason; addresses are those of the last of them.
+
+    Where the kernel dropped them there is only their number: no protocol, and empty addresses.
+    """
 
     time: float
     reason: DropReason
     vm: str | None
-    protocol: int
+    protocol: int | None
     source: str
     remote: str
     count: int
@@ -144,14 +147,14 @@ class EventThrottle(Generic[Key, Detail]):
         self._next_due = float("inf")
         self._open: dict[Key, tuple[float, int, Detail]] = {}  # end of the interval, count, last
 
-    def note(self, key: Key, detail: Detail, now: float) -> bool:
-        """Count one occurrence; True if it should be reported now, as one."""
+    def note(self, key: Key, detail: Detail, now: float, times: int = 1) -> bool:
+        """Count an occurrence, or several; True if they should be reported now."""
         entry = self._open.get(key)
         if entry is not None:
-            self._open[key] = (entry[0], entry[1] + 1, detail)
+            self._open[key] = (entry[0], entry[1] + times, detail)
             return False
         if len(self._open) >= self.maximum:
-            self.unsampled += 1
+            self.unsampled += times
             return False
         until = now + self.interval
         self._open[key] = (until, 0, detail)

@@ -33,6 +33,8 @@ class DropCounters:
         self._report = report
         self._counts = dict.fromkeys(DropReason, 0)
         self._sampler = EventThrottle[_Kind, _Detail](EVENT_INTERVAL, maximum)
+        self._unseen = dict.fromkeys(DropReason, 0)
+        self._unseen_sampler = EventThrottle[DropReason, None](EVENT_INTERVAL, len(DropReason))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -44,9 +46,20 @@ class DropCounters:
         """Packets that found no room among the kinds."""
         return self._sampler.unsampled
 
-    def count(self, reason: DropReason, packets: int) -> None:
-        """Count packets that were dropped elsewhere, which nobody saw."""
+    @property
+    def unseen(self) -> dict[str, int]:
+        """Of ``counts``, the packets that were dropped elsewhere: no event, no capture has them."""
+        return {reason.value: count for reason, count in self._unseen.items() if count}
+
+    def count_unseen(self, reason: DropReason, packets: int, *, report: bool = True) -> None:
+        """Count packets that were dropped elsewhere, of which there is only their number.
+
+        ``report``: as a ``PacketsDropped`` without addresses; not where another event tells of it.
+        """
         self._counts[reason] += packets
+        self._unseen[reason] += packets
+        if report and self._unseen_sampler.note(reason, None, self.now, packets):
+            self._report(PacketsDropped(self.now, reason, None, None, "", "", packets))
 
     def tell(self, told: Told | None) -> None:
         """Call ``told`` for every drop; None: nobody any more."""
@@ -67,6 +80,8 @@ class DropCounters:
         """Report what came together in intervals that are over."""
         for kind, count, detail in self._sampler.due(now):
             self._report_drops(kind, detail, count, now)
+        for reason, count, _ in self._unseen_sampler.due(now):
+            self._report(PacketsDropped(now, reason, None, None, "", "", count))
 
     def _drop(
         self, reason: DropReason, packet: bytes, vm: str | None = None, rule: str | None = None

@@ -171,7 +171,7 @@ class Scrape(Collector):
         yield _labelled(
             CounterMetricFamily,
             "dropped_packets_total",
-            "Packets that the engine dropped, by reason.",
+            "Packets that were dropped, by reason: by the engine, and by the kernel for it.",
             ("reason",),
             (((reason.value,), drops.get(reason.value, 0)) for reason in DropReason),
         )

@@ -26,6 +26,7 @@ from gateway.daemon.channel.flow_log_message import message
 from gateway.daemon.channel.json_views import iso
 from gateway.daemon.console import Level, say, warn
 from gateway.daemon.engine_process import sd_notify as notify
+from gateway.daemon.engine_process.drop_monitor import DropMonitor
 from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.fast_path_offload import FastPathOffload
 from gateway.daemon.engine_process.guard_monitor import GuardMonitor
@@ -108,7 +109,8 @@ class Gateway:
         self._file = file
         self._diverted = diverted
         self._host = HostMonitor(diverted, fast_path, self._own_event)
-        self._guard = GuardMonitor(diverted, self.engine.drops.count, self._own_event)
+        self._drops = DropMonitor(diverted, fast_path, self.engine.drops)
+        self._guard = GuardMonitor(diverted, self._drops.count_quietly, self._own_event)
         self._start_api = start_api
         self._started_at = time.time()
         self._queue: Queue | None = None
@@ -136,6 +138,7 @@ class Gateway:
             use_handlers=self._use_handlers,
             on_event=lambda name, about: self._own_event(name, "Informational", about),
             spawn=lambda work: self.turns.spawn(work),
+            look_at_drops=self._drops.look,
         )
         self.control = RequestChannel(
             self.engine,
@@ -179,7 +182,7 @@ class Gateway:
 
     def run(self, queue: Queue) -> None:
         """Handle packets until a signal says to stop."""
-        self._queue = queue
+        self._queue = self._drops.queue = queue
         self._own_event("Started", "Informational", {"version": __version__, "pid": os.getpid()})
         self._state_news.begin()
         self._host.watch(self.turns)
@@ -393,6 +396,7 @@ class Gateway:
         self._reloader.look(real)
         assert self._queue is not None
         self._look_at_queue(self._queue, real)
+        self._drops.look()
         self._host.look()
         self._guard.look(real)
         self.probes.look(real)

@@ -56,9 +56,10 @@ class GuardMonitor:
     def look(self, real: float) -> None:
         """Count what it stopped, and tell of it now and then."""
         told, guard = self._told, self._diverted().guard()
-        grown = guard.dropped - self._dropped
-        if grown > 0:
-            if not guard.shared:
+        if guard.dropped > self._dropped:
+            # What it stopped before the start is told of, and is no drop of this gateway's.
+            grown = guard.dropped - max(self._dropped, guard.meanwhile)
+            if grown > 0 and not guard.shared:
                 self._count(DropReason.PRIVATE_ADDRESS_OUTSIDE, grown)
             self._dropped = guard.dropped
         if self._told < guard.meanwhile:

@@ -7,7 +7,7 @@ The only module of the daemon that knows what a diversion consists of. Failures 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -32,6 +32,7 @@ from gateway.datapath.queue import PacketHandlers, PacketQueue, QueueStatistics,
 from gateway.model.configuration import Configuration
 from gateway.model.profile import PROFILES
 from gateway.model.resolved.tags import PLATFORM_ADDRESS
+from gateway.schema.drop_reasons import DropReason
 
 
 class Queue(Protocol):
@@ -100,6 +101,10 @@ class Diverted(Protocol):
 
     def rules_moved(self) -> int:
         """How often jumps to them had to be moved ahead of others' rules, or behind them."""
+
+    def dropped_by_rules(self) -> Mapping[DropReason, int]:
+        """Packets that the gateway's own rules have dropped since the start, by reason; asks the
+        kernel."""
 
     def fileno(self) -> int:
         """Readable when rules on this host have changed."""
@@ -194,6 +199,9 @@ class _LinuxDiverted:
 
     def rules_moved(self) -> int:
         return self._diversion.rules_moved
+
+    def dropped_by_rules(self) -> Mapping[DropReason, int]:
+        return self._diversion.dropped_by_rules()
 
     def fileno(self) -> int:
         return self._diversion.fileno()

@@ -37,9 +37,12 @@ _SIDES = {"inside": INSIDE, "outside": OUTSIDE, "both": None}
 Steps = Iterator[tuple[Kind, Any] | None]
 
 
-def message(number: int, session: CaptureSession, packets: list[CapturedPacket]) -> Any:
-    """What goes to the API process, plain values: capture, matched and lost by side, packets."""
-    return number, tuple(session.matched), tuple(session.lost), packets
+def message(
+    number: int, session: CaptureSession, packets: list[CapturedPacket], unseen: dict[str, int]
+) -> Any:
+    """What goes to the API process, plain values: capture, matched and lost by side, packets, and
+    how many were dropped unseen, by reason."""
+    return number, tuple(session.matched), tuple(session.lost), packets, unseen
 
 
 class CaptureRequests:
@@ -53,22 +56,26 @@ class CaptureRequests:
         use_handlers: Callable[[tuple[PacketHandler, ...]], None],
         on_event: Callable[[str, dict[str, Any]], None],
         spawn: Callable[[Iterator[object]], None],
+        look_at_drops: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``on_event`` is told of captures that begin and end: operation and properties.
 
-        ``spawn`` does what takes long, a step at a time.
+        ``spawn`` does what takes long, a step at a time. ``look_at_drops`` counts what was dropped
+        unseen until now.
         """
         self._engine = engine
         self._use_handlers = use_handlers
         self._on_event = on_event
         self._spawn = spawn
+        self._look_at_drops = look_at_drops
         self._monotonic = monotonic
         self._patience = PATIENCE
         self._tap = CaptureTap(engine, clock)
         self._running: dict[int, CaptureSession] = {}
         self._sent: dict[int, float] = {}  # when a capture's last message went
+        self._unseen_before: dict[int, dict[str, int]] = {}
         self._number = 0
         self.questions: dict[str, Answers] = {"capture": self._begin, "endCapture": self._end}
 
@@ -91,7 +98,8 @@ class CaptureRequests:
             # The next time it is another one's turn.
             self._running[number] = self._running.pop(number)
             self._sent[number] = now
-            return message(number, session, session.take(MESSAGE_BYTES, MESSAGE_PACKETS))
+            packets = session.take(MESSAGE_BYTES, MESSAGE_PACKETS)
+            return message(number, session, packets, self._unseen(number))
         return None
 
     def made(self, reset: Reset) -> None:
@@ -131,6 +139,8 @@ class CaptureRequests:
         self._number += 1
         number = self._number
         self._running[number] = session
+        self._look_at_drops()
+        self._unseen_before[number] = self._engine.drops.unseen
         self._sent[number] = self._monotonic()
         self._tap.attach(session)
         if len(self._running) == 1:
@@ -151,22 +161,32 @@ class CaptureRequests:
         except ValueError:
             yield Kind.FAILED, ["capture: no such capture"]
             return
+        self._look_at_drops()
+        unseen = self._unseen(number)
         session = self._stop(number)
         if session is None:
             yield Kind.FAILED, [f"capture: {number} has ended"]
             return
         while len(session):
-            yield (
-                Kind.CAPTURED,
-                message(number, session, session.take(MESSAGE_BYTES, MESSAGE_PACKETS)),
-            )
-        yield Kind.END, {"matched": list(session.matched), "lost": list(session.lost)}
+            packets = session.take(MESSAGE_BYTES, MESSAGE_PACKETS)
+            yield Kind.CAPTURED, message(number, session, packets, unseen)
+        counted = {"matched": list(session.matched), "lost": list(session.lost)}
+        yield Kind.END, counted | {"unseen": unseen}
+
+    def _unseen(self, number: int) -> dict[str, int]:
+        """Packets that were dropped in the kernel since a capture began, by reason."""
+        before = self._unseen_before.get(number, {})
+        return {
+            reason: grown
+            for reason, count in self._engine.drops.unseen.items()
+            if (grown := count - before.get(reason, 0))
+        }
 
     def _stop(self, number: int) -> CaptureSession | None:
         session = self._running.pop(number, None)
         if session is None:
             return None
-        del self._sent[number]
+        del self._sent[number], self._unseen_before[number]
         self._tap.detach(session)
         if not self._running:
             self._use_handlers(self._engine.handlers)

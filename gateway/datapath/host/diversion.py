@@ -10,7 +10,7 @@ from it. What other dead gateways left stays closed until they start again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from gateway.datapath.errors import DatapathError
@@ -46,6 +46,7 @@ from gateway.datapath.host.teardown import (
     take_down,
     take_over,
 )
+from gateway.schema.drop_reasons import DropReason
 
 _RULES = (
     "another program removes this gateway's netfilter rules again and again: they are set again "
@@ -259,6 +260,12 @@ class Diversion:
             raise DatapathError([_ORDER])
         self.rules_moved = self._ruleset.moved
         self._suspect = self._ruleset.unplaced
+
+    def dropped_by_rules(self) -> Mapping[DropReason, int]:
+        """Packets that the gateway's rules have dropped since the start, by reason. Costs a few
+        requests to the kernel."""
+        self._ruleset.counters.read()
+        return self._ruleset.counters.totals
 
     def remove(self, *, keep_guard: bool = False) -> None:
         """Put the host back as it was. Raises DatapathError for what could not be undone.

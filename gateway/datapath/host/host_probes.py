@@ -49,6 +49,7 @@ _FEATURES = (
     ("notrack", "raw", "-j CT --notrack", "xt_CT"),
     ("addrtype match", "mangle", "-m addrtype ! --src-type LOCAL -j RETURN", "xt_addrtype"),
     ("socket match", "mangle", "-p tcp -m socket -j RETURN", "xt_socket"),
+    ("comments", "mangle", "-m comment --comment Reason -j RETURN", "xt_comment"),
 )
 
 

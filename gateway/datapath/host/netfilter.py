@@ -17,7 +17,7 @@ from gateway.datapath.host.jump_placement import Jump, moves
 from gateway.datapath.host.netfilter_rules import PREFIX, Chain
 
 TIMEOUT = 30  # seconds that a netfilter command may take
-_ENDS = "raw|pre|frag|fwd|out|post|queue|ok|in"  # of our chains' names
+_ENDS = r"raw|pre|frag|fwd|out|post|queue|ok|in|drop\d"  # of our chains' names
 
 
 def restore_text(chains: Iterable[Chain]) -> str:

@@ -14,6 +14,10 @@ host itself sends outward, and the first packets of its health probes. Its last 
 POSTROUTING: no address of the VNet's leaves at either end, whoever sent it.
 ``filter`` accepts what was diverted where the host's policy would not (Docker sets it to DROP);
 after the host's own rules, which stay in force.
+
+Each drop has a reason (``schema/drop_reasons.py``), and each reason a chain with one rule, whose
+counter ``rule_counters.py`` reads: rules that drop go to it. However many public IPs there are,
+these are few.
 """
 
 from __future__ import annotations
@@ -26,10 +30,13 @@ from pathlib import Path
 
 from gateway.datapath.firewall.traversal import Packet
 from gateway.datapath.host.jump_placement import Place
+from gateway.schema.drop_reasons import DecidedBy, DropReason
 
 PREFIX = "snatgw-"
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 _ERRORS = (3, 11, 12)  # ICMP: unreachable, time exceeded, parameter problem
+DROPPED_BY_RULES = tuple(reason for reason in DropReason if DecidedBy.RULE in reason.decided_by)
+"""A drop chain's name has its reason's place among these; its rule's comment has the reason."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Chain:
     rules: tuple[str, ...]
     place: Place = Place.FIRST  # among the host's own rules
     meets: tuple[Packet, ...] = ()  # see ``jump_placement.py``
+    counts: DropReason | None = None  # why its rule drops whatever comes here
 
 
 def ipv4_chains(
@@ -94,6 +102,12 @@ def ipv4_chains(
     """
     name = f"{PREFIX}{plan.instance}"
     queue = f"-g {name}-queue"
+    forged_outside = _to_drop(name, DropReason.SOURCE_NOT_OUTSIDE)
+    forged_inside = _to_drop(name, DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK)
+    elsewhere = _to_drop(name, DropReason.SOURCE_NOT_BEHIND_INTERFACE)
+    unknown = _to_drop(name, DropReason.PUBLIC_ADDRESS_UNKNOWN)
+    private = _to_drop(name, DropReason.PRIVATE_ADDRESS_OUTSIDE)
+    redirect = _to_drop(name, DropReason.ICMP_REDIRECT)
     queues = (
         f"-p tcp -j NFQUEUE --queue-num {plan.queues.tcp}",
         f"-j NFQUEUE --queue-num {plan.queues.other}",
@@ -108,15 +122,19 @@ def ipv4_chains(
             "PREROUTING",
             f"{name}-raw",
             (
-                *(f"-i {i} -s {p} -j DROP" for i in (*inside, outside) for p in publics),
-                *(f"-i {outside} -s {prefix} -j DROP" for prefix in plan.private_prefixes),
-                *(f"-i {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
-                *(f"-i {i} -s {p} -j DROP" for i in (*inside, outside) for p in probes),
-                *(f"-i {outside} -d {p} -j DROP" for p in probes),
+                *(f"-i {i} -s {p} {forged_inside}" for i in inside for p in (*publics, *probes)),
+                *(
+                    f"-i {outside} -s {p} {forged_outside}"
+                    for p in (*publics, *map(str, plan.private_prefixes), *probes)
+                ),
+                *(
+                    f"-i {outside} -d {p} {unknown}"
+                    for p in (*map(str, plan.private_prefixes), *probes)
+                ),
                 # A VM that forges its source makes this host answer it, from any of its addresses
                 # and to the outside.
                 *(
-                    f"-i {i} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"
+                    f"-i {i} -m addrtype --dst-type LOCAL -m rpfilter --invert {elsewhere}"
                     for i in inside
                     if reverse_path
                 ),
@@ -140,6 +158,10 @@ def ipv4_chains(
             ),
         ),
         Chain("raw", "", f"{name}-queue", queues),
+        _drop_chain("raw", name, DropReason.SOURCE_NOT_OUTSIDE),
+        _drop_chain("raw", name, DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK),
+        _drop_chain("raw", name, DropReason.SOURCE_NOT_BEHIND_INTERFACE),
+        _drop_chain("raw", name, DropReason.PUBLIC_ADDRESS_UNKNOWN),
         Chain(
             "mangle",
             "PREROUTING",
@@ -166,6 +188,10 @@ def ipv4_chains(
             ),
         ),
         Chain("mangle", "", f"{name}-queue", queues),
+        _drop_chain("mangle", name, DropReason.SOURCE_NOT_BEHIND_INTERFACE),
+        _drop_chain("mangle", name, DropReason.PUBLIC_ADDRESS_UNKNOWN),
+        _drop_chain("mangle", name, DropReason.PRIVATE_ADDRESS_OUTSIDE),
+        _drop_chain("mangle", name, DropReason.ICMP_REDIRECT),
         # Nothing jumps here. That a rule with a socket match exists is what makes the kernel
         # reassemble fragments before its hooks; connection tracking, which would do so too, is not
         # in use for these packets.
@@ -196,9 +222,9 @@ def ipv4_chains(
                 ),
                 # To an inside network, or an answer to another network that asked a public IP.
                 *(f"-i {i} {queue}" for i in inside),
-                *(f"-i {outside} -o {o} -j DROP" for o in inside),
+                *(f"-i {outside} -o {o} {unknown}" for o in inside),
                 # Forwarding is on for the outside interface because of us, and only for us.
-                *([f"-i {outside} -j DROP"] if guard_outside else []),
+                *([f"-i {outside} {unknown}"] if guard_outside else []),
             ),
             Place.LATE,
             (
@@ -217,15 +243,15 @@ def ipv4_chains(
                     for public in publics
                 ),
                 *(
-                    f"-o {outside} -s {private} -m addrtype ! --src-type LOCAL --limit-iface-out"
-                    " -j DROP"
-                    for private in PRIVATE
+                    f"-o {outside} -s {prefix} -m addrtype ! --src-type LOCAL --limit-iface-out"
+                    f" {elsewhere}"
+                    for prefix in PRIVATE
                     if not reverse_path
                 ),
                 # Errors may quote what the inside sees; this host's own pings do not need us.
                 *(f"-o {outside} -p icmp -m icmp --icmp-type {kind} {queue}" for kind in _ERRORS),
                 # A VM has one router. One about a hairpin would look for a public IP inside.
-                *(f"-o {i} -p icmp -m icmp --icmp-type 5 -j DROP" for i in inside),
+                *(f"-o {i} -p icmp -m icmp --icmp-type 5 {redirect}" for i in inside),
                 # This host reaches the public IPs as who is outside does.
                 *(f"-d {public} {queue}" for public in publics),
                 # A probe's first packet is judged as what comes from outside is.
@@ -238,11 +264,11 @@ def ipv4_chains(
             f"{name}-post",
             (
                 *(
-                    f"-o {outside} -s {prefix} -j DROP"
+                    f"-o {outside} -s {prefix} {private}"
                     for prefix in (*plan.private_prefixes, *probes)
                 ),
                 # A reply that was translated, with the way inside gone.
-                *(f"-o {outside} -d {prefix} -j DROP" for prefix in plan.private_prefixes),
+                *(f"-o {outside} -d {prefix} {private}" for prefix in plan.private_prefixes),
             ),
         ),
         Chain(
@@ -269,17 +295,30 @@ def ipv4_chains(
 
 def ipv6_chains(plan: DiversionPlan) -> list[Chain]:
     """IPv6 is not translated: from inside it goes to inside or nowhere."""
+    name = f"{PREFIX}{plan.instance}"
+    drop = _to_drop(name, DropReason.IPV6_NOT_SUPPORTED)
     return [
         Chain(
             "mangle",
             "FORWARD",
-            f"{PREFIX}{plan.instance}-fwd",
+            f"{name}-fwd",
             (
                 *(f"-i {i} -o {o} -j RETURN" for i in plan.inside for o in plan.inside),
-                *(f"-i {i} -j DROP" for i in plan.inside),
+                *(f"-i {i} {drop}" for i in plan.inside),
             ),
-        )
+        ),
+        _drop_chain("mangle", name, DropReason.IPV6_NOT_SUPPORTED),
     ]
+
+
+def _to_drop(name: str, reason: DropReason) -> str:
+    return f"-g {name}-drop{DROPPED_BY_RULES.index(reason)}"
+
+
+def _drop_chain(table: str, name: str, reason: DropReason) -> Chain:
+    rule = f"-m comment --comment {reason.value} -j DROP"
+    chain = f"{name}-drop{DROPPED_BY_RULES.index(reason)}"
+    return Chain(table, "", chain, (rule,), counts=reason)
 
 
 def bridges_are_seen() -> bool:

@@ -46,7 +46,7 @@ class _Family(NamedTuple):
     following: int
 
 
-_LEGACY = {
+_LEGACY: dict[int, _Family] = {
     socket.AF_INET: _Family(Path("/proc/net/ip_tables_names"), socket.IPPROTO_IP, 112, 90),
     socket.AF_INET6: _Family(Path("/proc/net/ip6_tables_names"), socket.IPPROTO_IPV6, 168, 142),
 }
@@ -126,17 +126,31 @@ def _expressions(data: bytes) -> Iterator[bytes]:
         yield name if name == b"counter\0" else name + expression.get(_EXPRESSION_DATA, b"")
 
 
+def legacy_entries(number: int, table: str) -> bytearray:
+    """A legacy table of a family as the kernel has it, counters and all; empty: there is none. May
+    raise OSError."""
+    family = _LEGACY[number]
+    if table not in family.names.read_text().split():  # to ask for it would make it
+        return bytearray()
+    with socket.socket(number, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        info = _info(raw, family, table.encode())
+        if not info:
+            return bytearray()
+        size = _getinfo.unpack(info)[-1]
+        asked = _get_entries.pack(table.encode(), size)
+        answer = _ask(raw, family, _GET_ENTRIES, asked, len(asked) + size)
+    return bytearray(answer[_get_entries.size :])
+
+
+def legacy_head(number: int) -> int:
+    """The size of an entry's head in a family's tables; it ends with packets and bytes."""
+    return _LEGACY[number].head
+
+
 def _legacy_table(number: int, family: _Family, table: str) -> bytes:
     """A table's entries without their counters."""
-    name = table.encode()
-    with socket.socket(number, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        info = _info(raw, family, name)
-        if not info:
-            return b""
-        size = _getinfo.unpack(info)[-1]
-        asked = _get_entries.pack(name, size)
-        entries = bytearray(_ask(raw, family, _GET_ENTRIES, asked, len(asked) + size))
-    place = _get_entries.size
+    entries = legacy_entries(number, table)
+    place = 0
     while place + family.head <= len(entries):
         end = place + family.head
         entries[end - _COUNTERS : end] = bytes(_COUNTERS)

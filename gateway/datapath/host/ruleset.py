@@ -24,6 +24,7 @@ from gateway.datapath.host.netfilter_rules import (
     ipv6_chains,
     ipv6_is_forwarded,
 )
+from gateway.datapath.host.rule_counters import RuleCounters
 from gateway.datapath.host.rule_fingerprints import (
     WHOLE_TABLE,
     Place,
@@ -64,6 +65,7 @@ class Ruleset:
         self._legacy = b""
         self._sizes: list[bytes] = []
         self._legacy_due = 0.0
+        self.counters = RuleCounters()
 
     def load(self, plan: DiversionPlan, *, guard_outside: bool, bridged: bool = False) -> None:
         """Load a plan's rules, and see that they stand."""
@@ -77,6 +79,7 @@ class Ruleset:
             self._places.append((socket.AF_INET, PREFIX + plan.instance, fragments.CHAIN))
         before: _Standing | None = None
         for _ in range(ATTEMPTS):
+            self.counters.read()  # they begin again
             try:
                 IPV4.load(ipv4)
             except DatapathError:
@@ -87,6 +90,7 @@ class Ruleset:
                 IPV4.load(ipv4)
             if ipv6:
                 IPV6.load(ipv6)
+            self.counters.loaded(ipv4, ipv6)
             fragments.load(plan)
             marked = self._look()
             standing = self._read()

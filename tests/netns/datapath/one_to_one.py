@@ -3,7 +3,7 @@
 Run in a namespace; takes a plan as JSON, prints ``"ready"`` or problems, then answers a JSON line for each line
 that it reads: ``statistics``, ``seen`` (packets as [arrival, length]), ``pause``, ``resume``,
 ``raise`` (the handler fails from now on), ``update IP VM``, ``refresh``,
-``guard`` (what became of it), ``told`` (of all that it dropped), ``remove``, ``leave`` (the same, expecting another start).
+``dropped`` (packets by reason, by rules), ``guard`` (what became of it), ``told`` (of all that it dropped), ``remove``, ``leave`` (the same, expecting another start).
 """
 
 from __future__ import annotations
@@ -148,6 +148,9 @@ def main() -> None:
                     diversion.update(plan_from(text, queue.numbers)[0])
                 case "refresh":
                     answer = diversion.refresh()
+                case "dropped":
+                    dropped = diversion.dropped_by_rules()
+                    answer = {reason.value: packets for reason, packets in dropped.items()}
                 case "guard":
                     guard = diversion.guard
                     answer = {

@@ -162,15 +162,15 @@ def test_a_host_that_ceases_to_forward_is_closed_again(net: Namespaces) -> None:
     gateway = Gateway(net)
     begin(net, "lxd")
     gateway.ask("refresh")
-    assert "fwd -i wan0 -j DROP" not in net.run("gw", "iptables-save")
+    assert "fwd -i wan0 -g snatgw-wan0-drop" not in net.run("gw", "iptables-save")
     net.sysctl("gw", "net/ipv4/ip_forward", "0")
     for interface in ("lan0", "wan0"):
         net.sysctl("gw", f"net/ipv4/conf/{interface}/forwarding", "1")
     gateway.ask("refresh")
-    assert "fwd -i wan0 -j DROP" in net.run("gw", "iptables-save")
+    assert "fwd -i wan0 -g snatgw-wan0-drop" in net.run("gw", "iptables-save")
     net.sysctl("gw", "net/ipv4/ip_forward", "1")
     gateway.ask("refresh")
-    assert "fwd -i wan0 -j DROP" not in net.run("gw", "iptables-save")
+    assert "fwd -i wan0 -g snatgw-wan0-drop" not in net.run("gw", "iptables-save")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_bounds_are_told_and_the_end_as_json(daemon: Served, tmp_path: Path) -> 
         "bytes": file.stat().st_size,
         "lost": 0,
         "ended": "count",
+        "droppedUnseen": {},
     }
     assert packets(file.read_bytes()) == 3
 

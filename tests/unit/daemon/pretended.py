@@ -24,6 +24,7 @@ from gateway.datapath.host.netfilter_rules import QueueNumbers
 from gateway.datapath.queue import PacketHandlers, QueueStatistics
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import load
+from gateway.schema.drop_reasons import DropReason
 from gateway.web.site import Site
 
 
@@ -80,6 +81,9 @@ class PretendedDiverted:
 
     def firewall(self) -> None:
         return None
+
+    def dropped_by_rules(self) -> dict[DropReason, int]:
+        return {}
 
     def rules_moved(self) -> int:
         return 0

@@ -28,7 +28,9 @@ PIECE = 256 << 10
 COUNTERS_INTERVAL = 1.0
 """Seconds between counters in a stream that loses packets."""
 TAIL = 2 * 256
-"""Bytes that the last counters take at most."""
+"""Bytes that the last counters take at most, without what they say of packets dropped unseen."""
+UNSEEN_ROOM = 2 * 48
+"""Bytes that each reason of those takes at most."""
 COMMENTS_KEPT = 1024
 _NAMES = {INSIDE: "inside", OUTSIDE: "outside"}
 
@@ -77,6 +79,7 @@ class CaptureStream:
         self._bell = asyncio.Event()
         self._comments: dict[PacketAnnotation, bytes] = {}
         self._matched, self._lost, self._delivered = [0, 0], [0, 0], [0, 0]
+        self._unseen: dict[str, int] = {}
         self._late = [0, 0]  # lost because the reader is slow
         self._counted: list[int] = [0, 0]
         self._counters_due = 0.0
@@ -97,13 +100,17 @@ class CaptureStream:
     # -- what comes
 
     def take(
-        self, matched: tuple[int, int], lost: tuple[int, int], packets: list[CapturedPacket]
+        self,
+        matched: tuple[int, int],
+        lost: tuple[int, int],
+        packets: list[CapturedPacket],
+        unseen: dict[str, int],
     ) -> None:
         """Packets of the engine, and its counters with them."""
         if self.ended is not None:
             return
         query = self._query
-        self._matched, self._lost = list(matched), list(lost)
+        self.total(matched, lost, unseen)
         made: list[bytes] = []
         size = 0
         for number, side, direction, moment, length, data, annotation in packets:
@@ -113,7 +120,7 @@ class CaptureStream:
             block = pcapng.packet(
                 side, direction, moment, length, data, number, self._comment(annotation)
             )
-            if query.size is not None and self._taken + size + len(block) + TAIL > query.size:
+            if query.size is not None and self._taken + size + len(block) + self._tail > query.size:
                 self._put(b"".join(made))
                 self.end("size")
                 return
@@ -142,9 +149,13 @@ class CaptureStream:
         if lost == self._counted or now < self._counters_due:
             return
         counters = self._counters()
-        if self._query.size is None or self._taken + len(counters) + TAIL <= self._query.size:
+        if self._query.size is None or self._taken + len(counters) + self._tail <= self._query.size:
             self._counted, self._counters_due = lost, now + COUNTERS_INTERVAL
             self._put(counters)
+
+    @property
+    def _tail(self) -> int:
+        return TAIL + UNSEEN_ROOM * len(self._unseen)
 
     def _losses(self) -> list[int]:
         return [self._lost[side] + self._late[side] for side in (INSIDE, OUTSIDE)]
@@ -177,7 +188,8 @@ class CaptureStream:
         self.ended = why
         if self._timer is not None:
             self._timer.cancel()
-        self._put(self._counters(f"ended={why}"))
+        unseen = ",".join(f"{reason}:{count}" for reason, count in self._unseen.items())
+        self._put(self._counters(f"ended={why} unseen={unseen}" if unseen else f"ended={why}"))
         self._complete = True
         self._bell.set()
         self._on_ended(self)
@@ -188,9 +200,11 @@ class CaptureStream:
         self._pending = 0
         self.end("reader")
 
-    def total(self, matched: tuple[int, int], lost: tuple[int, int]) -> None:
-        """The engine's last counters."""
-        self._matched, self._lost = list(matched), list(lost)
+    def total(
+        self, matched: tuple[int, int], lost: tuple[int, int], unseen: dict[str, int]
+    ) -> None:
+        """The engine's counters. ``unseen``: packets that were dropped in the kernel, by reason."""
+        self._matched, self._lost, self._unseen = list(matched), list(lost), unseen
 
     # -- what goes
 
@@ -276,10 +290,10 @@ class CaptureStreams:
         return bool(streams)
 
     def _take(self, message: Any) -> None:
-        number, matched, lost, packets = message
+        number, *counted = message
         stream = self._running.get(number)
         if stream is not None:
-            stream.take(matched, lost, packets)
+            stream.take(*counted)
         elif self._opening:
             self._early.append(message)
 
@@ -291,7 +305,8 @@ class CaptureStreams:
     async def _end(self, stream: CaptureStream, why: str) -> None:
         try:
             answer = await self._engine.end_capture(stream.number)
-            stream.total(answer.result["matched"], answer.result["lost"])
+            result = answer.result
+            stream.total(result["matched"], result["lost"], result["unseen"])
         except EngineFailedError:
             pass  # it has ended meanwhile, or the engine has
         self._running.pop(stream.number, None)

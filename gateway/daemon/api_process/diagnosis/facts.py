@@ -353,6 +353,8 @@ class Gatherer:
             vm = self._machines.get(properties.get("vm") or "")
             if event["operationName"] == "PacketsDropped":
                 source = properties["source"]
+                if source is None:
+                    continue  # the kernel dropped them: nobody knows whose they were
                 vm = vm or by_address.get(source)
                 if vm is None and properties["vm"] is not None:
                     continue  # another VM than those asked for

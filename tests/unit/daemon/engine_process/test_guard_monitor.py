@@ -46,12 +46,12 @@ def test_what_it_stops_is_counted_once_and_told_of_now_and_then() -> None:
 
 
 def test_what_it_stopped_while_no_gateway_ran_is_told_as_such() -> None:
-    host, events = Guarded(), []
+    host, counted, events = Guarded(), [], []
 
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append(properties)
 
-    watch = GuardMonitor(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(lambda: host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type, return-value]
     host.state = GuardState("", 9, meanwhile=7)
     watch.look(1.0)
     watch.look(1.0 + INTERVAL)
@@ -59,6 +59,7 @@ def test_what_it_stopped_while_no_gateway_ran_is_told_as_such() -> None:
         (7, 7, True),
         (2, 9, False),
     ]
+    assert counted == [2]
 
 
 def test_what_others_filters_may_have_dropped_is_no_drop_of_the_gateways() -> None:

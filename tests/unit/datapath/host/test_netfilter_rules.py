@@ -10,12 +10,14 @@ import pytest
 
 from gateway.datapath.host.netfilter import Netfilter, restore_text
 from gateway.datapath.host.netfilter_rules import (
+    DROPPED_BY_RULES,
     DiversionPlan,
     QueueNumbers,
     instance_name,
     ipv4_chains,
     ipv6_chains,
 )
+from gateway.schema.drop_reasons import DropReason
 
 PLAN = DiversionPlan(
     inside=("lan0", "lan1"),
@@ -24,7 +26,10 @@ PLAN = DiversionPlan(
     private_prefixes=(IPv4Network("10.0.0.0/16"),),
     queues=QueueNumbers(2017, 2018),
 )
-ALL_RULES = [rule for chain in ipv4_chains(PLAN) for rule in chain.rules]
+ALL_RULES = [rule for chain in ipv4_chains(PLAN) if not chain.counts for rule in chain.rules]
+FORGED_INSIDE, FORGED_OUTSIDE, PRIVATE, UNKNOWN, ELSEWHERE, REDIRECT, IPV6 = (
+    f"-g snatgw-wan0-drop{n}" for n in range(7)
+)
 
 
 TO_PUBLIC_IPS = tuple(f"-d {address}/32" for address in PLAN.public_ips)
@@ -74,17 +79,49 @@ def test_only_hairpins_pass_from_inside_untouched() -> None:
         assert "-s 203.0.113.1" in rule
 
 
+def test_whatever_drops_does_so_in_the_chain_of_a_reason_that_names_it() -> None:
+    ipv4, ipv6 = ipv4_chains(PROBED, reverse_path=False), ipv6_chains(PROBED)
+    names = {reason: f"snatgw-wan0-drop{n}" for n, reason in enumerate(DROPPED_BY_RULES)}
+    for chains in (ipv4, ipv4_chains(PROBED), ipv6):
+        for chain in chains:
+            if chain.counts is not None:
+                assert chain.rules == (f"-m comment --comment {chain.counts.value} -j DROP",)
+                assert (chain.hook, chain.name) == ("", names[chain.counts])
+            else:
+                assert not [rule for rule in chain.rules if "DROP" in rule]
+            there = {other.name for other in chains if other.table == chain.table}
+            for target in (rule.split(" -g ")[1] for rule in chain.rules if " -g " in rule):
+                assert target in there
+    assert {chain.counts for chain in (*ipv4, *ipv6)} - {None} == set(DROPPED_BY_RULES)
+
+
+def test_each_kind_of_forged_address_has_the_reason_that_the_engine_would_give() -> None:
+    assert DROPPED_BY_RULES[:4] == (
+        DropReason.SOURCE_NOT_IN_VIRTUAL_NETWORK,
+        DropReason.SOURCE_NOT_OUTSIDE,
+        DropReason.PRIVATE_ADDRESS_OUTSIDE,
+        DropReason.PUBLIC_ADDRESS_UNKNOWN,
+    )
+    raw = rules("raw")
+    private = [rule for rule in raw if "10.0.0.0/16" in rule and "wan0" in rule]
+    assert private == [
+        f"-i wan0 -s 10.0.0.0/16 {FORGED_OUTSIDE}",
+        f"-i wan0 -d 10.0.0.0/16 {UNKNOWN}",
+    ]
+
+
 def test_forged_public_sources_are_dropped_on_every_interface_before_tracking_is_off() -> None:
     raw = rules("raw")
-    for name in ("lan0", "lan1", "wan0"):
+    reasons = {"lan0": FORGED_INSIDE, "lan1": FORGED_INSIDE, "wan0": FORGED_OUTSIDE}
+    for name, reason in reasons.items():
         for address in PLAN.public_ips:
-            drop = raw.index(f"-i {name} -s {address}/32 -j DROP")
+            drop = raw.index(f"-i {name} -s {address}/32 {reason}")
             assert all(drop < raw.index(rule) for rule in raw if "--notrack" in rule)
 
 
 def test_no_redirect_is_taken_for_what_this_host_asks_a_public_ip() -> None:
     out = rules("out")
-    redirects = [place for place, rule in enumerate(out) if "--icmp-type 5 -j DROP" in rule]
+    redirects = [place for place, rule in enumerate(out) if f"type 5 {REDIRECT}" in rule]
     assert len(redirects) == len(PLAN.inside)
     assert max(redirects) < min(out.index(f"{to} -g snatgw-wan0-queue") for to in TO_PUBLIC_IPS)
 
@@ -94,19 +131,22 @@ def test_what_vms_send_to_the_hosts_outside_addresses_is_looked_at_before_tracki
     for name in PLAN.inside:
         local = [rule for rule in raw if rule.startswith(f"-i {name} ") and "LOCAL" in rule]
         assert local == [
-            f"-i {name} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP",
+            f"-i {name} -m addrtype --dst-type LOCAL -m rpfilter --invert {ELSEWHERE}",
             f"-i {name} -d 10.0.0.0/16 -m addrtype --dst-type LOCAL -j RETURN",
             f"-i {name} -m addrtype --dst-type LOCAL -g snatgw-wan0-queue",
         ]
 
 
 def test_the_last_word_is_that_no_private_address_leaves() -> None:
-    assert rules("post") == ("-o wan0 -s 10.0.0.0/16 -j DROP", "-o wan0 -d 10.0.0.0/16 -j DROP")
+    assert rules("post") == (
+        f"-o wan0 -s 10.0.0.0/16 {PRIVATE}",
+        f"-o wan0 -d 10.0.0.0/16 {PRIVATE}",
+    )
 
 
 def test_the_outside_interface_is_guarded_only_where_forwarding_is_ours() -> None:
-    assert rules("fwd")[-1] == "-i wan0 -j DROP"
-    assert "-i wan0 -j DROP" not in rules("fwd", guard_outside=False)
+    assert rules("fwd")[-1] == f"-i wan0 {UNKNOWN}"
+    assert f"-i wan0 {UNKNOWN}" not in rules("fwd", guard_outside=False)
 
 
 def test_a_restore_declares_each_chain_so_that_it_is_replaced_in_one_step() -> None:
@@ -117,8 +157,9 @@ def test_a_restore_declares_each_chain_so_that_it_is_replaced_in_one_step() -> N
 
 
 def test_ipv6_leaves_the_inside_nowhere() -> None:
-    (chain,) = ipv6_chains(PLAN)
-    assert chain.rules[-2:] == ("-i lan0 -j DROP", "-i lan1 -j DROP")
+    chain, drop = ipv6_chains(PLAN)
+    assert chain.rules[-2:] == (f"-i lan0 {IPV6}", f"-i lan1 {IPV6}")
+    assert drop.counts is DropReason.IPV6_NOT_SUPPORTED
 
 
 @pytest.mark.parametrize("interface", ["wan0", "enp0s31f6.4094", "abcdefghijklmno", "w+n/0", "ü"])
@@ -186,11 +227,12 @@ def test_a_probe_is_judged_when_it_opens_and_nobody_else_has_its_source() -> Non
     for name in PLAN.inside:
         assert f"-o {name} -s {SOURCE} {SYN} -g snatgw-wan0-queue" in rules("out", PROBED)
     raw = rules("raw", PROBED)
-    for name in ("lan0", "lan1", "wan0"):
-        drop = raw.index(f"-i {name} -s {SOURCE} -j DROP")
+    reasons = {"lan0": FORGED_INSIDE, "lan1": FORGED_INSIDE, "wan0": FORGED_OUTSIDE}
+    for name, reason in reasons.items():
+        drop = raw.index(f"-i {name} -s {SOURCE} {reason}")
         assert all(drop < raw.index(rule) for rule in raw if "RETURN" in rule)
-    assert f"-i wan0 -d {SOURCE} -j DROP" in raw
-    assert f"-o wan0 -s {SOURCE} -j DROP" in rules("post", PROBED)
+    assert f"-i wan0 -d {SOURCE} {UNKNOWN}" in raw
+    assert f"-o wan0 -s {SOURCE} {PRIVATE}" in rules("post", PROBED)
 
 
 def test_vms_reach_nothing_at_the_probes_source_but_what_they_answer() -> None:
@@ -207,7 +249,7 @@ def test_vms_reach_nothing_at_the_probes_source_but_what_they_answer() -> None:
 def test_every_rule_for_probes_names_an_interface_too() -> None:
     ours = ("-i lan0", "-i lan1", "-i wan0", "-o lan0", "-o lan1", "-o wan0", *TO_PUBLIC_IPS)
     for chain in ipv4_chains(PROBED):
-        for rule in set(chain.rules) - set(rules("queue")):
+        for rule in () if chain.counts else set(chain.rules) - set(rules("queue")):
             assert rule.startswith(ours) or "-m socket" in rule
             assert "bypass" not in rule
 
@@ -215,13 +257,15 @@ def test_every_rule_for_probes_names_an_interface_too() -> None:
 def test_a_forged_source_gets_no_answer_by_another_way_than_it_came() -> None:
     raw = rules("raw")
     for name in PLAN.inside:
-        drop = f"-i {name} -m addrtype --dst-type LOCAL -m rpfilter --invert -j DROP"
+        drop = f"-i {name} -m addrtype --dst-type LOCAL -m rpfilter --invert {ELSEWHERE}"
         assert raw.index(drop) < min(
             at for at, rule in enumerate(raw) if f"-i {name} " in rule and rule.endswith("RETURN")
         )
     assert not [rule for rule in rules("out") if "addrtype" in rule]
     without = rules("out", reverse_path=False)
-    assert [r for r in without if "172.16.0.0/12" in r and r.endswith("--limit-iface-out -j DROP")]
+    assert [
+        r for r in without if "172.16.0.0/12" in r and r.endswith(f"--limit-iface-out {ELSEWHERE}")
+    ]
 
 
 def test_broadcasts_and_multicasts_of_vms_are_tracked_as_the_host_wants_it() -> None:

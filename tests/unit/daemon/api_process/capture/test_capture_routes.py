@@ -355,7 +355,7 @@ def test_counters_come_while_packets_are_lost_and_within_the_size() -> None:
         stream = CaptureStream(1, query, {0: "lan0", 1: "wan0"}, "everything", lambda _: None)
         for lost in range(1, 100):
             stream._counters_due = 0.0
-            stream.take((lost, 0), (lost, 0), [])
+            stream.take((lost, 0), (lost, 0), [], {})
         stream.end("request")
         blocks, told, size = Blocks(), [], 0
         async for piece in stream.pieces():
