@@ -1,9 +1,8 @@
-"""Expiry and the sampling of events, apart from packets."""
+"""Expiry: nothing early, all within a tick, and a bounded look at a time."""
 
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.core.events import EventThrottle
 from gateway.core.flows.expiry import TICK, Expiry
 
 
@@ -82,24 +81,3 @@ def test_a_day_without_a_look_costs_what_expires() -> None:
     clock.flow("a", 0, 240)
     clock.flow("b", 0, 15)
     assert clock.expire(86_400) == ["a", "b"]
-
-
-def test_the_first_is_reported_at_once_and_the_rest_once_an_interval() -> None:
-    sampler = EventThrottle[str, int](60, 10)
-    assert sampler.note("x", 1, 0.0)
-    assert [sampler.note("x", detail, 1.0) for detail in (2, 3, 4)] == [False] * 3
-    assert sampler.note("y", 9, 2.0)
-    assert sampler.due(59.9) == []
-    assert sampler.due(60.0) == [("x", 3, 4)]
-    assert sampler.due(62.0) == []  # y came once, and that was reported
-    assert sampler.note("y", 10, 63.0)
-    assert not sampler.note("x", 11, 64.0)
-    assert sampler.due(120.0) == [("x", 1, 11)]
-
-
-def test_a_sampler_is_bounded_and_says_what_it_left_out() -> None:
-    sampler = EventThrottle[int, int](60, 3)
-    assert [sampler.note(key, 0, 0.0) for key in range(5)] == [True] * 3 + [False] * 2
-    assert sampler.unsampled == 2
-    assert sampler.due(60) == []
-    assert sampler.note(4, 0, 61.0)

@@ -1,13 +1,10 @@
 """What an engine goes on with that no listing shows (the rest: tests/property/test_resuming.py)."""
 
-from collections.abc import Callable
 from unittest.mock import Mock, call
 
 import pytest
 
 from gateway.core.flows.flow import Flow
-from gateway.core.flows.table import FlowTable
-from gateway.core.flows.tcp import State
 from gateway.core.persistence.flow_record import pack, unpack
 from gateway.core.persistence.restore import (
     ContradictionError,
@@ -24,7 +21,6 @@ from tests.unit.core.flows.test_resets import (
     exchange,
     resets_both_ends_when_idle,
 )
-from tests.unit.core.snat.test_nat_gateway_pool import HEAD
 
 
 def test_a_flow_that_idles_out_after_a_restart_resets_both_ends() -> None:
@@ -58,20 +54,6 @@ def test_an_rst_ends_a_flow_that_had_passed_elsewhere_and_does_no_longer() -> No
     after.play(f"outside sends tcp {BACK} rst seq=3000000\nflows vm1 state=CoolDown")
 
 
-def test_a_record_of_anything_else_is_none() -> None:
-    scenario = Scenario(RESETTING)
-    exchange(scenario)
-    (flow,) = scenario.engine.flows
-    record = pack(flow, scenario.engine.flows, lambda flow: (1, 2, 3, 4))
-    whole = unpack(record)
-    assert whole is not None
-    assert whole.id == flow.id
-    for at in range(len(record)):
-        assert unpack(record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]) is None
-    assert unpack(record[:-1]) is None
-    assert unpack(b"") is None
-
-
 def resume(before: Scenario, after: Scenario, flow: Flow, now: float = 0.0) -> Flow | None:
     """A flow as the next engine has it at the time ``now``."""
     saved = unpack(pack(flow, before.engine.flows, lambda flow: (0, 0, 0, 0)))
@@ -94,47 +76,6 @@ def test_no_flow_gets_the_number_of_one_that_was_written_after_their_count_was()
 def test_a_count_of_flows_that_cannot_be_is_refused(opened: int) -> None:
     with pytest.raises(ContradictionError):
         resume_state(Scenario(RESETTING).engine, SavedState(opened))
-
-
-@pytest.mark.parametrize("what", ["id", "packets_in"])
-def test_a_number_that_leaves_no_room_to_count_on_is_none(what: str) -> None:
-    scenario = Scenario(RESETTING)
-    exchange(scenario)
-    (flow,) = scenario.engine.flows
-    setattr(flow, what, 1 << 63)
-    assert unpack(pack(flow, scenario.engine.flows, lambda flow: (0, 0, 0, 0))) is None
-
-
-def _ended(flow: Flow, _table: FlowTable) -> None:
-    flow.state = State.RESET
-
-
-def _to_be_reset(flow: Flow, table: FlowTable) -> None:
-    table.to_be_reset.add(flow)
-
-
-def _offloaded(flow: Flow, _table: FlowTable) -> None:
-    flow.offloaded = True
-
-
-@pytest.mark.parametrize("change", [_ended, _to_be_reset, _offloaded, None])
-def test_a_reclaimed_flow_that_has_what_it_gave_up_is_none(
-    change: Callable[[Flow, FlowTable], None] | None,
-) -> None:
-    """Were it to hold a port, nobody would ever give that back."""
-    scenario = Scenario(HEAD)
-    scenario.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
-    (flow,) = scenario.engine.flows
-    table, none = scenario.engine.flows, (0, 0, 0, 0)
-    if change is None:
-        flow.awaiting_removal = True
-        assert unpack(pack(flow, table, lambda flow: none)) is None
-        return
-    flow.pool = None
-    table.reclaim(flow)
-    assert unpack(pack(flow, table, lambda flow: none)) is not None
-    change(flow, table)
-    assert unpack(pack(flow, table, lambda flow: none)) is None
 
 
 def test_what_is_still_to_come_keeps_no_flow_alive() -> None:

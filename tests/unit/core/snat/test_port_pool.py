@@ -1,70 +1,12 @@
-"""The port inventory against a model that is obviously right."""
+"""A pool of ports against a model that is obviously right."""
 
 from random import Random
 
 import pytest
 
-from gateway.core.snat.free_port_bitmap import FreePortBitmap
 from gateway.core.snat.port_pool import PortPool
-from gateway.core.snat.port_ranges import PortRanges, joined, lowest
 
 PUBLIC = bytes((203, 0, 113, 10))
-
-
-def test_an_inventory_has_64000_ports() -> None:
-    inventory = PortRanges(1024, 65023, 8, ())
-    assert inventory.capacity == inventory.free == 64000
-    assert inventory.allocate(64001) is None
-    assert inventory.allocate(64000) == [range(1024, 65024)]
-    assert inventory.free == 0
-
-
-@pytest.mark.parametrize(
-    ("ports", "left"),
-    [
-        ((80,), 64000),  # below the range
-        ((1024,), 63992),
-        ((1031, 1024), 63992),  # one unit
-        ((1031, 1032), 63984),  # two
-        ((65023,), 63992),
-        ((65024,), 64000),  # above the range
-        ((0,), 64000),
-    ],
-)
-def test_units_of_frontend_ports_are_out(ports: tuple[int, ...], left: int) -> None:
-    inventory = PortRanges(1024, 65023, 8, ports)
-    dealt = inventory.allocate(left)
-    assert dealt is not None
-    assert inventory.free == 0
-    held = {port for ports_ in dealt for port in ports_}
-    assert len(held) == left
-    assert held.isdisjoint({unit * 8 + n for unit in {p // 8 for p in ports} for n in range(8)})
-
-
-def test_claim_takes_what_is_free_and_release_gives_it_back() -> None:
-    inventory = PortRanges(1024, 2047, 8, (1100,))
-    assert inventory.claim([range(1090, 1120)]) == [range(1090, 1096), range(1104, 1120)]
-    assert inventory.claim([range(1090, 1120)]) == []
-    inventory.release([range(1104, 1120), range(1090, 1096)])
-    assert inventory.free == inventory.capacity == 1016
-
-
-def test_lowest_and_joined() -> None:
-    assert lowest([range(20, 30), range(5)], 8) == (
-        [range(5), range(20, 23)],
-        [range(23, 30)],
-    )
-    assert joined([range(5, 9), range(5), range(9, 9), range(20, 21)]) == [
-        range(9),
-        range(20, 21),
-    ]
-
-
-@pytest.mark.parametrize("first_free", [0, 1, 255, 256, 257, 700, 999, 1000])
-def test_holes_start_as_a_prefix(first_free: int) -> None:
-    holes = FreePortBitmap(first_free, 1000)
-    assert holes.lowest() == (first_free if first_free < 1000 else -1)
-    assert [holes.is_free(n) for n in range(1000)] == [n >= first_free for n in range(1000)]
 
 
 @pytest.mark.parametrize("seed", range(20))

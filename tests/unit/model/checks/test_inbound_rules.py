@@ -16,6 +16,10 @@ RANGE = (
     "frontendPortRangeStart: 50000, frontendPortRangeEnd: 50003,\n         backendAddressPool: pool"
 )
 RULES = {
+    "frontend port of both kinds of rule": (
+        "50001", "80",
+        f"{NAT}.frontendPort = 80: Tcp port of fe1 already used by {LB}.loadBalancingRules[0]",
+    ),
     "frontend port of two load balancing rules": (
         "    inboundNatRules:",
         """      - {name: again, frontendIPConfiguration: fe1, backendAddressPool: pool,

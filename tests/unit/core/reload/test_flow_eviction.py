@@ -1,0 +1,64 @@
+"""Which flows a reload ends or breaks: those that lost what they stood on, and no others."""
+
+from __future__ import annotations
+
+from gateway.core.reload.flow_eviction import end_misplaced, end_outside, is_in_place, resize
+from tests.scenario import Scenario, build
+from tests.unit.core.reload.test_network_changes import TOWN, WITHOUT_DATA
+
+WITHOUT_VM2S_ADDRESS = TOWN.replace(", publicIPAddress: pip-vm2", "")
+
+
+def test_flows_of_an_address_that_moved_end_and_all_others_go_on() -> None:
+    run = Scenario(TOWN)
+    run.play("""
+        vm1 sends  tcp 10.0.1.4:40000 > 198.51.100.1:443 syn
+        vm2 sends  tcp 10.0.1.5:40000 > 198.51.100.1:443 syn
+        vm2 sends  udp 10.0.1.5:40000 > 198.51.100.1:53
+    """)
+    run.reconfigure(WITHOUT_VM2S_ADDRESS)
+    run.play("""
+        flows          vm2 none
+        event          FlowsEnded flows=2
+        flows          vm1 state=Opening
+        outside sends  tcp 198.51.100.1:443 > 203.0.113.10:1024 syn ack
+        vm1 sees       tcp 198.51.100.1:443 > 10.0.1.4:40000 syn ack
+    """)
+
+
+def test_flows_of_an_inbound_rule_end_with_it_and_those_of_the_other_rule_go_on() -> None:
+    run = Scenario(TOWN)
+    run.play("""
+        probe          lb/p vm3 up
+        outside sends  tcp 198.51.100.1:5000 > 203.0.113.20:80 syn
+        vm3 sees       tcp 198.51.100.1:5000 > 10.0.1.6:80 syn
+        outside sends  tcp 198.51.100.1:5000 > 203.0.113.20:50001 syn
+        vm3 sees       tcp 198.51.100.1:5000 > 10.0.1.6:22 syn
+    """)
+    web, ssh = sorted(run.engine.flows, key=lambda flow: flow.id)
+    lifecycle, key = run.engine.lifecycle, web.reply[4:8] + web.reply[10:12]
+    gone = {(web.protocol, key)}
+    assert is_in_place(lifecycle.outbound, web)
+    assert not is_in_place(lifecycle.outbound, web, gone)
+    assert is_in_place(lifecycle.outbound, ssh, gone)
+    assert end_misplaced(lifecycle, gone) == 1
+    assert list(run.engine.flows) == [ssh]
+
+
+def test_flows_of_a_subnet_that_went_end_and_so_do_those_to_it() -> None:
+    run = Scenario(TOWN)
+    run.play("vm1 sends tcp 10.0.1.4:40000 > 198.51.100.1:443 syn")
+    run.play("10.1.2.7 sends udp 10.1.2.7:5000 > 198.51.100.1:53")
+    run.send_between(build("udp 10.0.1.4:5000 > 10.1.2.7:53"))
+    run.send_between(build("udp 10.0.1.4:5000 > 10.0.1.5:53"))
+    assert len(run.engine.flows) == 4
+    run.reconfigure(WITHOUT_DATA)
+    assert sorted(record.remote_ip for record in run.flow_list()) == ["10.0.1.5", "198.51.100.1"]
+    assert end_outside(run.engine.lifecycle, run.engine.admission.scope) == 0
+
+
+def test_nothing_that_was_resized_is_nothing_to_look_for() -> None:
+    run = Scenario(TOWN)
+    run.play("vm1 sends tcp 10.0.1.4:40000 > 198.51.100.1:443 syn")
+    assert resize(run.engine.lifecycle, []) == {}
+    run.play("flows vm1 state=Opening")
