@@ -16,7 +16,7 @@ from gateway.tui.details import FlowDetails
 from gateway.tui.listing import Listing
 from tests.unit.daemon.serving import Served, flow
 from tests.unit.tui.screen import hides, shows
-from tests.unit.tui.test_top import play
+from tests.unit.tui.test_app import play
 
 SAMPLE_WITH_EVENTS = {"events": [{"time": "2026-01-01T00:00:00.000Z"}]}
 
