@@ -1,33 +1,33 @@
-"""The engine process's loop: one thread, no asyncio, packets first.
+"""The engine process's loop: one thread, no asyncio, packets first. It knows none of its parts.
 
-A turn: up to 64 packets; expiry; events taken over; one slice of what the API process asked for,
-one of what else takes long; then poll: while packets come quickly, again and again before it
-sleeps. Nothing else in a turn waits, and each part of it is bounded, so
-that neither a listing of the whole table nor a mass expiry holds packets up for more than about a
-millisecond.
+What takes part registers itself: a descriptor to read (``add_reader``), work of each turn
+(``every_tick``), of each so many seconds (``every``), what is sent before the loop may sleep
+(``before_sleep``), long work a step a turn (``spawn``), last words (``at_stop``) and what is done
+when the last turn is over (``at_end``). Callbacks of a kind are called in the order in which they
+were registered; ``gateway.py`` is where that is decided.
+
+A turn: up to 64 packets; ticks; timers that are due; what is to be sent; one step of one long work;
+then poll: while packets come quickly, again and again before it sleeps. Nothing else in a turn
+waits, and each part of it is bounded, so that neither a listing of the whole table nor a mass
+expiry holds packets up for more than about a millisecond.
 
 Time is read once a turn, and every packet of the turn is handled at that time.
 """
 
 from __future__ import annotations
 
+import math
 import select
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.events import Event
 from gateway.daemon.engine_process.cpu_quota import processors
-from gateway.daemon.engine_process.request_channel import RequestChannel
-from gateway.daemon.engine_process.signals import Signals
 
 PACKETS_PER_TURN = 64
-EXPIRED_PER_TURN = 512
-EXPIRY_INTERVAL = 0.005
-"""Seconds (real) between looks at the timers while packets come without a pause."""
 IDLE_MILLISECONDS = 50
-HOUSEKEEPING_INTERVAL = 1.0
-"""Seconds (real) between looks at the queue's own counters."""
 SOON, QUICK = 0.0003, 8
 """After ``QUICK`` turns with packets, each within ``SOON`` seconds (real) of the one before, the
 next is looked for that long before the process sleeps. To wake it, and perhaps its processor, takes
@@ -45,130 +45,155 @@ class PacketSource(Protocol):
         """Handle packets that wait, ``limit`` at most; how many there were."""
 
 
-class Engine(Protocol):
-    """The engine as the loop sees it."""
-
-    def expire(self, now: float, limit: int = ...) -> int:
-        """End flows whose time is over, ``limit`` at most; how many there were."""
-
-    def take_events(self) -> list[Event]:
-        """The events since the last call."""
+@dataclass
+class _Timer:
+    interval: float
+    callback: Callable[[float], object]
+    due: float = -math.inf
 
 
 class EventLoop:
-    """EventLoop the loop until ``stop``. ``azure_time`` maps real seconds to the engine's."""
+    """Turns until ``stop``. ``azure_time`` maps real seconds to the engine's."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
-        engine: Engine,
-        control: RequestChannel,
-        signals: Signals,
-        *,
-        monotonic: Callable[[], float],
         azure_time: Callable[[float], float],
-        on_event: Callable[[Event], None],
-        on_signal: Callable[[int], None],
-        on_api_gone: Callable[[], None],
-        housekeeping: Callable[[float], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
-        self._control = control
-        self._signals = signals
-        self._monotonic = monotonic
         self._azure_time = azure_time
-        self._on_event = on_event
-        self._on_signal = on_signal
-        self._on_api_gone = on_api_gone
-        self._housekeeping = housekeeping
+        self._monotonic = monotonic
+        self._packets: PacketSource | None = None
         self._readers: dict[int, Callable[[], None]] = {}
+        self._ticks: list[Callable[[], object]] = []
+        self._timers: list[_Timer] = []
+        self._timers_due = -math.inf
+        self._flushes: list[Callable[[], bool]] = []
         self._slices: deque[Iterator[object]] = deque()
-        self._looks: list[Callable[[], None]] = []
+        self._last_words: list[Callable[[], object]] = []
+        self._at_end: list[Callable[[], object]] = []
         self._poll = select.poll()
-        self._control_fd = -1
-        self._control_mask = 0
+        self._stopping = False
         self.now = azure_time(monotonic())
-        self.stopping = False
+        """The engine's time of this turn."""
         self.packets = 0
 
-    def watch(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+    # -- what takes part
+
+    def packets_from(self, source: PacketSource) -> None:
+        """Have packets handled first in each turn."""
+        self._packets = source
+
+    def add_reader(self, descriptor: int, on_readable: Callable[[], None]) -> None:
         """Call ``on_readable`` when ``descriptor`` can be read or has ended."""
         self._readers[descriptor] = on_readable
         self._poll.register(descriptor, select.POLLIN)
 
-    def unwatch(self, descriptor: int) -> None:
-        """Undo ``watch``."""
+    def await_room(self, descriptor: int, *, waits: bool) -> None:
+        """Turn when a descriptor that is read can be written, too, or no longer."""
+        self._poll.modify(descriptor, select.POLLIN | (select.POLLOUT if waits else 0))
+
+    def remove_reader(self, descriptor: int) -> None:
+        """Undo ``add_reader``."""
         del self._readers[descriptor]
         self._poll.unregister(descriptor)
 
-    def every_tick(self, look: Callable[[], None]) -> None:
-        """Call ``look`` once a turn, before timers; it is quick."""
-        self._looks.append(look)
+    def every_tick(self, callback: Callable[[], object]) -> None:
+        """Call it once a turn, after packets; it is quick."""
+        self._ticks.append(callback)
+
+    def every(self, seconds: float, callback: Callable[[float], object]) -> None:
+        """Call it at the first turn and when ``seconds`` (real) have passed since the last time,
+        with the monotonic time. True: there is more to do, call it in the next turn, at once."""
+        self._timers.append(_Timer(seconds, callback))
+        self._timers_due = -math.inf
+
+    def before_sleep(self, flush: Callable[[], bool]) -> None:
+        """Call it at the end of each turn. True: there is more to do, do not sleep."""
+        self._flushes.append(flush)
 
     def spawn(self, work: Iterator[object]) -> None:
         """Do ``work`` one step a turn, packets in between, until it ends."""
         self._slices.append(work)
 
-    def stop(self) -> None:
-        """Leave the loop at the end of this turn."""
-        self.stopping = True
+    def at_stop(self, callback: Callable[[], object]) -> None:
+        """Call it when the loop is told to stop."""
+        self._last_words.append(callback)
 
-    def run(self, queue: PacketSource) -> None:  # noqa: C901, PLR0912
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Call it after the last turn."""
+        self._at_end.append(callback)
+
+    # -- turning
+
+    def stop(self) -> None:
+        """Have the last words said, and leave the loop at the end of this turn."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for callback in self._last_words:
+            callback()
+
+    def run(self) -> None:
         """Handle packets until ``stop``."""
-        engine, control, monotonic = self._engine, self._control, self._monotonic
-        queues = queue.descriptors()
+        packets = self._packets
+        assert packets is not None
+        self._turn_until_stopped(packets)
+        for callback in self._at_end:
+            callback()
+
+    def _turn_until_stopped(self, packets: PacketSource) -> None:  # noqa: C901
+        monotonic, ticks, flushes = self._monotonic, self._ticks, self._flushes
+        queues = packets.descriptors()
         for descriptor in queues:
             self._poll.register(descriptor, select.POLLIN)
-        self._poll.register(self._signals.fileno(), select.POLLIN)
-        drain, poll = queue.drain, self._poll.poll
-        expire_at = housekeeping_at = 0.0
-        expired = 0
+        drain, poll = packets.drain, self._poll.poll
         ready = [*queues]
         quick, latest = 0, -SOON
         is_alone = processors() < 2  # who would send needs this processor
-        while not self.stopping:
+        while not self._stopping:
             real = monotonic()
             self.now = now = self._azure_time(real)
             drained = 0
             for descriptor in ready:
                 drained += drain(descriptor, PACKETS_PER_TURN // len(ready), now)
-            self.packets += drained
             if drained:
+                self.packets += drained
                 quick = quick + 1 if real - latest < SOON else 0
                 latest = monotonic()
-            for look in self._looks:
-                look()
-            if real >= expire_at or expired == EXPIRED_PER_TURN:
-                expire_at = real + EXPIRY_INTERVAL
-                expired = engine.expire(now, EXPIRED_PER_TURN)
-                for event in engine.take_events():
-                    self._on_event(event)
-                if real >= housekeeping_at:
-                    housekeeping_at = real + HOUSEKEEPING_INTERVAL
-                    self._housekeeping(real)
-            if not control.work(now):
-                self._on_api_gone()
-            self._watch_control()
-            self._do_slice()
-            busy = (
-                drained == PACKETS_PER_TURN
-                or expired == EXPIRED_PER_TURN
-                or control.has_work
-                or bool(self._slices)
-            )
+            for tick in ticks:
+                tick()
+            busy = drained == PACKETS_PER_TURN
+            if real >= self._timers_due and self._run_timers(real):
+                busy = True
+            for flush in flushes:
+                if flush():
+                    busy = True
+            if self._slices and self._do_slice():
+                busy = True
             ready.clear()
             until = latest + SOON if quick >= QUICK and not is_alone else latest
             for descriptor, happened in poll(0) if busy else self._wait(until):
                 if descriptor in queues:
                     ready.append(descriptor)
-                elif descriptor == self._control_fd:
-                    # POLLHUP alone, too: reading then tells that the other end is gone
-                    if happened & ~select.POLLOUT and not control.read():
-                        self._on_api_gone()
-                elif descriptor == self._signals.fileno():
-                    for number in self._signals.take():
-                        self._on_signal(number)
-                elif descriptor in self._readers:  # else an earlier one of these unwatched it
-                    self._readers[descriptor]()
+                # POLLHUP alone, too: reading then tells that the other end is gone
+                elif happened & ~select.POLLOUT:
+                    reader = self._readers.get(descriptor)
+                    if reader is not None:  # else an earlier one of these removed it
+                        reader()
+
+    def _run_timers(self, real: float) -> bool:
+        """Call those that are due; whether one of them has more to do."""
+        more = False
+        for timer in self._timers:
+            if real < timer.due:
+                continue
+            if timer.callback(real) is True:
+                more, timer.due = True, real
+            else:
+                timer.due = real + timer.interval
+        self._timers_due = min((timer.due for timer in self._timers), default=math.inf)
+        return more
 
     def _wait(self, until: float) -> list[tuple[int, int]]:
         """What can be read, and how: looked for ``until`` then, after that slept for."""
@@ -178,20 +203,9 @@ class EventLoop:
                 return happened
         return poll(IDLE_MILLISECONDS)
 
-    def _do_slice(self) -> None:
-        if self._slices:
-            work = self._slices.popleft()
-            if next(work, self) is not self:
-                self._slices.append(work)
-
-    def _watch_control(self) -> None:
-        """Keep the poll set in step with the control channel, which may come and go."""
-        descriptor = self._control.fileno()
-        mask = select.POLLIN | (select.POLLOUT if self._control.wants_to_write else 0)
-        if descriptor == self._control_fd and (descriptor < 0 or mask == self._control_mask):
-            return
-        if descriptor != self._control_fd and self._control_fd >= 0:
-            self._poll.unregister(self._control_fd)
-        if descriptor >= 0:
-            self._poll.register(descriptor, mask)
-        self._control_fd, self._control_mask = descriptor, mask
+    def _do_slice(self) -> bool:
+        """A step of the longest waiting work; whether there is more."""
+        work = self._slices.popleft()
+        if next(work, self) is not self:
+            self._slices.append(work)
+        return bool(self._slices)

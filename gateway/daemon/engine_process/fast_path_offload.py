@@ -9,12 +9,14 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from struct import Struct
+from typing import Any
 
 from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.offload import Reported
 from gateway.core.flows.tcp import ACK_FLAG, SYN_FLAG, Side, State
 from gateway.core.snat.nat_gateway_pool import VmNatUsage
+from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.datapath.fastpath import Direction, FastPath
 from gateway.datapath.fastpath.map_layout import ANY, FROM_INSIDE, FROM_OUTSIDE
 from gateway.model.profile import Method
@@ -164,3 +166,28 @@ class FastPathOffload:
             Direction(original, protocol, FROM_INSIDE, public, public_port, True, *asks),
             Direction(reply, protocol, FROM_OUTSIDE, private, private_port, False, *answers),
         )
+
+
+class OffloadReports:
+    """Tells the engine once a turn of what passed in the kernel."""
+
+    def __init__(self, offload: FastPathOffload, to: Reported) -> None:
+        self._offload = offload
+        self._to = to
+
+    def register(self, loop: EventLoop) -> None:
+        """Tell of it from now on."""
+        loop.every_tick(lambda: self._offload.report(self._to))
+
+
+def fast_path_status(offload: FastPathOffload | None, fast_path: FastPath | str) -> dict[str, Any]:
+    """The fast path, or why there is none, for the status."""
+    if offload is None:
+        return {"active": False, "reason": fast_path}
+    return {
+        "active": True,
+        "flows": offload.flows,
+        "capacity": offload.path.capacity,
+        "refused": offload.path.refused,
+        "heldBack": offload.path.held_back,
+    }

@@ -7,6 +7,7 @@ The packets count as drops of the engine's, with a reason of their own.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ class GuardMonitor:
 
     def __init__(
         self,
-        diverted: Callable[[], Diverted],
+        diverted: Diverted,
         count: Callable[[DropReason, int], None],
         own_event: Callable[[str, str, dict[str, Any]], None],
     ) -> None:
@@ -39,23 +40,26 @@ class GuardMonitor:
         self._restored = 0
         self._gained = 0
 
-    def watch(self, turns: EventLoop) -> None:
-        """Hear of changes to filters from now on; say so where there is no guard."""
-        guard = self._diverted().guard()
+    def register(self, loop: EventLoop) -> None:
+        """Hear of changes to filters from now on, and count once a second; before a stop, too: the
+        next daemon does not tell of what is ours to tell. Say so where there is no guard."""
+        guard = self._diverted.guard()
         if not guard.kind:
             warn(f"no guard, the netfilter rules alone keep private addresses in: {guard.problem}")
         elif guard.problem:
             warn(f"the guard stands in {guard.kind}, for want of a better place: {guard.problem}")
-        turns.watch(self._diverted().guard_fileno(), self._filters_changed)
+        loop.add_reader(self._diverted.guard_fileno(), self._filters_changed)
+        loop.every(1.0, self.tick)
+        loop.at_stop(lambda: self.tick(math.inf))
 
     def _filters_changed(self) -> None:
         # What cannot be put back at once, ``HostMonitor`` tries again, and tells of.
         with contextlib.suppress(DatapathError, OSError):
-            self._diverted().restore_guard()
+            self._diverted.restore_guard()
 
-    def look(self, real: float) -> None:
+    def tick(self, real: float) -> None:
         """Count what it stopped, and tell of it now and then."""
-        told, guard = self._told, self._diverted().guard()
+        told, guard = self._told, self._diverted.guard()
         if guard.dropped > self._dropped:
             # What it stopped before the start is told of, and is no drop of this gateway's.
             grown = guard.dropped - max(self._dropped, guard.meanwhile)
@@ -68,7 +72,7 @@ class GuardMonitor:
             self._tell(self._dropped, shared=guard.shared)
             self._due = real + INTERVAL
         if self._told != told:
-            self._diverted().guard_told()
+            self._diverted.guard_told()
         if guard.restored != self._restored:
             self._restored = guard.restored
             warn(RESTORED)
@@ -99,7 +103,7 @@ class GuardMonitor:
 
     def status(self) -> dict[str, Any]:
         """The guard in a status."""
-        guard = self._diverted().guard()
+        guard = self._diverted.guard()
         if not guard.kind:
             return {"active": False, "reason": guard.problem}
         status = {"active": True, "dropped": guard.dropped, "restored": guard.restored}

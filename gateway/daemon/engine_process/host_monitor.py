@@ -35,7 +35,7 @@ class HostMonitor:
 
     def __init__(
         self,
-        diverted: Callable[[], Diverted],
+        diverted: Diverted,
         fast_path: FastPath | str,
         own_event: Callable[[str, str, dict[str, Any]], None],
     ) -> None:
@@ -51,29 +51,30 @@ class HostMonitor:
         self._firewall: list[str] = []
         self._rules_due = 0.0
 
-    def watch(self, turns: EventLoop) -> None:
-        """Hear of changes to the host's rules and network from now on."""
-        turns.watch(self._diverted().fileno(), self._rules_changed)
-        turns.watch(self._diverted().network_fileno(), self._network_changed)
-        probes = self._diverted().probes_fileno()
+    def register(self, loop: EventLoop) -> None:
+        """Hear of changes to the host's rules and network from now on, and look once a second."""
+        loop.add_reader(self._diverted.fileno(), self._rules_changed)
+        loop.add_reader(self._diverted.network_fileno(), self._network_changed)
+        probes = self._diverted.probes_fileno()
         if probes >= 0:
-            turns.watch(probes, self._diverted().answer_probes)
+            loop.add_reader(probes, self._diverted.answer_probes)
+        loop.every(1.0, lambda real: self.tick())
 
-    def document(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """The host in a status: what is wrong with it, since when, and what was put right."""
         since = iso(self._since) if self._unrestored else None
         return {
             "problems": self._unrestored,
             "since": since,
             "restored": self._restored,
-            **self._diverted().arp_document(),
+            **self._diverted.arp_document(),
         }
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Put back what is missing: an interface that was down has lost routes and addresses."""
         # The collector is off for what lives; what netlink leaves behind is young and in cycles.
         gc.freeze()
-        diverted = self._diverted()
+        diverted = self._diverted
         problems: list[str] = []
         dropping: list[str] | None = None
         # What fails on a living host (no memory, no descriptors, a command that hangs, an interface
@@ -130,20 +131,20 @@ class HostMonitor:
 
     def _rules_changed(self) -> None:
         """Look at ours at once, but not again and again."""
-        self._diverted().look_at_rules()
+        self._diverted.look_at_rules()
         real = time.monotonic()
         if real >= self._rules_due:
-            self.look()
+            self.tick()
             now = time.monotonic()
             self._rules_due = now + max(RULES_INTERVAL, now - real)
 
     def _network_changed(self) -> None:
         """Look at once, but not again and again: what is left is looked at within a second."""
-        matters = self._diverted().look_at_network()
+        matters = self._diverted.look_at_network()
         real = time.monotonic()
         if matters and real >= self._network_due:
             self._network_due = real + NETWORK_INTERVAL
-            self.look()
+            self.tick()
 
     def _renew(self, interfaces: list[str]) -> None:
         """Interfaces were removed and made again, and have their rules: now the rest."""

@@ -28,7 +28,9 @@ from gateway.daemon.channel.probe_messages import (
     decode_report,
     encode_targets,
 )
-from gateway.daemon.engine_process.request_channel import Answers
+from gateway.daemon.console import warn
+from gateway.daemon.engine_process.event_loop import EventLoop
+from gateway.daemon.engine_process.requests import RequestHandler, Steps, in_slices, nothing
 from gateway.daemon.engine_process.restart_limiter import LIMIT, WINDOW, RestartLimiter
 from gateway.model.configuration import Configuration
 from gateway.model.resolved.tags import PLATFORM_ADDRESS
@@ -56,30 +58,21 @@ class ProbeSupervisor:
     """The engine's handle on the prober.
 
     ``start`` starts one at the other end of a socket, in place of the one before, and raises
-    OSError when the supervisor is gone. ``watch`` and ``unwatch`` have descriptors looked at;
-    ``spawn`` does work between packets; ``now`` is Azure's time; ``say`` is for the operator.
+    OSError when the supervisor is gone. ``say`` is for the operator.
     """
 
     def __init__(
         self,
         engine: Engine,
-        configuration: Configuration,
-        *,
+        loop: EventLoop,
         start: Callable[[socket.socket], None],
-        watch: Callable[[int, Callable[[], None]], None],
-        unwatch: Callable[[int], None],
-        spawn: Callable[[Iterator[object]], None],
-        now: Callable[[], float],
-        say: Callable[[str], None],
+        say: Callable[[str], None] = warn,
     ) -> None:
         self._engine = engine
         self._start = start
-        self._watch = watch
-        self._unwatch = unwatch
-        self._spawn = spawn
-        self._now = now
+        self._loop = loop
         self._say = say
-        self._scale = configuration.gateway.time_scale
+        self._scale = engine.configuration.gateway.time_scale
         self._connection: socket.socket | None = None
         self._unsent: deque[bytes] = deque()
         self._heard = 0.0
@@ -92,10 +85,14 @@ class ProbeSupervisor:
         self._settling = False
         self._settle_again = False
         self.garbage = 0
-        self._number_targets(configuration)
-        self.questions: dict[str, Answers] = {"health": self._records}
+        self._number_targets(engine.configuration)
+        self.handlers: Mapping[str, RequestHandler] = {"health": in_slices(nothing, self._records)}
 
     # -- the prober
+
+    def register(self, loop: EventLoop) -> None:
+        """See about once a second that the prober is there."""
+        loop.every(1.0, self.tick)
 
     def begin(self) -> None:
         """Start probing, if there is anything to. Raises OSError if the supervisor is gone."""
@@ -113,7 +110,7 @@ class ProbeSupervisor:
         elif self._wanted:
             self._restart(time.monotonic(), None)
 
-    def look(self, real: float) -> None:
+    def tick(self, real: float) -> None:
         """About once a second: send what waits, and see that the prober is there."""
         if self._connection is None:
             if self._targets and self._wanted:
@@ -127,7 +124,7 @@ class ProbeSupervisor:
     def end(self) -> None:
         """Let the prober go: it ends when its channel does."""
         if self._connection is not None:
-            self._unwatch(self._connection.fileno())
+            self._loop.remove_reader(self._connection.fileno())
             self._connection.close()
             self._connection = None
         self._unsent.clear()
@@ -161,7 +158,7 @@ class ProbeSupervisor:
             theirs.close()
         self._connection = ours
         self._heard = real
-        self._watch(ours.fileno(), self._readable)
+        self._loop.add_reader(ours.fileno(), self._readable)
         self._tell_targets()
 
     def _tell_targets(self) -> None:
@@ -237,7 +234,7 @@ class ProbeSupervisor:
         self._latest[result.number] = _Latest(result, now, since)
         if result.up is None:
             return
-        if self._engine.health.report(target.target, result.up, self._now()):
+        if self._engine.health.report(target.target, result.up, self._loop.now):
             self._settle()
 
     def _settle(self) -> None:
@@ -246,7 +243,7 @@ class ProbeSupervisor:
             self._settle_again = True
             return
         self._settling = True
-        self._spawn(self._settling_walk())
+        self._loop.spawn(self._settling_walk())
 
     def _settling_walk(self) -> Iterator[None]:
         while True:
@@ -259,7 +256,7 @@ class ProbeSupervisor:
 
     # -- listings
 
-    def _records(self, _values: Mapping[str, str]) -> Iterator[tuple[Kind, Any] | None]:
+    def _records(self, _: None = None) -> Steps:
         """Every VM behind every rule: fields of its record, and of its latest result or None."""
         engine = self._engine
         latest = {self._targets[n].target: found for n, found in self._latest.items()}

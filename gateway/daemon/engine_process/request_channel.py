@@ -1,9 +1,9 @@
 """The engine's end of the channel to the API process: never waits, and does work in slices.
 
-``read`` takes requests, ``work`` does one bounded slice of the oldest one (at most 16 flows, half a
-tenth of a millisecond), ``post`` keeps events until they can be sent. Whatever does not fit into
-the socket waits here, within bounds; events beyond them are counted as lost. Packets come first:
-the loop calls ``work`` once a turn.
+``read`` takes requests, ``work`` does one bounded slice of the oldest one (``requests.py`` has who
+answers; at most 16 flows, half a tenth of a millisecond), ``post`` keeps events until they can be
+sent. Whatever does not fit into the socket waits here, within bounds; events beyond them are
+counted as lost. Packets come first: the loop calls ``work`` once a turn.
 
 It knows nothing of sockets' other end: that process may be slow, hung, gone or hostile.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from struct import Struct
 from termios import TIOCOUTQ
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.daemon.channel.api_messages import (
     MAXIMUM_REQUEST,
@@ -27,10 +27,8 @@ from gateway.daemon.channel.api_messages import (
     decode_request,
     encode,
 )
-from gateway.schema.records import FlowRecord, PortRecord
+from gateway.daemon.engine_process.requests import Requests
 
-FLOWS_PER_SLICE = 16
-PORTS_PER_SLICE = 64
 EVENTS_PER_MESSAGE = 64
 EVENTS_BYTES = 128 << 10
 """Of a message with several events: what the socket cannot take whole it refuses for ever."""
@@ -45,42 +43,15 @@ a full socket would hold up the answers to everybody else."""
 
 _integer = Struct("i")
 
-Answers = Callable[[Mapping[str, str]], Iterator[tuple[Kind, Any] | None]]
-"""Answers a question with these parameters: messages, the last END or FAILED; None where packets
-may come first."""
-
-
-class Listable(Protocol):
-    """What the channel asks of the engine."""
-
-    def flow_records(self, now: Callable[[], float], count: int) -> Iterator[list[FlowRecord]]:
-        """The flow table, in slices of ``count``."""
-
-    def port_records(self, now: float) -> Iterator[PortRecord | None]:
-        """The SNAT ports of every VM; None where packets may come first."""
-
 
 class RequestChannel:
     """Requests of the API process and events for it, over ``connection`` (None: nobody there)."""
 
-    def __init__(
-        self,
-        engine: Listable,
-        *,
-        status: Callable[[], dict[str, Any]],
-        reload: Callable[[Callable[[Kind, Any], None], bool], None],
-        questions: Mapping[str, Answers],
-        flow_log: Callable[[], Any] = lambda: None,
-    ) -> None:
-        """``reload`` is called with the function that takes its answer, now or later, and whether
-        to end flows that are no longer allowed. ``questions``: who answers the other requests.
-        ``flow_log`` gives the next message for the flow logs, or None.
-        """
-        self._engine = engine
-        self._status = status
-        self._reload = reload
-        self._questions = questions
-        self._flow_log = flow_log
+    def __init__(self) -> None:
+        self.requests: Requests | None = None
+        """Who answers; nothing is answered before there is somebody."""
+        self.flow_log: Callable[[], Any] = lambda: None
+        """Gives the next message for the flow logs, or None."""
         self._flow_log_goes_on = False
         self.captured: Callable[[], Any] | None = None
         """While there are captures: gives the next message with packets, or None."""
@@ -93,7 +64,6 @@ class RequestChannel:
         self._blocked = False
         self.events_lost = 0
         self.garbage = 0
-        self.now = 0.0
 
     def connect(self, connection: socket.socket) -> None:
         """Talk over ``connection`` from now on; what the previous one asked is forgotten."""
@@ -116,6 +86,11 @@ class RequestChannel:
     def fileno(self) -> int:
         """The descriptor to poll; -1 while nobody is there."""
         return -1 if self._connection is None else self._connection.fileno()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the other end is there."""
+        return self._connection is not None
 
     @property
     def wants_to_write(self) -> bool:
@@ -173,12 +148,11 @@ class RequestChannel:
             return
         self._waiting.append(request)
 
-    def work(self, now: float) -> bool:
+    def work(self) -> bool:
         """One slice: send what waits, then a slice of a listing. False: the other end is gone."""
         self._blocked = False
         if self._connection is None:
             return True
-        self.now = now
         if self._events:
             batch = [self._events[i] for i in range(min(EVENTS_PER_MESSAGE, len(self._events)))]
             message = encode(0, Kind.EVENTS, batch)
@@ -203,7 +177,7 @@ class RequestChannel:
         return True
 
     def _slice(self) -> None:
-        if self._current is None and self._waiting:
+        if self._current is None and self._waiting and self.requests is not None:
             self._current = self._answer(self._waiting.popleft())
         if self._current is None:
             return
@@ -214,7 +188,7 @@ class RequestChannel:
             self._unsent.append(message)
 
     def _take_flow_log(self) -> None:
-        payload = self._flow_log()
+        payload = self.flow_log()
         self._flow_log_goes_on = payload is not None
         if payload is not None:
             self._unsent.append(encode(0, Kind.FLOW_LOG, payload))
@@ -245,38 +219,12 @@ class RequestChannel:
 
     def _answer(self, request: Request) -> Iterator[bytes]:
         """Messages of an answer; empty ones stand for a slice of work that has nothing to send."""
-        number = request.number
-        if request.what == "flows":
-            for records in self._engine.flow_records(lambda: self.now, FLOWS_PER_SLICE):
-                # marshal takes exact tuples only
-                yield encode(number, Kind.PART, [tuple(r) for r in records]) if records else b""
-            yield encode(number, Kind.END, None)
-        elif request.what == "ports":
-            yield from self._port_slices(number)
-        elif request.what == "status":
-            yield encode(number, Kind.END, self._status())
-        elif request.what in self._questions:
-            for step in self._questions[request.what](request.parameters):
-                yield b"" if step is None else encode(number, *step)
-        else:
-            connection = self._connection
+        number, connection = request.number, self._connection
 
-            def answer(kind: Kind, payload: Any) -> None:
-                if connection is not None and connection is self._connection:
-                    self._unsent.append(encode(number, kind, payload))
+        def respond(kind: Kind, payload: Any) -> None:
+            if connection is not None and connection is self._connection:
+                self._unsent.append(encode(number, kind, payload))
 
-            self._reload(answer, request.parameters.get("enforce") == "1")
-
-    def _port_slices(self, number: int) -> Iterator[bytes]:
-        part: list[tuple[Any, ...]] = []
-        for record in self._engine.port_records(self.now):
-            if record is None:
-                yield b""
-                continue
-            part.append(tuple(record))
-            if len(part) >= PORTS_PER_SLICE:
-                yield encode(number, Kind.PART, part)
-                part = []
-        if part:
-            yield encode(number, Kind.PART, part)
-        yield encode(number, Kind.END, None)
+        assert self.requests is not None
+        for step in self.requests.answer(request, respond):
+            yield b"" if step is None else encode(number, *step)

@@ -18,10 +18,16 @@ from gateway.core.established import PacketHandler
 from gateway.core.explain import address_of
 from gateway.core.flows.resets import Reset
 from gateway.daemon.channel.api_messages import Kind
-from gateway.daemon.engine_process.request_channel import Answers
-from gateway.schema.capture_query import ENGINES, CaptureQuery, described
+from gateway.daemon.engine_process.event_loop import EventLoop
+from gateway.daemon.engine_process.requests import (
+    Parameters,
+    RequestHandler,
+    Steps,
+    in_slices,
+)
+from gateway.schema.capture_query import CaptureQuery, described
 from gateway.schema.captures import INSIDE, OUTSIDE, CapturedPacket
-from gateway.schema.queries import QueryError, unknown_parameters, whole
+from gateway.schema.queries import QueryError, whole
 
 MAXIMUM_CAPTURES = 4
 WAITING_BYTES = 4 << 20
@@ -32,9 +38,9 @@ MESSAGE_PACKETS = 256
 PATIENCE = 0.02
 """Seconds (real) that fewer than half a message's packets wait for more."""
 NAMES_PER_PART = 1024
+_MOST_CAPTURES = 1 << 62
 
 _SIDES = {"inside": INSIDE, "outside": OUTSIDE, "both": None}
-Steps = Iterator[tuple[Kind, Any] | None]
 
 
 def message(
@@ -54,20 +60,20 @@ class CaptureRequests:
         engine: Engine,
         *,
         use_handlers: Callable[[tuple[PacketHandler, ...]], None],
-        on_event: Callable[[str, dict[str, Any]], None],
+        post: Callable[[str, str, dict[str, Any]], None],
         spawn: Callable[[Iterator[object]], None],
         look_at_drops: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``on_event`` is told of captures that begin and end: operation and properties.
+        """``post`` takes events about captures that begin and end: name, level and properties.
 
         ``spawn`` does what takes long, a step at a time. ``look_at_drops`` counts what was dropped
         unseen until now.
         """
         self._engine = engine
         self._use_handlers = use_handlers
-        self._on_event = on_event
+        self._post = post
         self._spawn = spawn
         self._look_at_drops = look_at_drops
         self._monotonic = monotonic
@@ -77,7 +83,14 @@ class CaptureRequests:
         self._sent: dict[int, float] = {}  # when a capture's last message went
         self._unseen_before: dict[int, dict[str, int]] = {}
         self._number = 0
-        self.questions: dict[str, Answers] = {"capture": self._begin, "endCapture": self._end}
+        self.handlers: Mapping[str, RequestHandler] = {
+            "capture": in_slices(_parsed, self._begin),
+            "endCapture": in_slices(_number, self._end),
+        }
+
+    def register(self, loop: EventLoop) -> None:
+        """Have everything that waits sent before a stop."""
+        loop.at_stop(self.hurry)
 
     @property
     def running(self) -> int:
@@ -116,15 +129,8 @@ class CaptureRequests:
         for number in list(self._running):
             self._stop(number)
 
-    def _begin(self, values: Mapping[str, str]) -> Steps:
-        try:
-            problems = unknown_parameters(values, ENGINES)
-            if problems:
-                raise QueryError(problems)
-            query = CaptureQuery.parse(values)
-        except QueryError as error:
-            yield Kind.FAILED, error.problems
-            return
+    def _begin(self, asked: tuple[CaptureQuery, str]) -> Steps:
+        query, description = asked
         if len(self._running) >= MAXIMUM_CAPTURES:
             yield Kind.FAILED, [f"{MAXIMUM_CAPTURES} captures are running: end one of them first"]
             return
@@ -147,18 +153,16 @@ class CaptureRequests:
             self._use_handlers(self._tap.handlers())
         for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries nobody sees
             yield None
-        self._on_event("CaptureStarted", {"capture": number, "of": described(values)})
+        self._post("CaptureStarted", "Informational", {"capture": number, "of": description})
         gateway = self._engine.configuration.gateway
         yield (
             Kind.END,
             {"capture": number, "inside": list(gateway.inside), "outside": gateway.outside},
         )
 
-    def _end(self, values: Mapping[str, str]) -> Steps:
+    def _end(self, number: int) -> Steps:
         """All that waits, then the totals."""
-        try:
-            number = whole(values.get("capture", ""), 1, self._number)
-        except ValueError:
+        if number > self._number:
             yield Kind.FAILED, ["capture: no such capture"]
             return
         self._look_at_drops()
@@ -193,8 +197,20 @@ class CaptureRequests:
         wanted = self._tap.wants if self._running else None
         self._spawn(self._engine.watch_flows(wanted))
         properties = {"capture": number, "packets": sum(session.matched)}
-        self._on_event("CaptureEnded", properties | {"lost": sum(session.lost)})
+        self._post("CaptureEnded", "Informational", properties | {"lost": sum(session.lost)})
         return session
+
+
+def _parsed(values: Parameters) -> tuple[CaptureQuery, str]:
+    """The query, and how it is described in events."""
+    return CaptureQuery.parse(values), described(values)
+
+
+def _number(values: Parameters) -> int:
+    try:
+        return whole(values.get("capture", ""), 1, _MOST_CAPTURES)
+    except ValueError:
+        raise QueryError(["capture: no such capture"]) from None
 
 
 def _filter_of(query: CaptureQuery, vm_address: IPv4Address | None) -> CaptureFilter:

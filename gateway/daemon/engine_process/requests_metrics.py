@@ -16,7 +16,7 @@ from gateway.core.engine import Engine
 from gateway.core.flows.counters import OTHER, OTHER_PAIR, SERIES, UNTRANSLATED, Pair, TrafficSums
 from gateway.core.observe.listings import live_pools
 from gateway.daemon.channel.api_messages import Kind
-from gateway.daemon.engine_process.request_channel import Answers
+from gateway.daemon.engine_process.requests import RequestHandler, Steps, in_slices, nothing
 from gateway.model.profile import Method
 from gateway.schema.protocols import protocol_name
 
@@ -25,22 +25,21 @@ POOLS_PER_SLICE = 64
 ROWS_PER_PART = 128
 RULES_PER_SLICE = 256
 
-Steps = Iterator[tuple[Kind, Any] | None]
 Rule = tuple[str, str, str, str]
 """Group, direction, name, access."""
 
 
 class MetricsRequests:
-    """Answers for the control channel, about one engine. ``now`` gives the engine's time."""
+    """The handler about one engine. ``now`` gives the engine's time."""
 
     def __init__(self, engine: Engine, now: Callable[[], float], series: int = SERIES) -> None:
         self._engine = engine
         self._now = now
         self._series = series
         self._rules = RuleHits(series)
-        self.questions: dict[str, Answers] = {"metrics": self.metrics}
+        self.handlers: Mapping[str, RequestHandler] = {"metrics": in_slices(nothing, self.metrics)}
 
-    def metrics(self, _values: Mapping[str, str]) -> Steps:
+    def metrics(self, _: None = None) -> Steps:
         """PART messages are ``(section, rows)``; END has the single numbers."""
         engine = self._engine
         sums: TrafficSums | None = None

@@ -7,42 +7,52 @@ there are (the end of it has no object): which of them was meant is the API proc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from gateway.core.engine import Engine
 from gateway.core.explain import address_of, explain_inbound, explain_outbound
 from gateway.core.observe.listings import machine_records
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.channel.rule_encoding import rule_parts
-from gateway.daemon.engine_process.request_channel import Answers
+from gateway.daemon.engine_process.requests import (
+    Parameters,
+    RequestHandler,
+    Steps,
+    in_slices,
+)
 from gateway.schema.explain_query import ExplainQuery
-from gateway.schema.queries import QueryError, parse_flag
+from gateway.schema.queries import parse_flag
 
 NAMES_PER_PART = 1024
 MACHINES_PER_PART = 64
 
-Steps = Iterator[tuple[Kind, Any] | None]
+
+class RulesQuery(NamedTuple):
+    """Which security rules: all, or those in front of ``vm``."""
+
+    vm: str | None
+    expand: bool
+
+    @classmethod
+    def parse(cls, values: Parameters) -> RulesQuery:
+        """Raises QueryError."""
+        return cls(_vm(values), parse_flag(values, "expand"))
 
 
 class SecurityRequests:
-    """Answers for the control channel, about one engine."""
+    """Handlers about one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.questions: dict[str, Answers] = {
-            "explain": self.explain,
-            "nsg": self.rules,
-            "machines": self.machines,
+        self.handlers: Mapping[str, RequestHandler] = {
+            "explain": in_slices(ExplainQuery.parse, self.explain),
+            "nsg": in_slices(RulesQuery.parse, self.rules),
+            "machines": in_slices(_vm, self.machines),
         }
 
-    def explain(self, values: Mapping[str, str]) -> Steps:
+    def explain(self, query: ExplainQuery) -> Steps:
         """What a packet would meet: the contract's object."""
-        try:
-            query = ExplainQuery.parse(values)
-        except QueryError as error:
-            yield Kind.FAILED, error.problems
-            return
         if query.remote is not None:
             yield (
                 Kind.END,
@@ -68,16 +78,11 @@ class SecurityRequests:
             ),
         )
 
-    def rules(self, values: Mapping[str, str]) -> Steps:
+    def rules(self, query: RulesQuery) -> Steps:
         """Security rules: all, or those in front of a VM; the end says which level has which."""
-        try:
-            expand = parse_flag(values, "expand")
-        except QueryError as error:
-            yield Kind.FAILED, error.problems
-            return
         levels: list[tuple[str, str]] | None = None
-        if "vm" in values:
-            address = address_of(self._engine, values["vm"])
+        if query.vm is not None:
+            address = address_of(self._engine, query.vm)
             if address is None:
                 yield from self._names()
                 return
@@ -88,16 +93,16 @@ class SecurityRequests:
         if levels is not None:
             names = {group for _, group in levels}
             records = [record for record in records if record.group in names]
-        for part in rule_parts(records, expand=expand):
+        for part in rule_parts(records, expand=query.expand):
             yield Kind.PART, part
         yield Kind.END, {"levels": levels}
 
-    def machines(self, values: Mapping[str, str]) -> Steps:
+    def machines(self, vm: str | None) -> Steps:
         """How VMs go out, all or one."""
         outbound = self._engine.outbound
         machines = list(outbound.machines.values())
-        if "vm" in values:
-            address = address_of(self._engine, values["vm"])
+        if vm is not None:
+            address = address_of(self._engine, vm)
             if address is None:
                 yield from self._names()
                 return
@@ -117,3 +122,7 @@ class SecurityRequests:
         for start in range(0, len(names), NAMES_PER_PART):
             yield Kind.PART, names[start : start + NAMES_PER_PART]
         yield Kind.END, None
+
+
+def _vm(values: Parameters) -> str | None:
+    return values.get("vm")

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
+
+from gateway.daemon.engine_process.event_loop import EventLoop
+from gateway.daemon.engine_process.sd_notify import notify
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 RELOAD = signal.SIGHUP
@@ -22,6 +26,8 @@ class Signals:
     """Catches the daemon's signals until ``close``. Main thread only."""
 
     def __init__(self) -> None:
+        self.stopped_by: int | None = None
+        """The signal that stopped the loop."""
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -48,3 +54,26 @@ class Signals:
         signal.set_wakeup_fd(self._before)
         self._reader.close()
         self._writer.close()
+
+
+class SignalActions:
+    """What signals lead to in the loop: it stops, or ``on_reload`` is called."""
+
+    def __init__(self, signals: Signals, on_reload: Callable[[], None]) -> None:
+        self._signals = signals
+        self._on_reload = on_reload
+        self._loop: EventLoop
+
+    def register(self, loop: EventLoop) -> None:
+        """Act on signals from now on, and tell the service manager when the loop stops."""
+        self._loop = loop
+        loop.add_reader(self._signals.fileno(), self._act)
+        loop.at_stop(lambda: notify("STOPPING=1"))
+
+    def _act(self) -> None:
+        for number in self._signals.take():
+            if number in STOP:
+                self._signals.stopped_by = self._signals.stopped_by or number
+                self._loop.stop()
+            elif number == RELOAD:
+                self._on_reload()

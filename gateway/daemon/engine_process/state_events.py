@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.daemon.console import say, warn
+from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.state_writer import StateWriter
 
 Post = Callable[[str, str, dict[str, Any]], None]
@@ -27,7 +28,7 @@ def say_what_became_of_it(state_writer: StateWriter) -> None:
         warn(f"state: not kept, a restart ends the flows: {state_writer.unavailable_reason}")
 
 
-class StateNews:
+class StateEvents:
     """What is posted while the gateway runs."""
 
     def __init__(self, state_writer: StateWriter, post: Post) -> None:
@@ -35,17 +36,22 @@ class StateNews:
         self._post = post
         self._unavailable_reason = state_writer.unavailable_reason
 
+    def register(self, loop: EventLoop) -> None:
+        """Tell of it, and look once a second."""
+        self.begin()
+        loop.every(1.0, lambda real: self.tick())
+
     def begin(self) -> None:
         """Events for what ``say_what_became_of_it`` says."""
         state_writer = self._state_writer
         if state_writer.refused is not None:
             self._post("StateRefused", "Warning", {"reason": state_writer.refused})
         if state_writer.resumed is not None:
-            self._post("StateResumed", "Informational", state_writer.resumed.document())
+            self._post("StateResumed", "Informational", state_writer.resumed.status())
         if state_writer.unavailable_reason is not None:
             self._post("StateNotKept", "Warning", {"reason": state_writer.unavailable_reason})
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Now and then: whether it is kept no more, or again."""
         unavailable_reason = self._state_writer.unavailable_reason
         if unavailable_reason == self._unavailable_reason:

@@ -30,6 +30,7 @@ from gateway.core.persistence.restore import (
 )
 from gateway.core.persistence.snapshot import SavedState, save
 from gateway.daemon.channel.json_views import iso
+from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.fast_path_offload import FastPathOffload
 from gateway.daemon.engine_process.state_store import SavedRun, StateRefusedError, StateStore
 from gateway.model.configuration import Configuration
@@ -60,7 +61,7 @@ class Resumed:
     since: float
     """Unix time of the last writing."""
 
-    def document(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For events and the status."""
         return {
             "flows": self.flows,
@@ -217,7 +218,13 @@ class StateWriter:
 
     # -- while packets flow
 
-    def look(self) -> None:
+    def register(self, loop: EventLoop) -> None:
+        """Write what changes from now on, and the rest when the loop has ended."""
+        loop.every_tick(self.flush_due)
+        loop.every(1.0, lambda real: loop.spawn(self.each_second()))
+        loop.at_end(self.finish)
+
+    def flush_due(self) -> None:
         """Once a turn: write flows that have changed."""
         store, engine = self._store, self._engine
         if store is None or engine is None or engine.flows.touched is None:
@@ -320,13 +327,13 @@ class StateWriter:
             self._store.close()
             self._store = None
 
-    def document(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For the status."""
         return {
             "kept": self._store is not None,
             **({} if self.unavailable_reason is None else {"reason": self.unavailable_reason}),
             **({} if self.refused is None else {"refused": self.refused}),
-            **({} if self.resumed is None else {"resumed": self.resumed.document()}),
+            **({} if self.resumed is None else {"resumed": self.resumed.status()}),
         }
 
     def _write(self, store: StateStore, slot: int) -> None:

@@ -21,7 +21,7 @@ from typing import Protocol
 from gateway.daemon.api_process.event_log import DIRECTORY, FILE, prepare_directory
 from gateway.daemon.api_process.main import Site, Sockets, serve
 from gateway.daemon.console import Level, name_process, say, warn, wrong_settings
-from gateway.daemon.engine_process.gateway import Gateway
+from gateway.daemon.engine_process.gateway import Gateway, RunningEngine, Supervised
 from gateway.daemon.engine_process.host import Diverted, Queue
 from gateway.daemon.engine_process.sd_notify import notify
 from gateway.daemon.engine_process.signals import STOP, Signals
@@ -161,46 +161,38 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  
     undo.callback(state_writer.close)
     _stop_if_asked(signals)
 
-    # The rules need the queue's number, the queue needs the engine, and a reload needs the rules.
-    diverted: list[Diverted] = []
     fast_path = _fast_path(configuration, host, undo)
     resets = ResetSocket()
     undo.callback(resets.close)
-    gateway = Gateway(
-        configuration,
-        start.file,
-        signals,
-        fast_path=fast_path,
-        state_writer=state_writer,
-        resets=resets,
-        diverted=lambda: diverted[0],
+    # The rules need the queue's number, and the queue needs the engine.
+    running = RunningEngine.start(configuration, fast_path, state_writer)
+    engine = running.engine
+    queue = undo.enter_context(host.queue(configuration, engine.handlers, engine.count_segments))
+    diverted = undo.enter_context(host.diversion(configuration, queue))
+    supervised = Supervised(
         start_api=lambda control: supervisor.start_api(
             Sockets(listener, control, None if http is None else http.socket, directory)
         ),
         start_prober=supervisor.start_prober,
         read_configuration=supervisor.read_configuration,
     )
-    queue = undo.enter_context(
-        host.queue(configuration, gateway.engine.handlers, gateway.engine.count_segments)
-    )
-    diverted.append(undo.enter_context(host.diversion(configuration, queue)))
+    gateway = Gateway(running, start.file, signals, queue, diverted, resets, supervised)
     if isinstance(fast_path, FastPath):  # after the diversion, which removes what a crash left
         fast_path.attach()
     _stop_if_asked(signals, gateway.leave)
 
     privileges.keep_only(privileges.engine(maps=isinstance(fast_path, FastPath)))
+    undo.callback(gateway.end_processes)
     try:
-        gateway.start_api()
+        gateway.api.begin()
     except OSError as error:
         reason = error.strerror or error
         raise StartError([f"the API process cannot be started: {reason}"]) from error
-    undo.callback(gateway.control.disconnect)
     try:
         gateway.probes.begin()
     except OSError as error:
         reason = error.strerror or error
         raise StartError([f"the prober cannot be started: {reason}"]) from error
-    undo.callback(gateway.probes.end)
     if isinstance(fast_path, FastPath) and fast_path.not_inherited:
         warn(
             f"fast path: starts empty, not with the maps that were left: {fast_path.not_inherited}"
@@ -217,7 +209,7 @@ def _run(start: Start, host: Host, signals: Signals, undo: ExitStack) -> None:  
     if http is not None:
         say(f"dashboard: {http.url}")
     _ready(start, configuration)
-    gateway.run(queue)
+    gateway.run()
 
 
 def _fast_path(configuration: Configuration, host: Host, undo: ExitStack) -> FastPath | str:

@@ -7,10 +7,11 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import uvicorn
 
@@ -21,11 +22,15 @@ from gateway.daemon.api_process.engine_client import EngineClient
 from gateway.daemon.api_process.event_log import EventLog
 from gateway.daemon.api_process.live.poller import LivePoller
 from gateway.daemon.api_process.routes import Events, application
-from gateway.daemon.channel.api_messages import Kind
+from gateway.daemon.channel.api_messages import REQUESTS, Kind
+from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.probe_supervisor import ProbeSupervisor
 from gateway.daemon.engine_process.request_channel import RequestChannel
+from gateway.daemon.engine_process.requests import RequestHandler, Requests, at_once, later, nothing
 from gateway.daemon.engine_process.requests_capture import CaptureRequests
+from gateway.daemon.engine_process.requests_listings import ListingRequests
 from gateway.daemon.engine_process.requests_metrics import MetricsRequests
+from gateway.daemon.engine_process.requests_reload import enforces
 from gateway.daemon.engine_process.requests_security import SecurityRequests
 from gateway.model.reading.load import load_text
 from gateway.schema.records import FlowRecord, PortRecord
@@ -137,6 +142,13 @@ def judging_engine(text: str = GUARDED) -> Engine:
     return Engine(loaded.configuration, seed=1)
 
 
+def requests_with(*tables: Mapping[str, RequestHandler]) -> Requests:
+    """A whole table: what is not in these is answered with nothing."""
+    given = {name for table in tables for name in table}
+    others = {name: at_once(nothing, lambda _: None) for name in REQUESTS.keys() - given}
+    return Requests(*tables, others)
+
+
 class Served:
     """A serving API; ``post`` an event, set ``on_reload`` and the engine's lists as wanted."""
 
@@ -146,34 +158,27 @@ class Served:
         self.on_reload: Callable[[Answer], None] = lambda answer: answer(Kind.END, NOTHING_DONE)
         self.enforced: list[bool] = []
         self._judging = judging = judging_engine(text)
-        self.probes = ProbeSupervisor(
-            judging,
-            judging.configuration,
-            start=self._start_prober,
-            watch=lambda descriptor, reader: None,
-            unwatch=lambda descriptor: None,
-            spawn=lambda work: None,
-            now=lambda: 0.0,
-            say=lambda line: None,
-        )
+        loop: EventLoop = Mock(now=0.0)
+        self.probes = ProbeSupervisor(judging, loop, self._start_prober, lambda line: None)
         self.probers: list[socket.socket] = []
         self.handlers = judging.handlers
         self.captures = CaptureRequests(
             judging,
             use_handlers=self._use_handlers,
-            on_event=self._tell,
+            post=self._tell,
             spawn=lambda work: None,
         )
         self.told: list[tuple[str, dict[str, Any]]] = []
-        self.control = RequestChannel(
-            self.engine,
-            status=self._status,
-            reload=self._reload,
-            questions={
-                **SecurityRequests(judging).questions,
-                **MetricsRequests(judging, lambda: 0.0).questions,
-                **self.captures.questions,
-                **self.probes.questions,
+        self.control = RequestChannel()
+        self.control.requests = Requests(
+            ListingRequests(self.engine, lambda: 0.0).handlers,
+            SecurityRequests(judging).handlers,
+            MetricsRequests(judging, lambda: 0.0).handlers,
+            self.captures.handlers,
+            self.probes.handlers,
+            {
+                "status": at_once(nothing, self._status),
+                "reload": later(enforces, self._reload),
             },
         )
         self._packets: list[tuple[bytes, int]] = []
@@ -183,11 +188,11 @@ class Served:
     def _start_prober(self, theirs: socket.socket) -> None:
         self.probers.append(theirs.dup())
 
-    def _reload(self, answer: Answer, enforce: bool) -> None:
+    def _reload(self, enforce: bool, answer: Answer) -> None:
         self.enforced.append(enforce)
         self.on_reload(answer)
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self, _: None) -> dict[str, Any]:
         return status_of(self._judging) | {
             "flows": len(self.engine.flows),
             "pid": os.getpid(),
@@ -198,7 +203,7 @@ class Served:
         self.handlers = handlers
         self.control.captured = self.captures.next_message if self.captures.running else None
 
-    def _tell(self, operation: str, properties: dict[str, Any]) -> None:
+    def _tell(self, operation: str, level: str, properties: dict[str, Any]) -> None:
         self.told.append((operation, properties))
 
     def handle(self, packet: bytes, arrival: int) -> None:
@@ -218,7 +223,7 @@ class Served:
                 packet, arrival = self._packets.pop(0)
                 self.handlers[arrival](packet, 0.0)
             assert self.control.read()
-            assert self.control.work(0.0)
+            assert self.control.work()
             if not self.control.has_work:
                 select.select([self.control.fileno()], [], [], 0.01)
 

@@ -31,20 +31,19 @@ class Kernel:
 def monitor(kernel: Kernel) -> tuple[DropMonitor, DropCounters, list[Event]]:
     events: list[Event] = []
     drops = DropCounters(16, events.append)
-    watching = DropMonitor(lambda: kernel, kernel, drops)  # type: ignore[arg-type]
-    watching.queue = kernel
+    watching = DropMonitor(kernel, kernel, kernel, drops)  # type: ignore[arg-type]
     return watching, drops, events
 
 
 def test_each_counter_counts_from_the_start_on_by_its_reason() -> None:
     kernel = Kernel()
     watching, drops, events = monitor(kernel)
-    watching.look()
+    watching.tick()
     assert (drops.counts, events) == ({}, [])
     kernel.rules = {SPOOFED: 3, DropReason.IPV6_NOT_SUPPORTED: 1}
     kernel.held_back, kernel.lost, kernel.errors = 9, 100, 2
-    watching.look()
-    watching.look()
+    watching.tick()
+    watching.tick()
     assert (
         drops.counts
         == drops.unseen
@@ -72,7 +71,7 @@ def test_what_the_engine_sees_and_what_it_does_not_make_one_count_and_two_events
     drops.drop(SPOOFED, PACKET)
     for total in (5, 6, 9):
         kernel.rules = {SPOOFED: total}
-        watching.look()
+        watching.tick()
     assert drops.counts == {"SourceNotOutside": 10}
     assert drops.unseen == {"SourceNotOutside": 9}
     drops.look(EVENT_INTERVAL + 1)

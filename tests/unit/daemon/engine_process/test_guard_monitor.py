@@ -29,12 +29,12 @@ def test_what_it_stops_is_counted_once_and_told_of_now_and_then() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append((operation, properties))
 
-    watch = GuardMonitor(lambda: host, lambda reason, n: counted.append((reason, n)), own_event)  # type: ignore[arg-type, return-value]
-    watch.look(0.0)
+    watch = GuardMonitor(host, lambda reason, n: counted.append((reason, n)), own_event)  # type: ignore[arg-type]
+    watch.tick(0.0)
     assert (counted, events) == ([], [])
     for dropped, real in ((5, 1.0), (8, 2.0), (8, 3.0), (9, 1.0 + INTERVAL)):
         host.state = GuardState("", dropped)
-        watch.look(real)
+        watch.tick(real)
     assert counted == [(DropReason.PRIVATE_ADDRESS_OUTSIDE, n) for n in (5, 3, 1)]
     plain = {"whileNoGatewayRan": False, "otherFilters": False}
     assert events == [
@@ -51,10 +51,10 @@ def test_what_it_stopped_while_no_gateway_ran_is_told_as_such() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append(properties)
 
-    watch = GuardMonitor(lambda: host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type]
     host.state = GuardState("", 9, meanwhile=7)
-    watch.look(1.0)
-    watch.look(1.0 + INTERVAL)
+    watch.tick(1.0)
+    watch.tick(1.0 + INTERVAL)
     assert [(e["count"], e["total"], e["whileNoGatewayRan"]) for e in events] == [
         (7, 7, True),
         (2, 9, False),
@@ -68,9 +68,9 @@ def test_what_others_filters_may_have_dropped_is_no_drop_of_the_gateways() -> No
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append(properties)
 
-    watch = GuardMonitor(lambda: host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(host, lambda reason, n: counted.append(n), own_event)  # type: ignore[arg-type]
     host.state = GuardState("", 4, shared=True)
-    watch.look(1.0)
+    watch.tick(1.0)
     assert counted == []
     assert [(e["count"], e["otherFilters"]) for e in events] == [(4, True)]
 
@@ -81,10 +81,10 @@ def test_that_it_was_taken_away_is_told() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append((operation, properties))
 
-    watch = GuardMonitor(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(host, lambda reason, n: None, own_event)  # type: ignore[arg-type]
     host.state = GuardState("", 0, 2)
-    watch.look(0.0)
-    watch.look(1.0)
+    watch.tick(0.0)
+    watch.tick(1.0)
     assert events == [("GuardRestored", {"times": 2})]
     host.state = GuardState("the kernel has no such thing", kind="")
     assert watch.status() == {"active": False, "reason": "the kernel has no such thing"}
@@ -96,16 +96,16 @@ def test_that_one_can_be_had_at_last_is_told_once() -> None:
     def own_event(operation: str, level: str, properties: dict[str, Any]) -> None:
         events.append((operation, level, properties))
 
-    watch = GuardMonitor(lambda: host, lambda reason, n: None, own_event)  # type: ignore[arg-type, return-value]
+    watch = GuardMonitor(host, lambda reason, n: None, own_event)  # type: ignore[arg-type]
     host.state = GuardState("no place at tc", kind="")
-    watch.look(0.0)
+    watch.tick(0.0)
     host.state = GuardState("no place at tc", kind="nftables", gained=1)
-    watch.look(1.0)
-    watch.look(2.0)
+    watch.tick(1.0)
+    watch.tick(2.0)
     status = {"active": True, "dropped": 0, "restored": 0}
     assert watch.status() == {**status, "kind": "nftables", "reason": "no place at tc"}
     host.state = GuardState(gained=2)
-    watch.look(3.0)
+    watch.tick(3.0)
     assert watch.status() == status
     assert events == [
         ("GuardGained", "Informational", {"kind": kind}) for kind in ("nftables", "tc")

@@ -122,7 +122,7 @@ class Host:
         announcer, firewall = parts["announcer"], parts["firewall"]
         announcer.carries, announcer.announced, announcer.answered = True, 0, 0
         self.diverted = _LinuxDiverted(made, announcer, set(), firewall, [])  # type: ignore[arg-type]
-        self.watch = HostMonitor(lambda: self.diverted, "none here", self._own_event)
+        self.watch = HostMonitor(self.diverted, "none here", self._own_event)
 
     def _step(self, name: str, answer: Any, journal: SimpleNamespace | None = None) -> Any:
         def take(*_: object, **__: object) -> Any:
@@ -148,24 +148,24 @@ def test_a_step_that_fails_is_one_warning_and_taken_again(
     host.failing, host.error = step, error
     if step == "try_guard":
         host.diversion.guard = None
-    host.watch.look()
+    host.watch.tick()
     assert step in host.taken
-    problems = host.watch.document()["problems"]
+    problems = host.watch.status()["problems"]
     assert len(problems) == 1
     host.taken.clear()
-    host.watch.look()
+    host.watch.tick()
     assert step in host.taken
     told = [told for operation, told in host.events if operation == "HostChanged"]
     assert told == [problems]
     host.failing = ""
-    host.watch.look()
-    assert host.watch.document()["problems"] == []
+    host.watch.tick()
+    assert host.watch.status()["problems"] == []
 
 
 def test_what_the_guard_cannot_do_at_once_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch)
     host.failing = "guard.put"
-    watch = GuardMonitor(lambda: host.diverted, lambda reason, n: None, lambda *_: None)
+    watch = GuardMonitor(host.diverted, lambda reason, n: None, lambda *_: None)
     watch._filters_changed()
     assert "guard.put" in host.taken
 

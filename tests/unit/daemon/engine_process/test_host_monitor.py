@@ -53,7 +53,7 @@ class Told:
         self.host = Living()
         self.events: list[tuple[str, str]] = []
         self.lines: list[str] = []
-        self.watch = HostMonitor(lambda: self.host, "none here", self._own_event)  # type: ignore[arg-type, return-value]
+        self.watch = HostMonitor(self.host, "none here", self._own_event)  # type: ignore[arg-type]
 
     def _own_event(self, operation: str, level: str, properties: dict[str, Any]) -> None:
         event = {"category": "GatewayEvent", "operationName": operation, "properties": properties}
@@ -64,7 +64,7 @@ class Told:
         """The events of one look."""
         before = len(self.events)
         self.host.problems, self.host.again = list(problems), [again] if again else []
-        self.watch.look()
+        self.watch.tick()
         return self.events[before:]
 
 
@@ -79,9 +79,9 @@ def test_each_problem_is_said_when_it_comes_and_when_it_is_over(
     assert told.look(DOWN, BARE) == [("HostChanged", "Error")]
     assert told.look(DOWN, BARE) == []
     assert told.look(BARE) == [("HostRestored", "Informational")]
-    assert told.watch.document()["since"] is not None
+    assert told.watch.status()["since"] is not None
     assert told.look() == [("HostRestored", "Informational")]
-    assert told.watch.document()["since"] is None
+    assert told.watch.status()["since"] is None
     assert told.lines == [
         f"HostChanged: {DOWN}; {BARE}",
         f"HostRestored: over: {DOWN}",

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -33,6 +34,7 @@ from gateway.daemon.channel.probe_messages import (
     encode_targets,
 )
 from gateway.daemon.engine_process import probe_supervisor
+from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.probe_supervisor import ProbeSupervisor
 from gateway.daemon.prober.prober import Prober
 from tests.scenario import configuration
@@ -264,16 +266,13 @@ class Bench:
         self.readers: dict[int, Callable[[], None]] = {}
         self.work: list[Iterator[object]] = []
         self.probers: list[socket.socket] = []
-        self.probes = ProbeSupervisor(
-            self.engine,
-            self.configuration,
-            start=self._start,
-            watch=self.readers.__setitem__,
-            unwatch=self.readers.__delitem__,
+        loop: EventLoop = Mock(
+            add_reader=self.readers.__setitem__,
+            remove_reader=self.readers.__delitem__,
             spawn=self.work.append,
-            now=lambda: 0.0,
-            say=self.said.append,
+            now=0.0,
         )
+        self.probes = ProbeSupervisor(self.engine, loop, self._start, self.said.append)
 
     def _start(self, theirs: socket.socket) -> None:
         self.probers.append(socket.socket(fileno=os.dup(theirs.fileno())))
@@ -303,7 +302,7 @@ class Bench:
         self.work.clear()
 
     def records(self) -> list[Any]:
-        steps = list(self.probes.questions["health"]({}))
+        steps = list(self.probes.handlers["health"].begin({}, Mock()))
         assert steps[-1] == (Kind.END, None)
         return [row for step in steps[:-1] if step is not None for row in step[1]]
 
@@ -352,7 +351,7 @@ def test_a_prober_that_ended_is_replaced_and_told_what_is_known() -> None:
         reader()
     assert bench.readers == {}
     assert bench.engine.balancer.health_of(Target("lb", "p", "vm1")) is True
-    bench.probes.look(time.monotonic())
+    bench.probes.tick(time.monotonic())
     assert bench.said == [
         "the prober ended: starting it again; the health of backends stays as it is until then"
     ]
@@ -363,11 +362,11 @@ def test_a_silent_prober_is_replaced_and_one_that_ends_too_often_is_not() -> Non
     bench = Bench()
     bench.probes.begin()
     now = time.monotonic()
-    bench.probes.look(now + probe_supervisor.SILENCE - 1)
+    bench.probes.tick(now + probe_supervisor.SILENCE - 1)
     assert len(bench.probers) == 1
     for number in range(1, 8):
         now += 2 * probe_supervisor.SILENCE
-        bench.probes.look(now)
+        bench.probes.tick(now)
         assert len(bench.probers) == min(number + 1, 6)
     assert bench.said[-1].startswith("the prober ended 6 times in 600 s: going on without it")
 
@@ -409,7 +408,7 @@ def test_azures_time_passes_faster_but_not_without_end() -> None:
 def test_without_probes_there_is_no_prober() -> None:
     bench = Bench(TWO.replace("probe: p, ", ""))
     bench.probes.begin()
-    bench.probes.look(time.monotonic())
+    bench.probes.tick(time.monotonic())
     assert bench.probers == []
     assert {row[0][9] for row in bench.records()} == {None}
 

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from gateway.core.engine import Engine
-from gateway.daemon.channel.api_messages import Kind, decode_payload, encode
+from gateway.daemon.channel.api_messages import Kind, Request, decode_payload, encode
 from gateway.daemon.channel.rule_encoding import TEXTS_PER_PART, read_rules, rule_parts
-from gateway.daemon.engine_process.requests_security import SecurityRequests
+from gateway.daemon.engine_process.requests_security import RulesQuery, SecurityRequests
 from gateway.schema.records import SecurityRuleRecord
-from tests.unit.daemon.serving import judging_engine, served
+from tests.unit.daemon.serving import judging_engine, requests_with, served
 
 
 @pytest.fixture
@@ -176,19 +176,19 @@ def test_a_listing_of_any_size_comes_in_small_parts_and_whole() -> None:
 
 
 def test_the_engine_checks_again_what_the_api_process_asks() -> None:
-    answers = SecurityRequests(judging_engine())
-    for steps in (
-        answers.explain({"vm": "vm1"}),
-        answers.explain({"vm": "v" * 4000, "to": "198.51.100.7:25/tcp"}),
-        answers.rules({"expand": "perhaps"}),
+    requests = requests_with(SecurityRequests(judging_engine()).handlers)
+    for asked in (
+        Request(1, "explain", {"vm": "vm1"}),
+        Request(1, "explain", {"vm": "v" * 4000, "to": "198.51.100.7:25/tcp"}),
+        Request(1, "nsg", {"expand": "perhaps"}),
     ):
-        (step,) = steps
+        (step,) = requests.answer(asked, lambda kind, payload: None)
         assert step is not None
         assert step[0] is Kind.FAILED
 
 
 def test_names_come_in_parts_when_there_is_no_such_vm() -> None:
     engine: Engine = judging_engine()
-    *parts, end = SecurityRequests(engine).rules({"vm": "nobody"})
+    *parts, end = SecurityRequests(engine).rules(RulesQuery("nobody", expand=False))
     assert [part and part[0] for part in parts] == [Kind.PART]
     assert end == (Kind.END, None)

@@ -103,17 +103,17 @@ def test_what_cannot_be_written_is_void_and_begun_again_as_soon_as_it_can(
     with patch.object(
         StateStore, "write_flows", side_effect=OSError(28, "No space left on device")
     ):
-        keeping.look()
+        keeping.flush_due()
         assert keeping.unavailable_reason == "it cannot be written: No space left on device"
         assert list((tmp_path / "state").iterdir()) == []
         list(keeping.each_second())  # as full as before
-        assert keeping.document()["kept"] is False
+        assert keeping.status()["kept"] is False
         assert list((tmp_path / "state").iterdir()) == []
     work = keeping.each_second()
     next(work)
     run.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
     list(work)
-    assert keeping.document() == {"kept": True}
+    assert keeping.status() == {"kept": True}
     keeping.finish()
     keeping.close()
     assert len(start(tmp_path, run.configuration)[1].flows) == 2
@@ -148,7 +148,7 @@ def test_a_directory_that_another_gateway_has_taken_meanwhile_is_left_to_it(
     assert keeping.unavailable_reason == "another gateway keeps its state in this directory"
     other.close()
     list(keeping.each_second())
-    assert keeping.document()["kept"] is False
+    assert keeping.status()["kept"] is False
     assert left(tmp_path) == run.configuration
 
 

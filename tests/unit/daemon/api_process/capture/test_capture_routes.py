@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from gateway.daemon.engine_process.requests_capture import (
 )
 from gateway.schema.capture_query import CaptureQuery
 from tests.scenario import build, describe
-from tests.unit.daemon.serving import FakeEngine, Served, judging_engine, served
+from tests.unit.daemon.serving import Served, judging_engine, requests_with, served
 
 PATIENCE = 30.0
 DATAGRAM = build("udp 10.0.1.4:4000 > 198.51.100.7:53 len=4")
@@ -233,16 +232,12 @@ class Far:
         self.captures = CaptureRequests(
             self.engine,
             use_handlers=self._use,
-            on_event=lambda name, about: None,
+            post=lambda name, level, about: None,
             spawn=lambda work: None,
             monotonic=self._now,
         )
-        self.channel = RequestChannel(
-            FakeEngine(),
-            status=dict,
-            reload=lambda answer, enforce: None,
-            questions=self.captures.questions,
-        )
+        self.channel = RequestChannel()
+        self.channel.requests = requests_with(self.captures.handlers)
         self.now = 0.0
         ours, self.socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, self.socket):
@@ -265,7 +260,7 @@ class Far:
         return answers[-1]
 
     def turn(self) -> list[tuple[Kind, Any]]:
-        assert self.channel.work(0.0)
+        assert self.channel.work()
         found = []
         while True:
             try:
@@ -285,11 +280,7 @@ def test_the_engine_checks_what_it_is_asked() -> None:
         ("endCapture", {"capture": "-1"}),
     ):
         assert far.ask(what, **parameters)[0] is Kind.FAILED
-    far.socket.send(
-        json.dumps({"number": 1, "request": "capture", "parameters": {"size": "1"}}).encode()
-    )
-    assert far.channel.read()
-    assert (far.turn(), far.channel.garbage) == ([], 1)
+    assert far.ask("capture", size="1")[0] is Kind.FAILED
     assert far.captures.running == 0
 
 
@@ -326,7 +317,7 @@ def test_packets_wait_while_much_is_unread_and_are_lost_beyond_a_bound() -> None
     for number in range(crossings):
         far.handlers[IngressPath.OUTBOUND](large, 0.0)
         if number % 64 == 0:
-            assert far.channel.work(0.0)
+            assert far.channel.work()
     assert not far.channel.has_work  # nothing turns in vain
     unread = len(far.socket.recv(1 << 20, socket.MSG_PEEK))
     assert unread < CAPTURED_UNREAD

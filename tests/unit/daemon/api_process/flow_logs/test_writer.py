@@ -18,7 +18,6 @@ from gateway.daemon.api_process.flow_logs.writer import FlowLogWriter
 from gateway.daemon.channel.api_messages import Kind, decode_header, decode_payload
 from gateway.daemon.channel.flow_log_message import message
 from gateway.daemon.engine_process.request_channel import RequestChannel
-from tests.unit.daemon.serving import FakeEngine
 
 WALL = 1542110437.25
 """2018-11-13 12:00:37.25 UTC."""
@@ -409,13 +408,8 @@ def test_the_state_directory_leads_to_the_files(tmp_path: Path) -> None:
 
 def test_the_channel_carries_entries_and_keeps_them_for_the_next_process() -> None:
     waiting = [told("nsg", numbered(number)) for number in range(3)]
-    channel = RequestChannel(
-        FakeEngine(),
-        status=dict,
-        reload=lambda answer, enforce: None,
-        questions={},
-        flow_log=lambda: waiting.pop(0) if waiting else None,
-    )
+    channel = RequestChannel()
+    channel.flow_log = lambda: waiting.pop(0) if waiting else None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setblocking(False)
     channel.connect(ours)
@@ -424,16 +418,16 @@ def test_the_channel_carries_entries_and_keeps_them_for_the_next_process() -> No
             ours.send(b"x" * 8192)
     except BlockingIOError:
         pass
-    assert channel.work(0.0)
+    assert channel.work()
     assert len(waiting) == 2  # one taken, none sent, no more taken
-    assert channel.work(0.0)
+    assert channel.work()
     assert len(waiting) == 2
     theirs.close()
     again, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.connect(again)
     assert channel.has_work
     while channel.has_work:
-        assert channel.work(0.0)
+        assert channel.work()
     received = []
     for _ in range(3):
         data = other.recv(1 << 20)
