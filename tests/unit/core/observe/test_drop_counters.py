@@ -29,7 +29,7 @@ def test_the_verdict_is_to_drop_and_only_reasons_that_there_were_are_listed(
     assert drops.counts == {}
     assert drops.drop(DropReason.MALFORMED, PACKET) is None
     drops.drop(DropReason.MALFORMED, b"")
-    drops.count(DropReason.FRAGMENT, 5)
+    drops.count_unseen(DropReason.FRAGMENT, 5)
     assert drops.counts == {"Malformed": 2, "Fragment": 5}
 
 
