@@ -63,6 +63,25 @@ def tcp_states() -> str:
     return "\n".join([*diagram, "```", "", *table, ""])
 
 
+def drop_reasons() -> str:
+    """Every reason for a drop: what decides it, what it means, what to do about it."""
+    from gateway.schema.drop_reasons import DropReason
+
+    rows = [
+        f"| `{reason.value}` | {', '.join(by.value for by in reason.decided_by)} | "
+        f"{reason.sentence} | {reason.advice} |"
+        for reason in sorted(DropReason, key=lambda reason: reason.value)
+    ]
+    return "\n".join(
+        [
+            "| reason | decided by | what it means | what to do |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def _summary(path: Path) -> str:
     """The first sentence, or line, of a module's docstring."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -75,6 +94,7 @@ def _summary(path: Path) -> str:
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "modules": ("docs/architecture.md", module_tables),
     "tcp-states": ("docs/architecture.md", tcp_states),
+    "drops": ("docs/drops.md", drop_reasons),
 }
 """A part's name to its file and what writes it."""
 

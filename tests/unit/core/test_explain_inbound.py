@@ -125,3 +125,20 @@ def test_nothing_from_outside_borrows_an_address_that_the_rules_trust(source: st
         outside forges udp {source}:4000 > {instance}:443
         dropped        SourceNotOutside
     """)
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "reason"),
+    [
+        ("198.51.100.1", "10.0.1.4", "PublicAddressUnknown"),
+        ("198.51.100.1", "192.0.2.99", "PublicAddressUnknown"),
+        ("10.0.1.5", "10.0.1.4", "SourceNotOutside"),
+        ("203.0.113.30", "192.0.2.99", "SourceNotOutside"),
+    ],
+)
+def test_what_the_rules_of_the_host_drop_has_the_reason_that_they_count_by(
+    source: str, to: str, reason: str
+) -> None:
+    engine = Scenario(network(interface=WEB)).engine
+    said = explain_inbound(engine, IPv4Address(source), 4000, "Udp", IPv4Address(to), 443)
+    assert said["reason"].startswith(f"{reason}: ")
