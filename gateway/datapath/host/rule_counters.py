@@ -75,8 +75,8 @@ class RuleCounters:
         self._seen.clear()
         self._legacy_due = 0.0
 
-    def read(self) -> None:
-        """Add what was dropped since the last time."""
+    def read(self, *, at_once: bool = False) -> None:
+        """Add what was dropped since the last time; ``at_once``: of legacy tables, too."""
         absent = []
         for counted in self._counted:
             packets = _in_nf_tables(counted)
@@ -84,7 +84,7 @@ class RuleCounters:
                 absent.append(counted)
             else:
                 self._add(counted, packets)
-        if absent and self._monotonic() >= self._legacy_due:
+        if absent and (at_once or self._monotonic() >= self._legacy_due):
             before = self._spent()
             with contextlib.suppress(OSError):
                 self._read_legacy(absent)

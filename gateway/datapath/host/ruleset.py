@@ -79,7 +79,7 @@ class Ruleset:
             self._places.append((socket.AF_INET, PREFIX + plan.instance, fragments.CHAIN))
         before: _Standing | None = None
         for _ in range(ATTEMPTS):
-            self.counters.read()  # they begin again
+            self.counters.read(at_once=True)  # they begin again
             try:
                 IPV4.load(ipv4)
             except DatapathError:

@@ -189,7 +189,10 @@ class CaptureStream:
         if self._timer is not None:
             self._timer.cancel()
         unseen = ",".join(f"{reason}:{count}" for reason, count in self._unseen.items())
-        self._put(self._counters(f"ended={why} unseen={unseen}" if unseen else f"ended={why}"))
+        counters = self._counters(f"ended={why} unseen={unseen}" if unseen else f"ended={why}")
+        if self._query.size is not None and self._taken + len(counters) > self._query.size:
+            counters = self._counters(f"ended={why}")
+        self._put(counters)
         self._complete = True
         self._bell.set()
         self._on_ended(self)

@@ -340,6 +340,27 @@ def test_all_end_when_the_other_end_is_gone() -> None:
 # -- a stream by itself
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_the_last_counters_name_what_was_dropped_unseen_within_the_size(full: bool) -> None:
+    unseen = {f"Reason{number}": number for number in range(1, 20)}
+
+    async def run() -> bytes:
+        query = CaptureQuery.parse({"size": "4096"})
+        stream = CaptureStream(1, query, {0: "lan0", 1: "wan0"}, "everything", lambda _: None)
+        for lost in range(1, 100 if full else 2):
+            stream._counters_due = 0.0
+            stream.take((lost, 0), (lost, 0), [], {})
+        stream.total((0, 0), (0, 0), unseen)
+        stream.end("count")
+        return b"".join([piece async for piece in stream.pieces()])
+
+    whole = asyncio.run(run())
+    assert len(whole) <= 4096
+    said = ",".join(f"{reason}:{count}" for reason, count in unseen.items())
+    comment = "ended=count" if full else f"ended=count unseen={said}"
+    assert [statistics.comment for statistics in Blocks().feed(whole)[1]][-2:] == [comment] * 2
+
+
 def test_counters_come_while_packets_are_lost_and_within_the_size() -> None:
     async def run() -> list[Statistics]:
         query = CaptureQuery.parse({"size": "4096"})
