@@ -25,7 +25,7 @@ from gateway.core.packet.view import (
     has_right_checksum,
 )
 from gateway.core.policy.address_scope import AddressScope
-from gateway.core.policy.nsg import Decision, FiveTuple, Policy, RuleMatch
+from gateway.core.policy.nsg import NOTHING_ASKED, Decision, FiveTuple, Policy, RuleMatch
 from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.allocations import Vm
 from gateway.model.profile import HairpinToItself, Method
@@ -106,7 +106,9 @@ class Admission:
             reclaimed = (TCP, view.key) in self._table.reclaimed
             reason = DropReason.PORT_RECLAIMED if reclaimed else DropReason.TCP_WITHOUT_FLOW
             return Rejected(reason, vm)
-        decision = self.policy.outbound(_five_tuple(view), count=count)
+        decision = NOTHING_ASKED
+        if self.policy.groups:
+            decision = self.policy.outbound(_five_tuple(view), count=count)
         if not decision.allowed:
             return _denied(decision, vm)
         if not leads_out:  # private, but not here: without a group, or by a rule of the user's own
@@ -199,12 +201,12 @@ class Admission:
             return _denied(Decision(False, rule_matches), machine.name)
         return Admitted(machine, rule_matches)
 
-    def probe(self, view: PacketView) -> Admitted | Rejected:
+    def probe(self, view: PacketView, *, count: bool = True) -> Admitted | Rejected:
         """A load balancer's probe (tag AzureLoadBalancer) opens a connection to a VM."""
         machine = self._outbound.peek(view.destination)
         if view.source != PROBE_SOURCE or view.destination not in self.scope.subnets:
             return Rejected(DropReason.DESTINATION_NOT_INTERNET, None)
-        decision = self.policy.inbound(_five_tuple(view))
+        decision = self.policy.inbound(_five_tuple(view), count=count)
         if not decision.allowed:
             return _denied(decision, machine.name)._replace(machine=machine)
         return Admitted(machine, decision.rule_matches)

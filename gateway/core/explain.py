@@ -1,23 +1,28 @@
-"""What would happen to a packet, and why: the engine's own questions, asked without consequence.
+"""What would happen to a packet, and why: its path walked in a dry run.
 
-The packet that would open the flow is built and put before the very ``Admission`` that judges real
-ones, so that the answer cannot differ from what the packet meets. Nothing is allocated, counted or
-remembered.
+``foresee`` sends any packet on the very path that it would take (``pipeline.py``), over a
+``DryRun``: nothing is opened, allocated, counted or remembered, and the answer is what the engine
+would say to that packet. The rest builds the opening packet that a user asks about, and makes the
+contract's JSON of the answer.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gateway.core.admission import Admitted, Rejected, is_to_itself
+from gateway.core.dry_run import DryRun
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.table import FlowIndex
-from gateway.core.flows.tcp import SYN_FLAG, Side
+from gateway.core.flows.tcp import SYN_FLAG
 from gateway.core.inbound.load_balancer import Listener
+from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import ECHO_REQUEST, PacketView
+from gateway.core.path_trace import Step, TracedContext
+from gateway.core.pipeline import PATHS
 from gateway.core.policy.nsg import RuleMatch
 from gateway.core.snat.allocations import Vm
+from gateway.core.stages import Verdict
 from gateway.model.profile import Method
 from gateway.schema.drop_reasons import DropReason
 from gateway.schema.protocols import ICMP, PROTOCOL_NUMBERS, TCP, UDP
@@ -33,6 +38,47 @@ HAIRPIN_CAVEAT = (
 )
 
 
+class Foreseen(NamedTuple):
+    """What would become of a packet, and what its stages found out."""
+
+    verdict: Verdict
+    flow: Flow | None = None  # that it belongs to, or would; of a hairpin that of the second half
+    outgoing: Flow | None = None  # of a hairpin that comes in again: that of the first half
+    rule_matches: tuple[RuleMatch, ...] = ()
+    listener: Listener | None = None
+    vm: Vm | None = None  # to which a packet from outside would go
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def reason(self) -> DropReason | None:
+        """Why it would be dropped; None: it would not."""
+        return self.verdict if isinstance(self.verdict, DropReason) else None
+
+
+def foresee(
+    engine: Engine, packet: bytes, ingress: IngressPath, now: float, *, to_come: bool = False
+) -> Foreseen:
+    """What would become of a packet. ``to_come``: a SYN is a new connection's, in any case."""
+    context = TracedContext.parse(packet)
+    if context is None:
+        return Foreseen(DropReason.MALFORMED)
+    if context.is_fragment:
+        return Foreseen(DropReason.FRAGMENT)
+    context.steps = []
+    dry = DryRun(engine.lifecycle, to_come=to_come)
+    context.start(engine.admission, dry, now, fragmented=ingress is not ingress.whole)
+    verdict = context.walk(PATHS[ingress.whole])
+    matches, flow = getattr(context, "rule_matches", ()), context.flow
+    if flow is not None:
+        matches = flow.rule_matches
+    outgoing = None if context.sender is None else context.outgoing
+    if outgoing is not None:
+        matches = outgoing.rule_matches + matches
+    vm = getattr(context, "vm", None) if context.rejected is None else context.rejected.machine
+    listener = getattr(context, "listener", None)
+    return Foreseen(verdict, flow, outgoing, matches, listener, vm, tuple(context.steps))
+
+
 def explain_outbound(
     engine: Engine,
     source: IPv4Address,
@@ -40,40 +86,36 @@ def explain_outbound(
     remote: IPv4Address,
     remote_port: int,
     source_port: int | None,
+    *,
+    trace: bool = False,
 ) -> dict[str, Any]:
     """What a VM's opening packet would meet; ``source`` is the VM's private address."""
     number = PROTOCOL_NUMBERS[protocol]
-    scope = engine.admission.scope
-    lateral = remote.packed in scope.virtual_network and source.packed in scope.subnets
+    ingress = IngressPath.OUTBOUND
+    if engine.admission.is_public(remote.packed):
+        ingress = IngressPath.HAIRPIN
+    elif remote.packed in engine.admission.scope.virtual_network:
+        ingress = IngressPath.LATERAL
+    lateral = ingress is IngressPath.LATERAL
     flows = engine.flows.lateral if lateral else engine.flows
     port = _free_port(flows, source, number, remote, remote_port, source_port)
     view = opening_packet(number, source, port, remote, remote_port)
-    flow = None if source_port is None else _live_flow(engine, view, lateral)
-    superseded = engine.flows.originals(number).get(view.key) if flow is None else None
-    if flow is not None:
-        leaving = Admitted(flow.machine, flow.rule_matches)
-        if view.destination in engine.outbound.addresses:
-            candidates = _candidates(engine, flow.machine, view)
-            return _hairpin(engine, leaving, view, candidates, flow, None)
-        candidates = [] if lateral else _candidates(engine, flow.machine, view)
-        return _document(leaving, flow.method, candidates, flow.id)
+    said = foresee(engine, view.packet, ingress, engine.drops.now, to_come=True)
+    first = said.outgoing if said.outgoing is not None else said.flow
+    vm = engine.outbound.peek(view.source) if first is None else first.machine
+    live = None if first is None or first.slot < 0 else first
     if lateral:
-        answer = engine.admission.lateral(view, count=False)
-        return _document(answer, Method.VIRTUAL_NETWORK, [], None)
-    answer = engine.admission.outbound(view, count=False, keep=False)
-    if isinstance(answer, Rejected):
-        machine = engine.outbound.peek(view.source)
-        method = machine.method_of(number)
-        return _document(answer, method, _candidates(engine, machine, view), None)
-    machine = answer.machine
-    candidates = _candidates(engine, machine, view)
-    if not engine.lifecycle.has_room(superseded):
-        answer = Rejected(DropReason.FLOW_TABLE_FULL, machine.name, answer.rule_matches)
-    elif not any(c["portsFree"] != 0 for c in candidates):
-        answer = Rejected(DropReason.PORTS_EXHAUSTED, machine.name, answer.rule_matches)
-    elif view.destination in engine.outbound.addresses:
-        return _hairpin(engine, answer, view, candidates, None, superseded)
-    return _document(answer, machine.method_of(number), candidates, None)
+        method: Method | None = Method.VIRTUAL_NETWORK
+    else:
+        method = vm.method_of(number) if live is None else live.method
+    candidates = [] if lateral else _candidates(engine, vm, view)
+    existing = live
+    if said.outgoing is not None and (said.flow is None or said.flow.slot < 0):
+        existing = None  # the second half is new
+    document = _document(said, method, candidates, None if existing is None else existing.id)
+    if said.outgoing is not None and (said.flow is None or said.flow.slot < 0):
+        document["reason"] += _about_hairpin(said, said.outgoing.machine, live, candidates)
+    return document | _trace(said, trace)
 
 
 def explain_inbound(
@@ -83,40 +125,23 @@ def explain_inbound(
     protocol: str,
     public: IPv4Address,
     public_port: int,
+    *,
+    trace: bool = False,
 ) -> dict[str, Any]:
     """What a packet from outside to a public IP would meet."""
     number = PROTOCOL_NUMBERS[protocol]
     view = opening_packet(number, remote, remote_port, public, public_port)
-    flow = engine.flows.replies(number).get(view.key)
-    if flow is not None and not engine.lifecycle.is_tuple_reuse(flow, Side.REPLY, view.kind, None):
-        return _document(Admitted(flow.machine, flow.rule_matches), flow.method, [], flow.id)
-    answer = _arriving(engine, view, None, flow)
-    if answer.listener is not None:
-        return _document(answer, answer.listener.method, [], None)
-    address = engine.outbound.addresses.get(public.packed)
-    instance = address is not None and address.instance_of is not None
-    return _document(answer, Method.INSTANCE_LEVEL_PUBLIC_IP if instance else None, [], None)
-
-
-def _arriving(
-    engine: Engine,
-    view: PacketView,
-    hairpin_of: bytes | None,
-    *superseded: Flow | None,
-    flows: int = 1,
-) -> Admitted | Rejected:
-    """What the engine would say to a packet for a public IP that opens a flow."""
-    answer = engine.admission.inbound(view, hairpin_of=hairpin_of, count=False)
-    if isinstance(answer, Rejected):
-        return answer
-    machine, rule_matches, listener = answer
-    lifecycle = engine.lifecycle
-    reason = lifecycle.reason_against_inbound(
-        view.protocol, view.key, machine, listener, *superseded, flows=flows
-    )
-    if reason is None:
-        return answer
-    return Rejected(reason, machine.name, rule_matches, listener, machine)
+    said = foresee(engine, view.packet, IngressPath.INBOUND, engine.drops.now, to_come=True)
+    method, existing = None, None
+    if said.flow is not None and said.flow.slot >= 0:
+        method, existing = said.flow.method, said.flow.id
+    elif said.listener is not None:
+        method = said.listener.method
+    else:
+        address = engine.outbound.addresses.get(public.packed)
+        if address is not None and address.instance_of is not None:
+            method = Method.INSTANCE_LEVEL_PUBLIC_IP
+    return _document(said, method, [], existing) | _trace(said, trace)
 
 
 def address_of(engine: Engine, vm: str) -> IPv4Address | None:
@@ -171,17 +196,6 @@ def _free_port(
     return FIRST_EPHEMERAL
 
 
-def _live_flow(engine: Engine, view: PacketView, lateral: bool) -> Flow | None:
-    """The flow that a packet from inside belongs to; an ended one that it would replace is none."""
-    flows = engine.flows.lateral if lateral else engine.flows
-    flow, side = flows.originals(view.protocol).get(view.key), Side.ORIGINAL
-    if flow is None and lateral:
-        flow, side = flows.replies(view.protocol).get(view.key), Side.REPLY
-    if flow is None or engine.lifecycle.is_tuple_reuse(flow, side, view.kind, None):
-        return None
-    return flow
-
-
 def _candidates(engine: Engine, machine: Vm, view: PacketView) -> list[dict[str, Any]]:
     """The public IPs that the flow could get, with the ports free toward its destination.
 
@@ -201,42 +215,11 @@ def _candidates(engine: Engine, machine: Vm, view: PacketView) -> list[dict[str,
     ]
 
 
-def _hairpin(
-    engine: Engine,
-    leaving: Admitted,
-    view: PacketView,
-    candidates: list[dict[str, Any]],
-    live: Flow | None,
-    superseded: Flow | None,
-) -> dict[str, Any]:
-    """Out by the VM's own method was allowed: now in again, from the public address."""
-    machine = leaving.machine
-    if live is None:
-        public, port = _foreseen(engine, machine, view, candidates)
-    else:
-        public = IPv4Address(live.reply[4:8])
-        port = int.from_bytes(live.reply[10:12], "big")
-    again = opening_packet(
-        view.protocol,
-        public,
-        port,
-        IPv4Address(view.destination),
-        int.from_bytes(view.ports[2:4], "big"),
-    )
-    second = None
-    if not is_to_itself(again):
-        second = engine.flows.replies(view.protocol).get(again.key)
-    if second and not engine.lifecycle.is_tuple_reuse(second, Side.REPLY, again.kind, None):
-        both = Admitted(machine, leaving.rule_matches + second.rule_matches)
-        if live is None:
-            return _document(both, machine.method_of(view.protocol), candidates, None)
-        return _document(both, live.method, candidates, live.id)
-    flows = 1 if live is not None else 2
-    arriving = _arriving(engine, again, machine.address, second, superseded, flows=flows)
-    answer = arriving._replace(rule_matches=leaving.rule_matches + arriving.rule_matches)
-    document = _document(answer, machine.method_of(view.protocol), candidates, None)
-    reason = [document["reason"]]
-    listener = arriving.listener
+def _about_hairpin(
+    said: Foreseen, machine: Vm, live: Flow | None, candidates: list[dict[str, Any]]
+) -> str:
+    """What there is to know of a hairpin whose second half opens a flow."""
+    reason, listener = [""], said.listener
     if listener is not None:
         if listener.takes(machine) and len(listener.healthy) > 1:
             reason.append(
@@ -247,40 +230,25 @@ def _hairpin(
         if live is None and len(candidates) > 1:
             reason.append("Another public IP or SNAT port may lead to another VM.")
     reason.append(f"Hairpin: {HAIRPIN_CAVEAT}.")
-    document["reason"] = " ".join(reason)
-    return document
-
-
-def _foreseen(
-    engine: Engine, machine: Vm, view: PacketView, candidates: list[dict[str, Any]]
-) -> tuple[IPv4Address, int]:
-    """The public endpoint that a flow would have: of several public IPs, the first with a port."""
-    own = int.from_bytes(view.ports[0:2], "big")
-    if view.protocol in (TCP, UDP):
-        public, port = engine.lifecycle.allocator.foreseen(machine, view.protocol, view.key)
-        if port:
-            return IPv4Address(public), port
-    return IPv4Address(candidates[0]["publicIp"]), own
+    return " ".join(reason)
 
 
 def _document(
-    answer: Admitted | Rejected,
-    method: Method | None,
-    candidates: list[dict[str, Any]],
-    existing: int | None,
+    said: Foreseen, method: Method | None, candidates: list[dict[str, Any]], existing: int | None
 ) -> dict[str, Any]:
     """The contract's JSON of an explanation."""
-    backend = None if existing is not None else _backend(answer)
-    if isinstance(answer, Admitted):
-        verdict, reason = "Allow", _allowed(answer.rule_matches, existing)
-    elif answer.reason is DropReason.DENIED_BY_SECURITY_RULE:
-        decisive = answer.rule_matches[-1]
+    backend = None if existing is not None else _backend(said)
+    dropped = said.reason
+    if dropped is None:
+        verdict, reason = "Allow", _allowed(said.rule_matches, existing)
+    elif dropped is DropReason.DENIED_BY_SECURITY_RULE:
+        decisive = said.rule_matches[-1]
         verdict = "Deny"
         reason = f"Rule {decisive.rule.name} of {decisive.group} ({decisive.level}) denies it."
     else:
-        verdict, reason = "Drop", f"{answer.reason.value}: {answer.reason.sentence}"
-    if backend is not None and answer.listener is not None:
-        reason = f"{reason} {_by_rule(answer.listener, backend)}"
+        verdict, reason = "Drop", f"{dropped.value}: {dropped.sentence}"
+    if backend is not None and said.listener is not None:
+        reason = f"{reason} {_by_rule(said.listener, backend)}"
     return {
         "verdict": verdict,
         "reason": reason,
@@ -292,7 +260,7 @@ def _document(
                 "access": rule_match.rule.access,
                 "default": rule_match.rule.default,
             }
-            for rule_match in answer.rule_matches
+            for rule_match in said.rule_matches
         ],
         "method": None if method is None else method.value,
         "candidates": candidates,
@@ -300,9 +268,13 @@ def _document(
     } | ({} if backend is None else {"backend": backend})
 
 
-def _backend(answer: Admitted | Rejected) -> dict[str, Any] | None:
+def _trace(said: Foreseen, wanted: bool) -> dict[str, Any]:
+    return {"trace": [step._asdict() for step in said.steps]} if wanted else {}
+
+
+def _backend(said: Foreseen) -> dict[str, Any] | None:
     """The rule that takes an inbound packet, and the VM that it would go to (null: to none)."""
-    listener, machine = answer.listener, answer.machine
+    listener, machine = said.listener, said.vm
     if listener is None:
         return None
     return {

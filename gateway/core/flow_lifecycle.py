@@ -1,32 +1,34 @@
-"""The life of a flow: opened with a SNAT port, tracked (``flow_tracking.py``), ended by time.
+"""The life of a flow: opened (``flow_opening.py``), tracked (``flow_tracking.py``), ended by time.
 
 This is the one place that joins the flow table, the timers and the port allocator. It does not read
-packets: it is told keys, flags and times. What it does not open it answers with a ``DropReason``.
+packets: it is told keys, flags and times.
 """
 
 from __future__ import annotations
 
+from gateway.core.flow_opening import Opening
 from gateway.core.flow_tracking import Tracking
 from gateway.core.flows.counters import Connections
-from gateway.core.flows.flow import PORTS, Flow
+from gateway.core.flows.flow import Flow
 from gateway.core.flows.resets import ResetQueue
 from gateway.core.flows.table import FlowTable
 from gateway.core.flows.tcp import ENDED, State
-from gateway.core.inbound.load_balancer import Listener
 from gateway.core.observe.exhaustion import ExhaustionMonitor
-from gateway.core.policy.nsg import RuleMatch
 from gateway.core.port_selection import PortAllocator
 from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.allocations import Vm
 from gateway.core.snat.nat_gateway_pool import VmNatUsage
 from gateway.core.snat.port_pool import Ports
-from gateway.model.profile import Method, Profile
-from gateway.schema.drop_reasons import DropReason
+from gateway.model.profile import Profile
 from gateway.schema.protocols import TCP, UDP
 
 
-class FlowLifecycle(Tracking):
+class FlowLifecycle(Tracking, Opening[FlowTable]):
     """Flows and the ports they hold. ``watch`` is told of every pool that has no port, or few."""
+
+    allocator: PortAllocator
+    opens = counts = True
+    """Packets change it: flows open, hits are counted (``dry_run.py`` does neither)."""
 
     def __init__(
         self,
@@ -46,145 +48,9 @@ class FlowLifecycle(Tracking):
             self._udp_hold = profile.nat_gateway.udp_hold
             self._at_deadline = self._time_out
 
-    # -- opening
+    # -- opening (``flow_opening.py``)
 
-    def open(
-        self,
-        protocol: int,
-        original: bytes,
-        machine: Vm,
-        rule_matches: tuple[RuleMatch, ...],
-        now: float,
-        *,
-        superseded: Flow | None = None,
-    ) -> Flow | DropReason:
-        """A flow for a VM's packet to outside; ``original`` has no live flow.
-
-        ``superseded``, here and below: the flow that makes way for it. Where none can be opened,
-        that one stays as it is.
-        """
-        if not self.has_room(superseded):
-            return DropReason.FLOW_TABLE_FULL
-        method = machine.method_of(protocol)
-        if method is None:
-            return DropReason.NO_OUTBOUND_METHOD
-        pool: Ports | None = None
-        reset = False
-        if method is Method.INSTANCE_LEVEL_PUBLIC_IP:
-            assert machine.instance is not None
-            public, port, timeout = machine.instance, original[8:10], machine.idle_timeout
-        else:
-            held = self.allocator.take(machine, protocol, original, now)
-            if isinstance(held, DropReason):
-                return held
-            allocation, number = held
-            pool = allocation.pools[protocol]
-            public, port = pool.address, PORTS[number]
-            method, timeout = allocation.flow_policy.method, allocation.flow_policy.idle_timeout
-            reset = allocation.flow_policy.tcp_reset
-            if method is Method.NAT_GATEWAY and protocol == TCP:
-                timeout = min(timeout, self._half_open)
-        # An echo's identifier stands on the asking side; its reply key has it on that side too.
-        reply = original[4:8] + public + original[10:12] + port + original[12:]
-        return self._enter(
-            Flow(
-                protocol,
-                original,
-                reply,
-                machine,
-                public,
-                method,
-                pool,
-                timeout,
-                now,
-                rule_matches=rule_matches,
-            ),
-            superseded,
-            reset=reset,
-        )
-
-    def open_inbound(
-        self,
-        protocol: int,
-        reply: bytes,
-        machine: Vm,
-        rule_matches: tuple[RuleMatch, ...],
-        listener: Listener | None,
-        now: float,
-        *,
-        superseded: Flow | None = None,
-    ) -> Flow | DropReason:
-        """A flow for a packet from outside: to a VM's own public IP, one to one, or by a rule."""
-        reason = self.reason_against_inbound(protocol, reply, machine, listener, superseded)
-        if reason is not None:
-            return reason
-        original = _arriving_at(reply, machine, listener)
-        other = self.table.originals(protocol).get(original)
-        if other is not None and other is not superseded and other.state not in ENDED:
-            self._step_back(other)
-            other = None
-        if listener is None:
-            method, timeout = Method.INSTANCE_LEVEL_PUBLIC_IP, machine.idle_timeout
-        else:
-            method, timeout = listener.method, listener.idle_timeout
-        return self._enter(
-            Flow(
-                protocol,
-                original,
-                reply,
-                machine,
-                reply[4:8],
-                method,
-                None,
-                timeout,
-                now,
-                inbound=True,
-                rule_matches=rule_matches,
-            ),
-            superseded,
-            other,
-            reset=listener is not None and listener.tcp_reset,
-        )
-
-    def open_lateral(
-        self,
-        protocol: int,
-        original: bytes,
-        machine: Vm,
-        rule_matches: tuple[RuleMatch, ...],
-        now: float,
-        *,
-        superseded: Flow | None = None,
-    ) -> Flow | DropReason:
-        """A flow from one VM to another: watched, not translated."""
-        if not self.has_room(superseded):
-            return DropReason.FLOW_TABLE_FULL
-        reply = original[4:8] + original[0:4] + original[10:12] + original[8:10] + original[12:]
-        return self._enter(
-            Flow(
-                protocol,
-                original,
-                reply,
-                machine,
-                machine.address,
-                Method.VIRTUAL_NETWORK,
-                None,
-                self.profile.idle_timeout,
-                now,
-                rule_matches=rule_matches,
-            ),
-            superseded,
-        )
-
-    def has_room(self, *superseded: Flow | None, flows: int = 1) -> bool:
-        """Whether flows more can be; one that is superseded and holds no port leaves its place."""
-        room = self.table.maximum - len(self.table)
-        if room >= flows:
-            return True
-        left = {flow for flow in superseded if flow is not None and flow.pool is None}
-        return room + len(left) >= flows
-
-    def _enter(
+    def enter(
         self,
         flow: Flow,
         superseded: Flow | None,
@@ -277,24 +143,6 @@ class FlowLifecycle(Tracking):
         else:
             self.table.reclaim(flow)
 
-    def reason_against_inbound(
-        self,
-        protocol: int,
-        reply: bytes,
-        machine: Vm,
-        listener: Listener | None,
-        *superseded: Flow | None,
-        flows: int = 1,
-    ) -> DropReason | None:
-        """Why ``open_inbound`` would not open; None: it would. ``flows``: to be opened."""
-        other = self.table.originals(protocol).get(_arriving_at(reply, machine, listener))
-        live = other is not None and other not in superseded and other.state not in ENDED
-        if live and protocol != UDP:
-            return DropReason.PRIVATE_ENDPOINT_IN_USE
-        ended = None if live else other
-        room = self.has_room(*superseded, ended, flows=flows)
-        return None if room else DropReason.FLOW_TABLE_FULL
-
     # -- two UDP flows at one port of a VM, with one remote endpoint
 
     def answer_by(self, flow: Flow) -> None:
@@ -308,10 +156,10 @@ class FlowLifecycle(Tracking):
         if holder is flow:
             return
         if holder is not None:
-            self._step_back(holder)
+            self.step_back(holder)
         self.table.attach_original(flow)
 
-    def _step_back(self, flow: Flow) -> None:
+    def step_back(self, flow: Flow) -> None:
         """Leave the VM's endpoint to another flow, and go on delivering."""
         self.take_back(flow)
         self.table.detach_original(flow)
@@ -322,9 +170,3 @@ class FlowLifecycle(Tracking):
         machine.flows -= 1
         if not machine.named:
             self.outbound.forget(machine)
-
-
-def _arriving_at(reply: bytes, machine: Vm, listener: Listener | None) -> bytes:
-    """The original key of a flow that a packet from outside opens."""
-    port = reply[10:12] if listener is None else listener.backend_port
-    return machine.address + reply[0:4] + port + reply[8:10] + reply[12:]

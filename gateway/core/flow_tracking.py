@@ -59,14 +59,11 @@ class Tracking:
             State.RESET: profile.rst_hold,
         }
         self._nat_hold: dict[State, float] = {}
-        self._half_open = profile.idle_timeout
+        self.half_open_timeout = profile.idle_timeout
         if profile.nat_gateway is not None:
-            flow_policy = profile.nat_gateway
-            self._nat_hold = {
-                State.FINISHED: flow_policy.fin_hold,
-                State.RESET: flow_policy.rst_hold,
-            }
-            self._half_open = flow_policy.half_open_timeout
+            terms = profile.nat_gateway
+            self._nat_hold = {State.FINISHED: terms.fin_hold, State.RESET: terms.rst_hold}
+            self.half_open_timeout = terms.half_open_timeout
 
     def track(
         self, flow: Flow, side: Side, flags: int, now: float, numbers: tuple[int, int] = (0, 0)
@@ -213,7 +210,7 @@ class Tracking:
     def _idle_timeout(self, flow: Flow, pool: Ports) -> float:
         """What a flow has that opens on a port of the pool."""
         if isinstance(pool, VmNatUsage):
-            return min(pool.idle_timeout, self._half_open)
+            return min(pool.idle_timeout, self.half_open_timeout)
         for allocation in flow.machine.allocations:
             if allocation.pools.get(flow.protocol) is pool:
                 return allocation.flow_policy.idle_timeout

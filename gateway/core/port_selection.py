@@ -7,6 +7,7 @@ among those of a VM (docs/fidelity.md A2, D16, P4, P9). Who finds none is answer
 
 from __future__ import annotations
 
+from copy import copy
 from random import Random
 
 from gateway.core.flows.counters import Connections
@@ -94,21 +95,37 @@ class PortAllocator:
                 return allocation, port
         return self._no_port(allocations, protocol, original, now)
 
-    def foreseen(self, machine: Vm, protocol: int, original: bytes) -> tuple[bytes, int]:
-        """The public address and port that ``take`` would hold, of several public IPs one of them;
-        port 0: that is not foreseen."""
+    def foreseen(
+        self, machine: Vm, protocol: int, original: bytes
+    ) -> tuple[PortAllocation, int] | DropReason:
+        """What ``take`` would answer; nothing is held, counted or drawn."""
+        every = self._outbound.foreseen_allocations(machine)
+        allocations = [a for a in every if protocol in a.pools]
         destination = self.destination(protocol, original)
-        pools = [a.pools[protocol] for a in machine.allocations if protocol in a.pools]
+        if machine.nat_gateway is not None:
+            random = copy(self._random)
+            shares = [
+                pool for a in allocations if isinstance(pool := a.pools[protocol], VmNatUsage)
+            ]
+            number = choose(shares, destination, random)
+            if number < 0:
+                return DropReason.PORTS_EXHAUSTED
+            return allocations[number], shares[number].shared.foreseen(destination, random)
+        if not allocations:
+            return DropReason.DEFAULT_OUTBOUND_CAPACITY
+        pools = [(a, pool) for a in allocations if isinstance(pool := a.pools[protocol], PortPool)]
         endpoint = self._endpoints.get(original[0:4] + original[8:10]) if protocol == UDP else None
-        for pool in pools:
-            if endpoint is None or endpoint.pool is not pool or not isinstance(pool, PortPool):
+        for allocation, pool in pools:
+            if endpoint is None or endpoint.pool is not pool:
                 continue
             if pool.is_free(destination, endpoint.port):
-                return pool.address, endpoint.port
-        for pool in pools:
+                return allocation, endpoint.port
+        if len(pools) > 1 and self._profile.frontend_choice is FrontendChoice.RANDOM:
+            copy(self._random).shuffle(pools)
+        for allocation, pool in pools:
             if port := pool.next_free(destination):
-                return pool.address, port
-        return b"", 0
+                return allocation, port
+        return DropReason.PORTS_EXHAUSTED
 
     def _take_shared(
         self, machine: Vm, protocol: int, original: bytes, now: float

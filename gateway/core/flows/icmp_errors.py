@@ -17,7 +17,7 @@ but, for TCP, not the checksum. What is not there is not updated.
 from __future__ import annotations
 
 from gateway.core.flows.flow import Flow
-from gateway.core.flows.table import FlowIndex
+from gateway.core.flows.table import FlowLookup
 from gateway.core.packet.view import (
     CHECKSUM_OFFSET,
     PORTED,
@@ -104,12 +104,12 @@ def reversed_key(key: bytes) -> bytes:
     return key[4:8] + key[0:4] + key[10:12] + key[8:10] + key[12:]
 
 
-def flow_of_sent(table: FlowIndex, quote: Quote) -> Flow | None:
+def flow_of_sent(table: FlowLookup, quote: Quote) -> Flow | None:
     """The flow of a packet that left for outside, as the outside saw it, and quotes it."""
     return table.replies(quote.protocol).get(reversed_key(quote.key))
 
 
-def flow_of_received(table: FlowIndex, quote: Quote) -> Flow | None:
+def flow_of_received(table: FlowLookup, quote: Quote) -> Flow | None:
     """The flow of a packet that was delivered inside, as the inside saw it, and quotes it."""
     return table.originals(quote.protocol).get(reversed_key(quote.key))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gateway.core.flows.counters import Traffic
 from gateway.core.flows.flow import Flow
@@ -11,8 +11,22 @@ from gateway.core.flows.sequence import Numbers
 from gateway.model.profile import Method
 from gateway.schema.protocols import TCP, UDP
 
-if TYPE_CHECKING:
-    pass
+
+class Lookup(Protocol):
+    """Flows by one key."""
+
+    def get(self, key: bytes, /) -> Flow | None:
+        """The flow with this key."""
+
+
+class FlowLookup(Protocol):
+    """Flows by both keys; of them there may be more than one index."""
+
+    def originals(self, protocol: int) -> Lookup:
+        """By original key."""
+
+    def replies(self, protocol: int) -> Lookup:
+        """By reply key."""
 
 
 class FlowIndex:

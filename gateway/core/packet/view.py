@@ -13,6 +13,7 @@ means "no checksum" and stays (RFC 768).
 from __future__ import annotations
 
 from struct import Struct
+from typing import Self
 
 from gateway.schema.protocols import ICMP, TCP, UDP
 
@@ -74,7 +75,7 @@ class PacketView:
             self.ports = b"\0\0\0\0"
 
     @classmethod
-    def parse(cls, packet: bytes) -> PacketView | None:
+    def parse(cls, packet: bytes) -> Self | None:
         """A view of ``packet``, or None if its headers do not hold together.
 
         Checked: version, IHL, total length against what is there, room for the transport's header,

@@ -7,9 +7,10 @@ change stays untouched, and where ports must move, flows are broken as Azure bre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from itertools import chain
 
 from gateway.core.snat.allocations import (
     CARRIED,
@@ -70,10 +71,10 @@ class AllocationManager:
         allocated and nobody remembered: an answer to "what if".
         """
         machine = self.peek(address)
-        if machine.allocations or not keep:
+        if machine.allocations or not self._lacks_default(machine):
             return machine
-        if not self._lacks_default(machine):
-            return machine
+        if not keep:
+            return None if self._foreseen_default(machine) is None else machine
         if not self._allocate_default(machine, {}):
             return None
         self.machines[address] = machine
@@ -251,14 +252,31 @@ class AllocationManager:
         self.machines.setdefault(machine.address, machine)
         gateway = self._nat_gateways[machine.nat_gateway or ""]
         for address in gateway.addresses:
-            public = self.addresses[address]
-            allocations = public.shares.setdefault(machine, [])
-            for protocol, carried in () if allocations else CARRIED.items():
-                timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
-                pools = {n: VmNatUsage(address, public.shared[n], timeout) for n in carried}
-                flow_policy = FlowPolicy(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
-                allocations.append(PortAllocation(machine, address, protocol, flow_policy, pools))
-                machine.allocations.append(allocations[-1])
+            allocations = self.addresses[address].shares.setdefault(machine, [])
+            if not allocations:
+                allocations += self._shares(machine, gateway, address)
+                machine.allocations += allocations
+
+    def _shares(
+        self, machine: Vm, gateway: NatGatewayPlan, address: bytes
+    ) -> Iterator[PortAllocation]:
+        """What a machine has on an address of its NAT gateway."""
+        shared = self.addresses[address].shared
+        for protocol, carried in CARRIED.items():
+            timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
+            pools = {number: VmNatUsage(address, shared[number], timeout) for number in carried}
+            flow_policy = FlowPolicy(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
+            yield PortAllocation(machine, address, protocol, flow_policy, pools)
+
+    def foreseen_allocations(self, machine: Vm) -> list[PortAllocation]:
+        """What a machine would take a port from, were it to send: nothing is allocated for it."""
+        if machine.allocations:
+            return list(machine.allocations)
+        if machine.nat_gateway is not None:
+            gateway = self._nat_gateways[machine.nat_gateway]
+            shares = (self._shares(machine, gateway, address) for address in gateway.addresses)
+            return list(chain.from_iterable(shares))
+        return (self._foreseen_default(machine) if self._lacks_default(machine) else None) or []
 
     def _shared_ports(self, is_shared: bool) -> dict[int, NatGatewayPool]:
         flow_policy = self.profile.nat_gateway
@@ -345,10 +363,36 @@ class AllocationManager:
                 return True
         return False
 
+    def _foreseen_default(self, machine: Vm) -> list[PortAllocation] | None:
+        """What ``_allocate_default`` would give; None: nothing."""
+        default, flow_policy = Method.DEFAULT_OUTBOUND_ACCESS, self._default_terms
+        protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]
+        for evict in (False, True):
+            for address in self._default_addresses:
+                public = self.addresses[address]
+                free = [a for a in public.retired if not a.in_use]
+                if evict:
+                    free += [a for a in public.allocations if _is_idle_stranger(a.machine)]
+                dealt = {
+                    protocol: public.port_ranges[protocol].foreseen(
+                        self._default_ports,
+                        [ports for a in free if a.protocol == protocol for ports in a.ranges],
+                    )
+                    for protocol in protocols
+                }
+                allocations = [
+                    PortAllocation.own(machine, address, protocol, flow_policy, ranges)
+                    for protocol, ranges in dealt.items()
+                    if ranges is not None
+                ]
+                if len(allocations) == len(protocols):
+                    return allocations
+        return None
+
     def _evict_idle(self, public: PublicAddress, resized: Resizings) -> None:
         for allocation in list(public.allocations):
             machine = allocation.machine
-            if machine.named or machine.flows or any(a.in_use for a in machine.allocations):
+            if not _is_idle_stranger(machine):
                 continue
             public.allocations.remove(allocation)
             public.port_ranges[allocation.protocol].release(_ranges_after(allocation, resized))
@@ -408,6 +452,11 @@ class AllocationManager:
                 public.shares.pop(allocation.machine, None)
         public.port_ranges[allocation.protocol].release(_ranges_after(allocation, resized))
         _resize(allocation, (), resized)
+
+
+def _is_idle_stranger(machine: Vm) -> bool:
+    """Whether others may have the ports of a machine, which the configuration does not name."""
+    return not (machine.named or machine.flows or any(a.in_use for a in machine.allocations))
 
 
 def _resize(allocation: PortAllocation, ranges: Iterable[range], resized: Resizings) -> None:

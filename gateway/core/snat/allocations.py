@@ -56,6 +56,11 @@ class Vm:
         """The method of its outbound flows, whatever their protocol; None: there is none."""
         return self.tcp or self.udp
 
+    @property
+    def draws_ports(self) -> bool:
+        """Whether the public IP or port of a new flow may be another one each time."""
+        return self.nat_gateway is not None or len(self.allocations) > 1
+
     def method_of(self, protocol: int) -> Method | None:
         """The method for a protocol; what is not UDP goes as TCP does, where it goes at all."""
         return self.udp if protocol == UDP else self.tcp

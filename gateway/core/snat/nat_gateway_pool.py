@@ -48,17 +48,22 @@ class NatGatewayPool:
 
     def take(self, destination: bytes, random: Random) -> int:
         """Hold a port toward ``destination``; 0 if every one is held toward it."""
-        toward = self._toward.get(destination)
-        if self._free:
+        port = self.foreseen(destination, random)
+        if port:
             if not self._order:
                 self._begin()
-            index = self._order[int(random.random() * self._free)]
-        elif _held(toward) == self.count:
+            self._hold_toward(destination, self._toward.get(destination), port - self.first)
+        return port
+
+    def foreseen(self, destination: bytes, random: Random) -> int:
+        """The port that ``take`` would hold; 0 if there is none."""
+        if self._free:
+            place = int(random.random() * self._free)
+            return self.first + (self._order[place] if self._order else place)
+        toward = self._toward.get(destination)
+        if _held(toward) == self.count:
             return 0
-        else:
-            index = self._spare(toward, random)
-        self._hold_toward(destination, toward, index)
-        return self.first + index
+        return self.first + self._spare(toward, random)
 
     def take_again(self, destination: bytes, port: int) -> bool:
         """Hold ``port`` toward ``destination`` if nobody does; say whether."""
@@ -210,10 +215,6 @@ class VmNatUsage:
     def free_toward(self, destination: bytes) -> int:
         """How many more flows could go toward ``destination``."""
         return self.shared.free_toward(destination)
-
-    def next_free(self, _destination: bytes) -> int:
-        """0: which one the next flow gets is not foreseen."""
-        return 0
 
     @property
     def destinations(self) -> int:

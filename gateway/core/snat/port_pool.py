@@ -53,9 +53,6 @@ class Ports(Protocol):
     def free_toward(self, destination: bytes) -> int:
         """How many more flows could go toward ``destination``."""
 
-    def next_free(self, destination: bytes) -> int:
-        """The port that the next flow toward ``destination`` gets; 0: none, or not foreseen."""
-
     def release(self, destination: bytes, port: int) -> None:
         """A flow toward ``destination`` no longer holds ``port``."""
 

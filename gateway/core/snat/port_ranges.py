@@ -51,6 +51,11 @@ class PortRanges:
             count -= len(ports)
         return dealt
 
+    def foreseen(self, count: int, released: Iterable[range]) -> list[range] | None:
+        """What ``allocate`` would deal after ``released`` came back."""
+        ports, _ = lowest(joined([*self._free, *released]), count)
+        return ports if sum(map(len, ports)) == count else None
+
     def claim(self, ranges: Iterable[range]) -> list[range]:
         """Take these very ports as far as they are free; returns what was taken."""
         claimed, left = [], []
