@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+from pathlib import Path
+
 import pytest
 from scapy.all import IP, TCP, UDP, Dot1Q, Ether, Packet, Padding, Raw
 
@@ -9,6 +13,23 @@ from tests.netns.gateway import DEFAULT, Gateway
 from tests.netns.topology import SERVER, VMS, Topology, eventually
 
 NOWHERE = "198.19.0.1"  # the internet drops what goes there
+MARKING = """
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+SEC("tc") int mark(struct __sk_buff *skb)
+{
+	__u16 id = 0;
+	bpf_skb_load_bytes(skb, 18, &id, sizeof(id)); // Ethernet's header, and IP's up to there
+	if (id == bpf_htons(4711))
+		skb->mark = 7;
+	return TC_ACT_UNSPEC;
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";
+"""
 TWIN = "203.0.113.253"  # another router on the outside
 
 
@@ -162,6 +183,37 @@ def test_a_route_that_changes_holds_for_live_flows_and_every_packet_goes_by_its_
     net.ip("gw", "route add throw default table 100 metric 1")
     net.ip("gw", f"route del default via {TWIN} table 100")
     assert eventually(lambda: by_twin(0, 0, 0), lambda seen: not any(seen)) == [False] * 3
+
+
+def test_the_way_of_a_marked_packet_is_not_that_of_the_next(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    net = gateway.net
+    net.sysctl("internet", "net/ipv4/conf/all/arp_ignore", "1")
+    net.ip("internet", "link add twin link eth0 type macvlan mode bridge")
+    net.ip("internet", f"addr add {TWIN}/32 dev twin")
+    net.ip("internet", "link set twin up")
+    twin = mac(net, "internet", "twin")
+    outward, _ = live_flow(gateway)
+    net.ip("gw", f"route add default via {TWIN} table 100")
+    net.ip("gw", "rule add fwmark 7 lookup 100")
+    (tmp_path / "mark.c").write_text(MARKING)
+    headers = f"-I/usr/include/{platform.machine()}-linux-gnu"
+    clang = ["clang", "-O2", "-target", "bpf", headers, "-c", "mark.c", "-o", "mark.o"]
+    subprocess.run(clang, cwd=tmp_path, check=True)
+    marking = f"tc filter add dev lan0 ingress pref 1 bpf da obj {tmp_path}/mark.o sec tc"
+    net.run("gw", "sh", "-c", f"tc qdisc add dev lan0 clsact 2>/dev/null; {marking}")
+    ours, theirs = mac(net, "gw", "lan0"), mac(net, "vm1", "eth0")
+    marked = [False, True, False, True, True, False, False]
+    wire = net.capture("gw", "wan0", f"dst host {SERVER} and udp")
+    frames = []
+    for number, is_marked in enumerate(marked):
+        packet = outward.copy()
+        packet[IP].id = 4711 if is_marked else 1
+        frames.append(Ether(dst=ours, src=theirs) / packet / Raw(b"%d" % number))
+    send(net, "vm1", "eth0", *frames)
+    seen = {bytes(p[UDP].payload): p[Ether].dst == twin for p in wire.packets() if UDP in p}
+    assert [seen[b"%d" % number] for number in range(len(marked))] == marked
 
 
 @pytest.mark.parametrize("flags", ["A", "PA", "SA"])

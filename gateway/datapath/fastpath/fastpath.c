@@ -367,7 +367,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u8 side)
 		entry->tos = tos;
 		entry->from = from;
 		entry->mtu = way.tot_len; // the way's, or what was asked about
-		entry->looked = time;
+		entry->looked = skb->mark ? time - FRESH : time; // an answer for a mark is for that packet alone
 	} else if (found == BPF_FIB_LKUP_RET_FWD_DISABLED && until && out.interface) {
 		// The daemon has put the interfaces back as they were, and the next one is awaited.
 		__u32 mtu = 0;
