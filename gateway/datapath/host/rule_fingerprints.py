@@ -100,16 +100,17 @@ def _legacy_tables() -> Iterator[tuple[int, _Family, str]]:
 
 def _rules(place: Place, prefix: str) -> Iterator[bytes]:
     family, table, chain = place
-    body = _nfgenmsg.pack(family, 0, 0)
-    body += attribute(_TABLE, table.encode() + b"\0")
+    in_table, in_chain = table.encode() + b"\0", chain.encode() + b"\0"
+    body = _nfgenmsg.pack(family, 0, 0) + attribute(_TABLE, in_table)
     if chain != WHOLE_TABLE:
-        body += attribute(_CHAIN, chain.encode() + b"\0")
+        body += attribute(_CHAIN, in_chain)
     try:
         for message in netlink.dump(_NFTABLES_GETRULE, body, _NETFILTER):
             found = attributes(message[_nfgenmsg.size :])
-            if found.get(_TABLE) != table.encode() + b"\0":
+            # Names are bytes: others' may be no text.
+            if found.get(_TABLE) != in_table:
                 continue
-            if chain not in (WHOLE_TABLE, found.get(_CHAIN, b"\0")[:-1].decode()):
+            if chain != WHOLE_TABLE and found.get(_CHAIN) != in_chain:
                 continue
             rule = b"".join(_expressions(found.get(_EXPRESSIONS, b"")))
             ours = chain == WHOLE_TABLE or chain.startswith(prefix) or f"{table}-" == prefix

@@ -60,3 +60,15 @@ def test_rules_that_are_put_ahead_again_and_again_are_passed_now_and_then(net: N
     gateway.ask("refresh")
     rules = [line for line in net.run("gw", "iptables-save", "-t", "mangle").splitlines() if line.startswith("-A PREROUTING")]  # fmt: skip
     assert "snatgw-wan0-pre" in rules[0]
+
+
+def test_chains_of_others_whose_names_are_no_text_are_left_alone(net: Namespaces) -> None:
+    chain = '"$(printf "gr\\374n")"'
+    commands = f"iptables -t mangle -N {chain} && iptables -t mangle -A {chain} -j RETURN"
+    net.run("gw", "sh", "-c", commands)
+    gateway = Gateway(net)
+    assert gateway.greeting == "ready"
+    net.run("gw", "sh", "-c", f"iptables -t mangle -A {chain} -j ACCEPT")
+    assert gateway.ask("refresh") == []
+    udp_echo(net, "remote")
+    assert udp_ask(net, "vm", REMOTE) == "whole"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.host import ruleset
+from gateway.datapath.host import netlink, rule_fingerprints, ruleset
 from gateway.datapath.host.netfilter_rules import Chain, DiversionPlan, QueueNumbers, ipv4_chains
+from gateway.datapath.host.rule_fingerprints import WHOLE_TABLE
 from gateway.datapath.host.ruleset import Ruleset, is_whole
 
 PLAN = DiversionPlan(
@@ -192,3 +194,13 @@ def test_where_there_are_no_legacy_tables_none_is_read(monkeypatch: pytest.Monke
     legacy.reads = 0
     assert not any(legacy.seconds(5))
     assert legacy.reads == 0
+
+
+def test_chains_of_others_whose_names_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``iptables -N`` takes any bytes."""
+    rule = b"".join(netlink.attribute(kind, name) for kind, name in ((1, b"raw\0"), (2, b"\xfc\0")))
+    monkeypatch.setattr(netlink, "dump", lambda kind, body, protocol: iter([bytes(4) + rule]))
+    place = (socket.AF_INET, "raw")
+    nothing = rule_fingerprints.mark([], "snatgw-wan0-", b"")
+    assert rule_fingerprints.mark([(*place, WHOLE_TABLE)], "snatgw-wan0-", b"") != nothing
+    assert rule_fingerprints.mark([(*place, "PREROUTING")], "snatgw-wan0-", b"") == nothing
