@@ -83,6 +83,8 @@ class Kernel(Closing):
                     _raise(_error.unpack_from(message)[0])
                     return
                 if answered == _NLMSG_DONE:
+                    if len(message) >= _error.size:  # why a dump ended, if that was before its end
+                        _raise(_error.unpack_from(message)[0])
                     return
                 yield message
             if not flags & (_NLM_F_ACK | DUMP):
