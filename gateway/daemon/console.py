@@ -9,6 +9,7 @@ by which the journal knows its level. It must not know what anything means that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -76,12 +77,14 @@ def wrong_settings(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def say(message: str, level: Level = Level.INFO) -> None:
-    """A line for the operator, or several: a traceback."""
+    """A line for the operator, or several: a traceback. Who does not hear it (a pipe whose reader
+    has gone, a disk that is full) stops no packet."""
     global _settings
     if _settings is None:
         _settings = Settings.of(os.environ)
     if level <= _settings.least:
-        print(_written(message, level, _settings), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(_written(message, level, _settings), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

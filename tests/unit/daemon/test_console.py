@@ -81,6 +81,25 @@ def test_what_cannot_be_meant_is_said_and_does_no_harm() -> None:
     assert wrong_settings({"SNATGW_LOG": "", "SNATGW_LOG_FORMAT": "text"}) == []
 
 
+def test_a_line_that_cannot_be_said_ends_nothing() -> None:
+    """A reader that has gone, as in ``snatgw run 2>&1 | head``; a disk that is full."""
+    code = (
+        "from gateway.daemon.console import say; [say('x' * 9000) for _ in range(3)]; print('on')"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "wb") as full, os.fdopen(writing, "wb") as broken:
+        for stderr in (full, broken):
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=ROOT,
+                check=False,
+            )
+            assert done.stdout == b"on\n"
+
+
 def test_nothing_else_of_the_daemon_prints() -> None:
     prints = re.compile(r"\bprint\(|sys\.(__)?std(err|out)|logging\.|click\.echo")
     allowed = {"console.py": 99, "start/startup.py": 2}  # ``ready``, on standard output
