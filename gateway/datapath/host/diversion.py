@@ -343,9 +343,9 @@ class Diversion:
         if not isinstance(guard, Guard) and time.monotonic() >= self._guard_due:
             found, self.no_guard = try_guard(self.plan, guard)
             self.guards_gained += found is not guard
-            self.guard = found
+            self.guard = guard = found
             self._guard_due = time.monotonic() + RETRY
-        elif guard is not None and not guard.stands():
+        if guard is not None and not guard.stands():
             before = guard.interface
             if not isinstance(guard, Guard):
                 self._close()  # what flushed it has flushed the rules, too
