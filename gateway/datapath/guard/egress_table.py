@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import subprocess
 import time
@@ -156,6 +157,7 @@ class EgressTable:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                env={**os.environ, "HOME": "/dev/null"},  # else its history is written there
                 start_new_session=True,  # a terminal's Ctrl-C is not for it
             )
             assert owner.stdin is not None

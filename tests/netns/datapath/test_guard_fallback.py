@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +214,13 @@ def test_an_interface_made_again_is_nobodys_meddling(net: Namespaces, kind: str)
     shell(net, FLUSH)
     net.python("vm", SEND, SEVEN)
     assert gateway.ask("guard")["dropped"] == 7
+
+
+def test_nothing_is_written_into_the_home_of_who_starts_it(net: Namespaces, tmp_path: Path) -> None:
+    """``nft -i`` keeps a history there, which would be root's."""
+    shell(net, NO_TC)
+    gateway = Gateway(net, before=f"export HOME={tmp_path}")
+    assert "snatgw-wan0-owned" in net.run("gw", "nft", "list", "tables")
+    gateway.kill()
+    until(lambda: "snatgw-wan0-owned" not in net.run("gw", "nft", "list", "tables"))
+    assert not (tmp_path / ".nft.history").exists()
