@@ -28,7 +28,7 @@ def columns(room: int) -> list[Column]:
         Column("public", "PUBLIC IP", _WIDTHS["public"]),
         Column("protocol", "PROT", _WIDTHS["protocol"]),
         Column("bar", "SNAT PORTS", wide),
-        Column("used", "USED/ALLOCATE", _WIDTHS["used"], right=True),
+        Column("used", "USED/ALLOC", _WIDTHS["used"], right=True),
         Column("high", "HIGH", _WIDTHS["high"], right=True),
         Column("cool", "COOL", _WIDTHS["cool"], right=True),
         Column("failed", "FAILED", _WIDTHS["failed"], right=True),

@@ -84,7 +84,7 @@ class Announcer:
             self._link = None
             return
         if link != self._link:
-            self._listen(link)
+            self._listen()
             self._link = link
             self._left = dict.fromkeys(self._addresses, ANNOUNCEMENTS)
             self._due = 0.0
@@ -115,7 +115,7 @@ class Announcer:
         if self._socket is not None:
             self._socket.close()
 
-    def _listen(self, _link: LinkState) -> None:
+    def _listen(self) -> None:
         program = b"".join(Struct("=HBBI").pack(*instruction) for instruction in _PROBES)
         buffer = ctypes.create_string_buffer(program)
         filter_ = Struct("@HP").pack(len(_PROBES), ctypes.addressof(buffer))
