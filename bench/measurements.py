@@ -222,12 +222,12 @@ def _alone(module: str, *arguments: str) -> dict[str, Any]:
 
 
 def security_rules(bench: Bench) -> None:
-    """A flow's first packet judged by 10 rules and by 1,000."""
+    """A flow's first packet evaluated by 10 rules and by 1,000."""
     bench.say("security rules: 10 and 1,000 of them")
     times = _alone("bench.security_rules", "5" if bench.rounds < 5 else "21")
     for name, title in (("few", "10 rules"), ("many", "1,000 rules with 4,000 prefixes")):
-        bench.alone.append(Alone(f"rules-{name}", f"flow judged by {title}", times[name], "us"))
-    title = "flow judged by 1,000 rules with 4,000 prefixes / by 10 rules"
+        bench.alone.append(Alone(f"rules-{name}", f"flow evaluated by {title}", times[name], "us"))
+    title = "flow evaluated by 1,000 rules with 4,000 prefixes / by 10 rules"
     ratio = times["many"] / times["few"]
     bench.alone.append(Alone("rules", title, ratio, "", RULES_LIMIT))
 
