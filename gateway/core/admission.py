@@ -3,7 +3,7 @@
 The engine asks, and so does ``explain``: the same code, so that they cannot differ. Answers are
 data: who sends (or receives) and what the network security groups said, or why not. Asking changes
 nothing but hit counts (``count``) and, for a VM that the configuration does not name, its place
-among the machines (``keep``).
+among the VMs (``keep``).
 
 The order is the one in which Azure's host would meet it: the address, the network security groups
 at the VM's interface and subnet, then the outbound method and its protocols.
@@ -37,7 +37,7 @@ PROBE_SOURCE = PLATFORM_ADDRESS.network_address.packed
 
 
 class Admitted(NamedTuple):
-    """The packet may open a flow of ``machine``, so far as ports and room allow."""
+    """The packet may open a flow of the VM ``machine``, so far as ports and room allow."""
 
     machine: Vm
     rule_matches: tuple[RuleMatch, ...]
@@ -55,7 +55,7 @@ class Rejected(NamedTuple):
 
 
 class Admission:
-    """The questions, over one configuration's scope, groups and machines."""
+    """The questions, over one configuration's scope, groups and VMs."""
 
     def __init__(
         self,
@@ -212,10 +212,11 @@ class Admission:
         return Admitted(machine, decision.rule_matches)
 
     def is_to_be_reset(self, view: PacketView, reason: DropReason) -> bool:
-        """Whether a NAT gateway tells the sender of a dropped segment that there is no such flow.
+        """Whether a NAT gateway answers the sender of a dropped segment with an RST.
 
-        Only who sends to a flow that is no more is told; what would begin one is dropped silently,
-        and so is what no host can have sent: a wrong checksum, a network's address as source.
+        Only who sends to a flow that no longer exists gets one; what would open one is dropped
+        silently, and so is what no host can have sent: a wrong checksum, a network's address as
+        source.
         """
         if is_opening(view.kind) or view.source in self.scope.nobody:
             return False

@@ -2,7 +2,7 @@
 
 ``ProbeHysteresis`` turns a probe's results into health: ``threshold`` results of a kind in a row
 change it, either way, and a member that flaps needs more successes to come back. ``HealthTracker``
-tells the balancer, makes Azure's events of it, and looks at the flows that may not outlive it, in
+updates the balancer, makes Azure's events of it, and checks the flows that may not outlive it, in
 slices. Neither sends anything: results and time are arguments.
 """
 
@@ -23,7 +23,7 @@ from gateway.model.resolved.tags import PLATFORM_ADDRESS
 from gateway.schema.protocols import TCP
 from gateway.schema.records import HealthRecord
 
-SETTLE_SLICE = 256  # flows looked at between two chances to handle packets
+SETTLE_SLICE = 256  # flows visited between two chances to handle packets
 REPUBLISH = 3600.0  # seconds; of events about a rule without a backend ("Health event logs")
 LONGEST_PROBE = 30.0  # seconds that a probe waits for its answer ("Load Balancer probes")
 FLAP_WINDOW = 10  # a member that goes down within so many intervals of coming up is flapping
@@ -83,7 +83,7 @@ class ProbeHysteresis:
     __slots__ = ("_came_up", "_failures", "_interval", "_needed", "_successes", "_threshold", "up")
 
     def __init__(self, threshold: int, interval: float, up: bool | None = None) -> None:
-        """``interval`` in the seconds that ``result`` is told. ``up``: what was known before."""
+        """``interval`` in the unit of ``result``'s times. ``up``: what was known before."""
         self.up = up
         self._threshold = threshold
         self._interval = interval
@@ -120,7 +120,7 @@ class ProbeHysteresis:
 
 
 class HealthTracker:
-    """Health as the engine has it. ``tell`` takes events."""
+    """Health as the engine has it. ``tell`` receives events."""
 
     def __init__(
         self, balancer: Balancer, lifecycle: FlowLifecycle, tell: Callable[[Event], None]
@@ -128,7 +128,8 @@ class HealthTracker:
         self.balancer = balancer
         self._lifecycle = lifecycle
         self._tell = tell
-        self._empty: dict[tuple[int, bytes], float] = {}  # listeners without a backend: told when
+        # listeners without a backend: when last reported
+        self._empty: dict[tuple[int, bytes], float] = {}
         self._due = float("inf")
 
     def report(self, target: Target, up: bool, now: float) -> bool:
@@ -168,7 +169,7 @@ class HealthTracker:
         self._due = min(self._empty.values(), default=float("inf")) + REPUBLISH
 
     def reconfigured(self) -> None:
-        """Forget what is no more."""
+        """Forget what no longer exists."""
         present = {listener.key for listener in self.balancer.listeners()}
         self._empty = {key: told for key, told in self._empty.items() if key in present}
 

@@ -2,8 +2,8 @@
 
 It stands around ``Engine.handlers``: ``CaptureTap.handlers`` are the same handlers, watched. Who
 handles packets uses them while at least one ``CaptureSession`` is attached and the engine's own
-otherwise, so that a tap which nobody needs costs nothing. The engine knows of it only that somebody
-wants to be told of drops.
+otherwise, so that a tap without a capture costs nothing. The engine knows of it only that its
+drops are observed.
 
 A packet that a session wants becomes a ``CapturedPacket`` for each side on which it shows: where it
 came in, and, unless it was dropped, where it leaves. Recorders filter before anything is copied,
@@ -215,7 +215,7 @@ class CaptureTap:
 
     @property
     def sessions(self) -> tuple[CaptureSession, ...]:
-        """Those attached; with none, nobody should use ``handlers``."""
+        """Those attached; with none, ``handlers`` should not be used."""
         return self._sessions
 
     def attach(self, session: CaptureSession) -> None:

@@ -2,7 +2,7 @@
 
 A packet's path (``pipeline.py``) is walked over a ``DryRun`` instead of the flows' lifecycle. Its
 flows are opened by the same code (``flow_opening.py``), on the ports that the allocator would give,
-and known to nobody else: the second half of a hairpin finds what the first half would have left.
+and known to nothing else: the second half of a hairpin finds what the first half would have left.
 """
 
 from __future__ import annotations

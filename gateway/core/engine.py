@@ -36,12 +36,12 @@ from gateway.model.profile import PROFILES
 from gateway.schema.records import FlowRecord, PortRecord, SecurityRuleRecord
 
 MAXIMUM_EVENTS = 10_000  # that wait to be taken; the oldest go first
-REVIEW_SLICE = 256  # flows looked at again between two chances to handle packets
-MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions told apart at a time
+REVIEW_SLICE = 256  # flows evaluated again between two chances to handle packets
+MAXIMUM_SAMPLED = 4_096  # kinds of drops and exhaustions distinguished at a time
 
 
 class Review(NamedTuple):
-    """How many live flows the groups would refuse if they opened now, and how many were ended."""
+    """How many live flows the groups would deny if they opened now, and how many were ended."""
 
     denied: int
     ended: int
@@ -59,7 +59,7 @@ class Engine:
         offload: Offload | None = None,
         probed: bool = False,
     ) -> None:
-        """``probed``: somebody will report the health of backends, which are not up until then."""
+        """``probed``: the health of backends will be reported; until then they are not up."""
         self.configuration = configuration
         self.profile = PROFILES[configuration.gateway.profile]
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
@@ -99,7 +99,7 @@ class Engine:
     # -- time
 
     def expire(self, now: float, limit: int = 1000) -> int:
-        """Reclaim flows whose time is over, looking at ``limit`` at most; returns how many."""
+        """Reclaim flows that have timed out, visiting ``limit`` at most; returns how many."""
         self.drops.look(now)
         self._shortage.look(now)
         self.drops.now = now
@@ -144,8 +144,8 @@ class Engine:
     def reconfigure(self, configuration: Configuration, now: float) -> list[str]:
         """Carry another configuration out; returns a sentence for each change.
 
-        Flows that the new configuration does not contradict go on untouched. The profile is fixed
-        for an engine's life: the caller refuses a configuration with another one.
+        Flows that the new configuration does not contradict continue untouched. The profile is
+        fixed for an engine's life: the caller rejects a configuration with another one.
         """
         before = self.configuration
         self.configuration = configuration
@@ -165,7 +165,8 @@ class Engine:
                 self._events.append(SnatPortsReclaimed(now, machine.name, address, ports, lost))
         gone = self.balancer.apply(configuration)
         self.health.reconfigured()
-        # A look at every flow: only where an address went, or went to another VM, or a rule or VM.
+        # A walk over every flow: only where an address went, or went to another VM, or a rule or
+        # VM.
         moved = owners.items() - self.outbound.owners().items()
         lost = any(m.flows and self.outbound.machines.get(m.address) is not m for m in machines)
         ended = end_misplaced(self.lifecycle, gone) if moved or gone or lost else 0
@@ -189,8 +190,8 @@ class Engine:
     def review(self, *, enforce: bool) -> Iterator[Review | None]:
         """Ask the groups again about every live flow; None after each slice, the result last.
 
-        Flows go on when rules change (docs/fidelity.md A14), unless the group that denies one has
-        ``flushConnection``, or all are to be ended (``enforce``).
+        Flows continue when rules change (docs/fidelity.md A14), unless the group that denies one
+        has ``flushConnection``, or all are to be ended (``enforce``).
         """
         denied = ended = 0
         for _, flows in self.flows.walk(REVIEW_SLICE):
@@ -214,7 +215,7 @@ class Engine:
         """See the packets of ``wanted`` flows here, and let all others' pass elsewhere.
 
         Of flows that open after this at once, of those that live a slice at a time, until the next
-        call. None: nobody wants to see any.
+        call. None: no capture wants any.
         """
         self.lifecycle.watched = wanted
         return self._share_out(wanted)
@@ -261,7 +262,7 @@ class Engine:
         return self.lifecycle.log
 
     def _flow_log(self, configuration: Configuration) -> FlowLog | None:
-        """The log for a configuration: the one that there is, if it goes on."""
+        """The log for a configuration: the present one, if it continues."""
         mode = configuration.gateway.flow_logs
         if mode == "off":
             return None

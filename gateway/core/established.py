@@ -28,7 +28,7 @@ from gateway.core.flows.tcp import Side, State
 from gateway.schema.protocols import TCP, UDP
 
 PacketHandler = Callable[[bytes, float], bytes | None]
-"""Packet and time to verdict: the packet as it goes on, or None: dropped."""
+"""Packet and time to verdict: the packet to send on, or None: dropped."""
 HandOver = Callable[[Flow], None]
 
 # Offsets as in a packet without IP options: version/IHL, total length, fragment field; then
@@ -42,7 +42,7 @@ def established_outbound(
 ) -> PacketHandler:
     """For packets in the original direction: the source becomes the flow's public side.
 
-    A UDP flow is handed over with its packet number ``busy`` (``offload.NEVER``: never).
+    A UDP flow is offloaded with its packet number ``busy`` (``offload.NEVER``: never).
     """
     tcp_flow, udp_flow = table.tcp_original.get, table.udp_original.get
     tcp_head, udp_head = _TCP_HEAD.unpack_from, _UDP_HEAD.unpack_from

@@ -1,7 +1,7 @@
 """What happened, as data. ``time`` is Azure time in seconds, as everywhere in the core.
 
 Events about packets are sampled: the first of a kind at once, then at most one per interval with
-the count of those since, so that a flood of packets makes a trickle of events.
+the count of those since, so that many packets make few events.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PortsExhausted:
     owner: str = ""
     """What gives the ports: ``loadBalancers/lb``, ``natGateways/nat``, …"""
     shape: ExhaustionEvent | None = ExhaustionEvent.ALERT
-    """As which of Azure's events it is told; None: Azure has none for this."""
+    """As which of Azure's events it is reported; None: Azure has none for this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class ProbeHealthChanged:
 
 @dataclass(frozen=True, slots=True)
 class NoHealthyBackends:
-    """A rule of a Standard load balancer has no backend that is up; told again every hour."""
+    """A rule of a Standard load balancer has no backend that is up; reported again every hour."""
 
     time: float
     balancer: str

@@ -302,7 +302,7 @@ def _by_rule(listener: Listener, backend: dict[str, Any]) -> str:
 
 def _allowed(rule_matches: tuple[RuleMatch, ...], existing: int | None) -> str:
     if existing is not None:
-        return "It belongs to a live flow, which was judged when it opened."
+        return "It belongs to a live flow, which was evaluated when it opened."
     if not rule_matches:
         return "No network security group stands in its way."
     rules = ", ".join(f"{j.rule.name} of {j.group}" for j in rule_matches)

@@ -1,7 +1,7 @@
 """The life of a flow: opened (``flow_opening.py``), tracked (``flow_tracking.py``), ended by time.
 
 This is the one place that joins the flow table, the timers and the port allocator. It does not read
-packets: it is told keys, flags and times.
+packets: it is given keys, flags and times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from gateway.schema.protocols import TCP, UDP
 
 
 class FlowLifecycle(Tracking, Opening[FlowTable]):
-    """Flows and the ports they hold. ``watch`` is told of every pool that has no port, or few."""
+    """Flows and the ports they hold. ``watch`` is notified of every pool that has no port, or
+    few."""
 
     allocator: PortAllocator
     opens = counts = True
@@ -61,7 +62,7 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         """``other`` makes way, too. ``reset``: both ends are to get an RST if it idles out."""
         if reset and flow.protocol == TCP:
             self.table.to_be_reset.add(flow)
-        flow.machine.flows += 1  # first: its machine is not forgotten with what it replaces
+        flow.machine.flows += 1  # first: its VM is not forgotten with what it replaces
         if superseded is not None:
             self.supersede(superseded)
         if other is not None and other is not superseded:
@@ -95,7 +96,8 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         return ended
 
     def _time_out(self, flow: Flow) -> None:
-        """A flow's time is over: it ends, and tells its ends so where its rule says so.
+        """A flow has timed out: it ends, with an RST to both ends where its rule has
+        ``enableTcpReset``.
 
         A NAT gateway holds a UDP flow's port for longer.
         """
@@ -130,7 +132,7 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         self._leave(flow.machine)
 
     def break_off(self, flow: Flow, pool: Ports) -> None:
-        """A flow's port went to somebody else: it breaks silently, and is listed until it would
+        """A flow's port went to another VM: it breaks silently, and is listed until it would
         have timed out (A6); one that ended goes at once."""
         self.take_back(flow)
         self.allocator.forget_port(flow, pool)
@@ -149,7 +151,7 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         """A remote sent by a UDP flow that another one had superseded: it is this one again that
         what the VM sends belongs to.
 
-        Both are delivered. Which of them the VM means nobody can tell: the remote used this one
+        Both are delivered. Which of them the VM means cannot be known: the remote used this one
         last. A flow that stepped back is OPENING: its next packet in does not go the short way.
         """
         holder = self.table.udp_original.get(flow.original)
@@ -160,13 +162,13 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         self.table.attach_original(flow)
 
     def step_back(self, flow: Flow) -> None:
-        """Leave the VM's endpoint to another flow, and go on delivering."""
+        """Leave the VM's endpoint to another flow, and continue delivering."""
         self.take_back(flow)
         self.table.detach_original(flow)
         flow.state = State.OPENING
 
     def _leave(self, machine: Vm) -> None:
-        """A machine has a flow less."""
+        """A VM has one flow less."""
         machine.flows -= 1
         if not machine.named:
             self.outbound.forget(machine)

@@ -1,7 +1,7 @@
 """Opening a flow: room, a SNAT port or the VM's own public IP, and what the flow then looks like.
 
 ``FlowLifecycle`` enters what is opened here into its table; a dry run (``dry_run.py``) keeps it to
-itself. It reads no packets: it is told keys and times. What is not opened is answered with a
+itself. It reads no packets: it is given keys and times. What is not opened is answered with a
 ``DropReason``.
 """
 

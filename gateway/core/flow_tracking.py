@@ -1,7 +1,8 @@
-"""A flow while it lives: what its packets do to its state, here and where others carry them.
+"""Connection tracking of a live flow: what its packets do to its state, here and when offloaded.
 
-``tcp.py`` has the table, ``sequence.py`` what a segment's numbers say. A repeated SYN passes with
-its flow, whatever has become of it; only another connection's SYN makes way for a new flow.
+``tcp.py`` has the state table, ``sequence.py`` checks a segment's numbers. A retransmitted SYN
+passes with its flow, whatever its state; only the SYN of another connection of the same tuple
+(tuple reuse) ends it for a new flow.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MAXIMUM_SEGMENT_LIFETIME = 120.0
 """Seconds that a segment can be under way (RFC 9293, 3.4.2). Linux' initial sequence numbers take
 137 s for half a round, after which a newer one looks older."""
 CATCH_UP = 64
-"""Times that one packet has the offload tell what passed: more than it can have to tell."""
+"""Times that one packet has the offload report what passed: more than it can have to report."""
 
 
 class Tracking:
@@ -51,7 +52,7 @@ class Tracking:
         self.log: FlowLog | None = None
         self.offload: Offload | None = None
         self.watched: Callable[[Flow], bool] | None = None
-        """Of which flows somebody wants to see every packet: they are not handed over."""
+        """Flows whose every packet a capture wants: they are not offloaded."""
         self._hold = {
             State.FIN_FROM_ORIGINAL: profile.fin_hold,
             State.FIN_FROM_REPLY: profile.fin_hold,
@@ -93,7 +94,7 @@ class Tracking:
         self, flow: Flow, side: Side, flags: int, numbers: tuple[int, int], opener: Side
     ) -> bool:
         """Whether a segment may change its flow's state: not where its numbers are of another
-        connection, or nobody's."""
+        connection, or to none."""
         known = self.table.numbers
         if flow.offloaded and flags & RST_FLAG:
             self._catch_up()
@@ -182,7 +183,7 @@ class Tracking:
         if flow.state is State.ESTABLISHED:
             if sequence != known:
                 # Its sender has forgotten the connection, and what it expected. The remote resets
-                # it, or has forgotten, too, and answers or refuses.
+                # it, or has forgotten, too, and answers or resets.
                 self.take_back(flow)
                 numbers.open_again(flow.slot, side, sequence)
                 self.hand_over(flow)
@@ -197,7 +198,7 @@ class Tracking:
 
     def _revive(self, flow: Flow, pool: Ports, now: float) -> None:
         """The SYN of a flow that was reset comes again: the RST was of an older connection, or it
-        was lost. The flow begins anew on its port."""
+        was lost. The flow begins again on its port."""
         pool.cooling -= 1
         flow.state = State.OPENING
         flow.timeout = self._idle_timeout(flow, pool)
@@ -219,7 +220,8 @@ class Tracking:
     # -- flows whose packets pass elsewhere
 
     def hand_over(self, flow: Flow, *, waits: bool = True) -> None:
-        """Let a flow's packets pass without the engine from now on, if somebody can take them.
+        """Offload a flow: its packets bypass the engine from now on, where the fast path can take
+        it.
 
         ``waits``: once those that are on their way here have passed.
         A hairpin is two flows for each packet: both stay here.

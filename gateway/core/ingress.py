@@ -1,5 +1,5 @@
 """How a packet reached the gateway. The datapath knows it from the netfilter hook, the interface,
-and whether the kernel put the packet together from fragments."""
+and whether the kernel reassembled the packet from fragments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class IngressPath(IntEnum):
-    """A packet's way in; docs/architecture.md has the hook of each."""
+    """A packet's ingress path; docs/architecture.md has the hook of each."""
 
     OUTBOUND = 0
     """From an inside interface, on its way to the outside one."""
@@ -24,13 +24,14 @@ class IngressPath(IntEnum):
     PROBE = 5
     """This host sends: a health probe's first packet to a VM, or anything to a public IP."""
     OUTBOUND_IN_FRAGMENTS = 6
-    """As ``OUTBOUND``; told apart only where that matters (``Profile.fragments_through_snat``)."""
+    """As ``OUTBOUND``; distinguished only where that matters
+    (``Profile.fragments_through_snat``)."""
     INBOUND_IN_FRAGMENTS = 7
     HAIRPIN_IN_FRAGMENTS = 8
 
     @property
     def whole(self) -> IngressPath:
-        """The same way in, for a packet that came in one piece."""
+        """The same path, for a packet that came unfragmented."""
         return _WHOLE.get(self, self)
 
 

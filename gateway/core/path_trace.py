@@ -1,7 +1,7 @@
 """Which stages a packet passed, and what each said: ``explain --trace``, ``capture --trace``.
 
 A context that notes its stages takes the place of the plain one; stages and paths know nothing of
-it, and where nobody asks nothing is noted.
+it, and where no trace is asked for nothing is noted.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def answer_by_outbound(packet: PacketContext) -> Path | None:
 
 
 def lateral_within_network(packet: PacketContext) -> Path | None:
-    """From one inside network to another: judged and tracked, not translated."""
+    """From one inside network to another: evaluated and tracked, not translated."""
     inside = packet.destination in packet.admission.scope.virtual_network
     return LATERAL if inside else None
 

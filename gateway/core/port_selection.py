@@ -1,8 +1,9 @@
-"""The SNAT port allocator: which public IP and port a new flow gets, and who holds what.
+"""The SNAT port allocator: which public IP and port a new flow's mapping gets (RFC 4787).
 
 ``port_pool.py`` and ``nat_gateway_pool.py`` have the ports of one VM on one public IP; this chooses
-among those of a VM (docs/fidelity.md A2, D16, P4, P9). Who finds none is answered with a
-``DropReason``, and what watches shortages is told.
+among those of a VM (docs/fidelity.md A2, D16, P4, P9). Port overloading is per destination: a port
+serves several remote endpoints, never two flows of one public five-tuple. A flow without a port
+gets a ``DropReason``, and the exhaustion monitor is notified.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class _Endpoint:
 class PortAllocator:
     """Takes ports for flows, and takes them back. ``seed`` fixes the choice among frontends.
 
-    ``watch`` is told of every pool that has no port, or few; ``connections`` of failed attempts.
+    ``watch`` is notified of every pool that has no port, or few; ``connections`` of failed
+    attempts.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The stages of a packet's path: each looks at one thing and says what becomes of the packet.
+"""The stages of a packet's path: each checks one thing and decides what becomes of the packet.
 
 A stage is a function of a ``PacketContext``. It answers None (the next stage is asked), or a
 verdict: the packet's bytes as they go on (the very same object if unchanged), a ``DropReason``, or
@@ -60,7 +60,7 @@ class PacketContext(PacketView):
         "vm_name",
     )
 
-    # Set by whoever sends it on its path.
+    # Set by its sender on the path.
     admission: Admission
     lifecycle: FlowLifecycle | DryRun  # opens and tracks flows; in a dry run it only says how
     now: float
@@ -356,7 +356,7 @@ def open_lateral_flow(packet: PacketContext) -> Verdict | None:
     elif packet.protocol == ICMP and packet.kind not in ICMP_QUERIES:
         reason = DropReason.ICMP_NOT_SUPPORTED
     if reason is not None and not packet.rule_matches:
-        return packet.packet  # where no group judges, what began elsewhere goes on
+        return packet.packet  # where no group applies, what began elsewhere continues
     packet.side = _ORIGINAL
     return _opened(
         packet,

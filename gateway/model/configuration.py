@@ -2,7 +2,7 @@
 
 Attributes are snake_case; files and JSON have ARM's spelling (``frontendIPConfigurations``).
 Each model checks what can be checked within one resource; what holds between resources is
-in ``references.py``, what this version refuses in ``unsupported.py``. Once read, a configuration
+in ``references.py``, what this version rejects in ``unsupported.py``. Once read, a configuration
 never changes: a reload compares two.
 """
 
@@ -40,7 +40,7 @@ from gateway.model.reading.http_address import Endpoint, HttpAddress, endpoint
 
 SECONDS = 60.0  # in a minute
 LONGEST_PATH = 2048  # characters of a probe's requestPath
-UNPROBED_PORTS = (19, 21, 25, 70, 110, 119, 143, 220, 993)  # Azure refuses HTTP probes to these
+UNPROBED_PORTS = (19, 21, 25, 70, 110, 119, 143, 220, 993)  # Azure rejects HTTP probes to these
 
 
 def arm_name(attribute: str) -> str:
@@ -89,7 +89,7 @@ class Gateway(Resource):
 
 
 class Subnet(Resource):
-    """A range of the virtual network, and which group judges what its VMs send and get."""
+    """A range of the virtual network, and the group that filters what its VMs send and receive."""
 
     name: Name
     address_prefix: Network
@@ -149,7 +149,7 @@ class BackendAddressPool(Resource):
 
 
 class Probe(Resource):
-    """How a backend is asked whether it is well."""
+    """How a backend's health is probed."""
 
     name: Name
     protocol: Literal["Tcp", "Http", "Https"]
@@ -421,7 +421,7 @@ class Configuration(Resource):
         return self._public_ips[name]
 
     def virtual_machine(self, name: str) -> VirtualMachine:
-        """The virtual machine of this name. Raises KeyError."""
+        """The VM of this name. Raises KeyError."""
         return self._machines[name]
 
     def subnet_of(self, address: IPv4Address) -> Subnet | None:

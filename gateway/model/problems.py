@@ -1,7 +1,7 @@
 """What is wrong with a configuration, as data, and the one line that a user reads for it.
 
 A problem names the file, the line where it is known, the field, the value and what would be
-right. Errors refuse the file; warnings say what the gateway will not do with an accepted one.
+right. A file with errors is rejected; warnings name what an accepted one will not do.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class HairpinToItself(Enum):
 
 
 class ExhaustionEvent(Enum):
-    """In which of Azure's shapes port exhaustion is told."""
+    """In which of Azure's shapes port exhaustion is reported."""
 
     ALERT = "LoadBalancerAlertEvent"
     """The alert event log of public Basic load balancers: LOG18."""
@@ -91,7 +91,7 @@ class NatGatewayTerms:
     rst_hold: float
     """From an RST, likewise: NGRES."""
     half_open_timeout: float
-    """A TCP flow that nobody answered is closed after this: NGRES."""
+    """A TCP flow that was not answered is closed after this: NGRES."""
     udp_hold: float
     """From a UDP flow's end (it was idle) until its port is used toward there again: NGRES."""
 
@@ -173,7 +173,7 @@ class Profile:
     """A probe's numberOfProbes is its threshold: LOG18's time; later Azure ignores it (NEW)."""
     hairpin_to_itself: HairpinToItself = HairpinToItself.DROPPED
     """A VM's flow to its load balancer's frontend, mapped to the VM itself. Microsoft's documents
-    disagree on public frontends (docs/fidelity.md A9); this is the reading that nobody should
+    disagree on public frontends (docs/fidelity.md A9); this is the reading that no design should
     build on in vain."""
 
     @property
@@ -226,7 +226,7 @@ AZURE_2017 = Profile(
 )
 
 HIGH_SNAT_PORT_USAGE = 0.75
-"""Of the ports allocated on a frontend; above it Azure tells of HighSnatPortUsage: HEV."""
+"""Of the ports allocated on a frontend; above it Azure reports HighSnatPortUsage: HEV."""
 NAT_GATEWAY_PORTS = 64_512
 """SNAT ports of a public IP of a NAT gateway, for each protocol, on demand for all VMs of its
 subnets: NGRES, NGSNAT. No part of azure-2017, where they are something to advise."""

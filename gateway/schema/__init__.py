@@ -1,1 +1,2 @@
-"""What the API and its faces share: names, records, queries. Imports the standard library alone."""
+"""What the API and its clients share: names, records, queries. Imports the standard library
+alone."""

@@ -97,7 +97,7 @@ class DropReason(Enum):
         "RoutedElsewhere",
         (
             "This host's routing leads the packet to a network that is neither inside nor outside, "
-            "and it is no answer to somebody there."
+            "and it is no answer to a flow from there."
         ),
         "Mend this host's route to the destination: `ip route get ADDRESS`.",
     )
@@ -192,7 +192,7 @@ class DropReason(Enum):
     INBOUND_WITHOUT_FLOW = (
         "InboundWithoutFlow",
         "A packet from outside to a SNAT port belongs to no flow toward that remote endpoint.",
-        "Nothing: somebody scans, or a reply is late. For a service, add an inbound rule.",
+        "Nothing: a port scan, or a late reply. For a service, add an inbound rule.",
     )
     DENIED_BY_SECURITY_RULE = (
         "DeniedBySecurityRule",
@@ -219,7 +219,7 @@ class DropReason(Enum):
         "PrivateEndpointInUse",
         (
             "The remote endpoint has a live TCP connection with the same port of the same VM by "
-            "way of another public address or port: the VM could not tell the two apart."
+            "way of another public address or port: the VM could not distinguish the two."
         ),
         "Nothing: the remote tries again from another port, or the first connection ends.",
     )
@@ -242,8 +242,8 @@ class DropReason(Enum):
         (
             "A packet with an address of the virtual network at either end, or an ICMP error that "
             "quotes one, was about to leave by the outside interface untranslated: this host's "
-            "own, a reply whose way inside is gone, or what got past the rules because somebody "
-            "flushed them or put an ACCEPT in front."
+            "own, a reply whose route inside is gone, or what got past the rules because they "
+            "were flushed or an ACCEPT was put in front."
         ),
         (
             "Look for `RulesRestored`, `RulesMoved` and `HostChanged` among the events, and "
@@ -257,7 +257,7 @@ class DropReason(Enum):
         "PublicAddressUnknown",
         (
             "A packet from outside is for no public IP of the configuration in force: for a "
-            "private address, or for somebody else."
+            "private address, or for another host."
         ),
         "Add it to `publicIPAddresses` if it is yours; else find who routes it to this host.",
         DecidedBy.ENGINE,

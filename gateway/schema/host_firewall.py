@@ -1,6 +1,6 @@
 """How a sentence says what the host's own firewall does to a gateway's packets, for who reads it.
 
-``datapath/firewall/obstacles.py`` makes the sentences, events carry them, and ``diagnose`` tells by
+``datapath/firewall/obstacles.py`` makes the sentences, events carry them, and ``diagnose`` knows by
 them how bad it is.
 """
 

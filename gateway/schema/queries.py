@@ -1,6 +1,6 @@
-"""What a face may ask of a listing: filters, order, length, start time. Parsed and checked here.
+"""What a client may ask of a listing: filters, order, length, start time. Parsed and checked here.
 
-The API uses it on query strings and the command line on its options, so that both refuse the same
+The API uses it on query strings and the command line on its options, so that both reject the same
 values with the same sentences. All problems of a query are found at once.
 """
 
@@ -107,8 +107,8 @@ def read_parameters(
 ) -> dict[str, Any]:
     """The fields that each reader makes of its parameter, where that is given.
 
-    Raises QueryError with every problem at once: first of the parameters that there are not
-    (``known``, in the order in which they are told; without it the readers'), then the readers'.
+    Raises QueryError with every problem at once: first of the parameters that do not exist
+    (``known``, in the order in which they are listed; without it the readers'), then the readers'.
     """
     problems = unknown_parameters(values, tuple(readers) if known is None else known)
     found: dict[str, Any] = {}

@@ -64,11 +64,11 @@ class Traffic:
         _add(rows, self._key(flow), _counters(flow))
 
     def syn(self, flow: Flow, side: Side) -> None:
-        """A SYN of a flow goes on; ``side``: from the VM, or to it."""
+        """A SYN of a flow passes; ``side``: from the VM, or to it."""
         self.syns.setdefault(self._key(flow), [0, 0])[side] += 1
 
     def walk(self, table: FlowTable, count: int = FLOWS_PER_SLICE) -> Iterator[TrafficSums | None]:
-        """None after each slice of ``count`` slots, the sums last. Begins anew for whoever asks:
+        """None after each slice of ``count`` slots, the sums last. Begins again for each caller:
         a walk that was left half-way is over."""
         self._end_walk()
         rows: dict[TrafficKey, list[int]] = {}

@@ -2,7 +2,7 @@
 
 Flows wait in buckets of one tick (a quarter of an Azure second). A packet does not move its flow:
 it writes ``last_seen``. When a bucket falls due, each of its flows either expires or moves on to
-the bucket of its real deadline, so a live flow is looked at once per timeout, however many packets
+the bucket of its real deadline, so a live flow is checked once per timeout, however many packets
 it carries. A bucket is a set, so that a flow that ends early leaves nothing behind: memory stays
 bounded by the flows that live.
 """
@@ -20,12 +20,12 @@ class Expiry:
 
     def __init__(self) -> None:
         self.fold: Callable[[Flow], None] = lambda flow: None
-        """What tells when an offloaded flow was last seen."""
+        """What knows when an offloaded flow was last seen."""
         self._buckets: dict[int, Bucket] = {}
         self._heap: list[Bucket] = []
 
     def arm(self, flow: Flow, deadline: float) -> None:
-        """Look at ``flow`` at ``deadline`` or within a tick after it, and not before."""
+        """Check ``flow`` at ``deadline`` or within a tick after it, and not before."""
         due = int(deadline / TICK) + 1
         bucket = self._buckets.get(due)
         if bucket is None:
@@ -45,11 +45,11 @@ class Expiry:
             flow.bucket = None
 
     def lag(self, now: float) -> float:
-        """By how many seconds the oldest bucket to look at is overdue."""
+        """By how many seconds the oldest bucket to check is overdue."""
         return max(0.0, now - self._heap[0].due * TICK) if self._heap else 0.0
 
     def expire(self, now: float, end: Callable[[Flow], None], limit: int) -> int:
-        """Call ``end`` for each flow whose deadline has passed, looking at ``limit`` at most.
+        """Call ``end`` for each flow whose deadline has passed, visiting ``limit`` at most.
 
         Returns how many flows were ended. What the limit leaves over is taken up by the next
         call.

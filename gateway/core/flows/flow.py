@@ -177,7 +177,7 @@ def record(flow: Flow, now: float) -> FlowRecord:
 
 
 class Bucket(set[Flow]):
-    """Flows to look at when ``due`` (a count of ticks) has come."""
+    """Flows to check when ``due`` (a count of ticks) has come."""
 
     __slots__ = ("due",)
 

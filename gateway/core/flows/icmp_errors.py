@@ -5,10 +5,10 @@ quotes: addresses, port or identifier, the quoted checksums, and the error's own
 makes path MTU discovery and traceroute work through a NAT. An error changes neither the flow's
 state nor its idle time (RFC 5508, REQ-8).
 
-No security group judges an error, so it must be one: short, whole, addressed to the sender of the
-packet that it quotes, and from somebody who may speak of that. From outside that is any router;
-from inside it is the VM that the packet was for: there is no router between this gateway and a VM,
-and what the gateway itself says is known as such (``IngressPath.LOCAL_ERROR``).
+No security group evaluates an error, so it must be one: short, complete, addressed to the sender of
+the packet that it quotes, and from a host that may report it. From outside that is any router; from
+inside it is the VM that the packet was for: there is no router between this gateway and a VM, and
+what the gateway itself says is known as such (``IngressPath.LOCAL_ERROR``).
 
 A quote need not be whole: eight bytes of the transport are enough (RFC 792), which have the ports
 but, for TCP, not the checksum. What is not there is not updated.
@@ -73,7 +73,7 @@ def quoted(view: PacketView) -> Quote | None:
 def is_intact(view: PacketView, quote: Quote) -> bool:
     """Whether an error is as short as it must be, and its checksums are right (RFC 5508, REQ-3).
 
-    Those of the error and of the quoted IP header; the quoted transport's is not looked at.
+    Those of the error and of the quoted IP header; the quoted transport's is not checked.
     """
     packet = view.packet
     return (

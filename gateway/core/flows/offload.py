@@ -1,7 +1,7 @@
-"""What carries live flows out in the engine's place, as the engine sees it.
+"""Offload of live flows, as the engine sees it.
 
 Something below (the fast path) may take a flow over: its packets then no longer come here. The
-engine keeps deciding: it says which flows may be taken over and takes them back before it changes
+engine keeps deciding: it chooses which flows may be offloaded and takes them back before it changes
 anything about them, and it asks for what it has missed wherever counters or times matter. What
 does it, and how, is none of the core's business; with nothing there, nothing here is called.
 """
@@ -27,7 +27,7 @@ def is_busy(flow: Flow) -> bool:
 
 
 class Reported(Protocol):
-    """Who is told of what passed elsewhere."""
+    """Who is notified of what passed outside the engine."""
 
     def on_offloaded_segment(
         self, slot: int, flow_id: int, side: Side, flags: int, now: float
@@ -52,7 +52,7 @@ class Offload(Protocol):
         """What the VM's side and the remote's acknowledged last, of a TCP flow; 0: not known."""
 
     def report(self, to: Reported) -> int:
-        """Tell of what passed since the last call, or of some of it; how many segments."""
+        """Report what passed since the last call, or some of it; how many segments."""
 
     def fold(self, flow: Flow) -> None:
         """Add to the flow's counters, and to its times, what happened since the last call."""

@@ -1,8 +1,9 @@
-"""RSTs that the gateway itself sends: whose, to whom, with which numbers. They wait in a queue.
+"""RSTs that the gateway itself sends: of which flow, to which end, with which numbers. They wait in
+a queue.
 
 Two occasions (docs/fidelity.md A7, T1). An established flow idles out whose rule has
-``enableTcpReset``: both ends are told. A VM behind a NAT gateway, or somebody outside, sends to a
-flow of a NAT gateway that is no more: the sender alone is told.
+``enableTcpReset``: both ends get one. A VM behind a NAT gateway, or a host outside, sends to a
+flow of a NAT gateway that no longer exists: the sender alone gets one.
 
 A receiver takes an RST only if its sequence number is exactly the next one that it expects (RFC
 5961, 3.2): that is what it acknowledged last, which ``sequence.Numbers`` keeps.
@@ -60,7 +61,7 @@ class ResetQueue:
         return self._waiting.popleft() if self._waiting else None
 
     def idled_out(self, flow: Flow, numbers: Numbers, *, tell_remote: bool) -> None:
-        """Tell the ends of an established flow that it is no more."""
+        """Reset both ends of an established flow that has ended."""
         private, remote = numbers.acknowledged
         told = [(flow.original, private[flow.slot])]
         if tell_remote:

@@ -3,7 +3,7 @@
 Three numbers of 32 bits are kept for each TCP flow, by its slot and outside of the flow's object,
 where they take 12 bytes: the number of the SYN that opened it, and what either side acknowledged
 last, which is the number that it expects next of the other side (a SYN or SYN-ACK that passes
-foretells it). 0 is unknown: a segment that cannot be judged counts.
+foretells it). 0 is unknown: a segment that cannot be checked counts.
 
 The established way notes acknowledgements for each packet, and asks nothing. What is asked here is
 whether a segment that would change the flow's state may do so:
@@ -52,7 +52,7 @@ class Numbers:
         self.opening[slot] = self.acknowledged[0][slot] = self.acknowledged[1][slot] = 0
 
     def resume(self, slot: int, opening: int, acknowledged: tuple[int, int]) -> None:
-        """Go on with what an earlier process knew."""
+        """Continue with what an earlier process knew."""
         self.opening[slot] = opening
         self.acknowledged[0][slot], self.acknowledged[1][slot] = acknowledged
 
@@ -61,9 +61,9 @@ class Numbers:
         return self.acknowledged[0][slot], self.acknowledged[1][slot]
 
     def learn(self, slot: int, acknowledged: tuple[int, int]) -> None:
-        """Go on with what each side acknowledged, where something else than the SYN foretold.
+        """Continue with what each side acknowledged, where something else than the SYN foretold.
 
-        What is no more than that was handed over so, and no segment has passed there since: those
+        What is not beyond that was offloaded so, and no segment has passed there since: those
         of a flow that cannot be carried all come here.
         """
         foretold = 0, self.opening[slot] + 1 & _MASK
@@ -72,7 +72,7 @@ class Numbers:
                 self.acknowledged[side][slot] = number
 
     def open(self, slot: int, side: Side, sequence: int) -> None:
-        """A SYN of this number passed from ``side``, which opens the flow, or opens it anew."""
+        """A SYN of this number passed from ``side``, which opens the flow, or opens it again."""
         self.opening[slot] = sequence
         private, remote = self.acknowledged
         expected = sequence + 1 & _MASK if sequence else 0
@@ -90,7 +90,7 @@ class Numbers:
     def counts(self, slot: int, side: Side, flags: int, numbers: tuple[int, int]) -> bool:
         """Whether a segment from ``side`` may change its flow's state; notes what it acknowledges.
 
-        It is not the answer to a SYN: ``answers`` judges that.
+        It is not the answer to a SYN: ``answers`` checks that.
         """
         if flags & RST_FLAG:
             expected = self.acknowledged[side ^ 1][slot]

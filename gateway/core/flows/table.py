@@ -67,12 +67,12 @@ class FlowTable(FlowIndex):
         self.traffic = Traffic()
         self.numbers = Numbers()
         self.to_be_reset: set[Flow] = set()
-        """Whose ends are told when they idle out."""
+        """Whose ends get an RST when they idle out."""
         # Flows whose port was taken back, by original key and protocol: kept for the listing only.
         self.reclaimed: dict[tuple[int, bytes], Flow] = {}
         self.touched: set[int] | None = None
         """Slots whose flow is another one or has changed, for who writes flows down and takes them
-        out again; None: nobody does."""
+        out again; None: none does."""
         # Slots let ``walk`` go through the table in slices while it changes.
         self._slots: list[Flow | None] = []
         self._free_slots: list[int] = []

@@ -1,4 +1,5 @@
-"""What a NAT needs of TCP's state, no more: a table, read by the engine, the tests and the docs.
+"""What a NAT needs of TCP's state, and only that: a table, read by the engine, the tests and the
+docs.
 
 docs/architecture.md, "TCP's states", draws it from ``TRANSITIONS``.
 
@@ -13,15 +14,15 @@ acknowledges that SYN; all pass on, the ends decide. A SYN with the number of th
 the flow is that one again, in every state: it passes with the flow, and if an RST had ended this,
 the flow is OPENING again. A SYN with another number, from the side that opened it:
 
-    OPENING              its sender gave up and tries again: the flow goes on with this number
+    OPENING              its sender gave up and tries again: the flow continues with this number
     ESTABLISHED          passes; the other end answers with an ACK (RFC 5961, 4) and is then reset,
-                         or has forgotten the connection, too, and answers or refuses the new one
+                         or has forgotten the connection, too, and answers or resets the new one
     one side has closed  a new connection, if the number is ahead of the first; else it is an old
                          duplicate, and passes
     FINISHED, RESET      a new connection (RFC 9293, 3.10.7.4: TIME-WAIT)
 
 A new connection gets a flow and a port of its own while the old port is held. The numbers of FINs
-are not looked at: a forged one has the flow end after four minutes without a packet.
+are not checked: a forged one has the flow end after four minutes without a packet.
 """
 
 from enum import IntEnum

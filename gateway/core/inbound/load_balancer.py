@@ -7,8 +7,8 @@ that goes takes only its own slots with it, one that comes back gets exactly the
 rules over one pool send a client to the same member where they hash the same. The seed keys all
 of it. Only a flow's first packet comes here: the flow table has the rest.
 
-Health is told, not found out: ``report``. The core sends no probes. Which flows outlive a member's
-going down is ``keeps`` (docs/fidelity.md A13).
+Health is reported from outside (``report``), not found out here. The core sends no probes. Which
+flows outlive a member's going down is ``keeps`` (docs/fidelity.md A13).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Listener:
             self.slots = None
 
     def takes(self, machine: Vm) -> bool:
-        """Whether a new flow could go to ``machine``."""
+        """Whether a new flow could go to the VM ``machine``."""
         member = self.members.get(machine.name)
         return member is not None and member.machine is machine and member in self.healthy
 
@@ -180,7 +180,7 @@ class Balancer:
         return healthy[number]
 
     def keeps(self, flow: Flow) -> bool:
-        """Whether an inbound flow of a rule goes on, as things are now (A13)."""
+        """Whether an inbound flow of a rule continues, as things are now (A13)."""
         listener = self.match(flow.protocol, flow.reply)
         if listener is None:
             return False
@@ -228,15 +228,15 @@ class Balancer:
         health: dict[Target, bool],
         nat_ports: dict[tuple[str, str], dict[str, int]],
     ) -> None:
-        """Go on with what another process knew under the same configuration."""
+        """Continue with what another process knew under the same configuration."""
         self._health, self._nat_ports = dict(health), nat_ports
         self.apply(configuration)
 
     def apply(self, configuration: Configuration) -> set[tuple[int, bytes]]:
-        """Listen as ``configuration`` says; returns the keys of listeners that are no more.
+        """Listen as configured; returns the keys of listeners that no longer exist.
 
         What is known of targets that stay, and the ports of NAT rules' members, are kept. To be
-        called after ``AllocationManager.apply``: members are its machines.
+        called after ``AllocationManager.apply``: members are its VMs.
         """
         machines = {m.name: m for m in self._outbound.machines.values() if m.named}
         publics = {p.name: p.ip_address.packed for p in configuration.public_ip_addresses}

@@ -24,12 +24,12 @@ class _Drop(Protocol):
 
 
 class DropCounters:
-    """``drop`` is the verdict on a packet. ``maximum`` bounds the kinds told apart at a time."""
+    """``drop`` is the verdict on a packet. ``maximum`` bounds the kinds distinguished at a time."""
 
     def __init__(self, maximum: int, report: Callable[[Event], None]) -> None:
         self.now = 0.0
         """The time of the packet that is being handled."""
-        self.drop: _Drop = self._drop  # who wants to be told stands before it
+        self.drop: _Drop = self._drop  # an observer wraps it
         self._report = report
         self._counts = dict.fromkeys(DropReason, 0)
         self._sampler = EventThrottle[_Kind, _Detail](EVENT_INTERVAL, maximum)
@@ -54,7 +54,7 @@ class DropCounters:
     def count_unseen(self, reason: DropReason, packets: int, *, report: bool = True) -> None:
         """Count packets that were dropped elsewhere, of which there is only their number.
 
-        ``report``: as a ``PacketsDropped`` without addresses; not where another event tells of it.
+        ``report``: as a ``PacketsDropped`` without addresses; not where another event reports it.
         """
         self._counts[reason] += packets
         self._unseen[reason] += packets
@@ -62,7 +62,7 @@ class DropCounters:
             self._report(PacketsDropped(self.now, reason, None, None, "", "", packets))
 
     def tell(self, told: Told | None) -> None:
-        """Call ``told`` for every drop; None: nobody any more."""
+        """Call ``told`` for every drop; None: no observer any more."""
         count = self._drop
         if told is None:
             self.drop = count

@@ -1,7 +1,7 @@
-"""Tells of SNAT ports that run short: a flood of dropped packets makes a trickle of events.
+"""Reports SNAT ports that run short: many dropped packets make few events.
 
 One sampler for flows that found no port, one for VMs that use more of their ports than the profile
-puts up with (``high_usage``). Which event Azure would write is the profile's and the method's.
+tolerates (``high_usage``). Which event Azure would write is the profile's and the method's.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _Used = tuple[bytes, FlowPolicy, int, int]  # VM's address, flow_policy, used, a
 
 
 class ExhaustionMonitor:
-    """Notes shortages and tells ``report`` of them, at most once an interval for each of a kind."""
+    """Records shortages and calls ``report``, at most once an interval for each of a kind."""
 
     def __init__(self, profile: Profile, maximum: int, report: Callable[[Event], None]) -> None:
-        """``maximum`` bounds the kinds told apart at a time."""
+        """``maximum`` bounds the kinds distinguished at a time."""
         self._shape = profile.exhaustion_event
         self._report = report
         interval = profile.exhaustion_event_interval

@@ -1,11 +1,11 @@
-"""What flow logs tell of flows: begun, continued, ended, denied; as data, whatever their format.
+"""What flow logs record of flows: begun, continued, ended, denied; as data, whatever their format.
 
 Exists only while flow logs are on: otherwise a hook costs the question whether there is one. No
 packet costs anything here. A flow has a ``_Watch`` from its opening to its end, with what was last
-told of its counters; watches stand in the order in which they fall due, since each waits equally
-long, so that a look at the clock costs as much as is due.
+recorded of its counters; watches stand in the order in which they fall due, since each waits
+equally long, so that a tick costs only as much as is due.
 
-Everything is bounded: the entries that wait to be taken, and the denials told of in an interval.
+Everything is bounded: the entries that wait to be taken, and the denials recorded in an interval.
 What is over the bound is counted (``lost``, ``denials_not_logged``).
 """
 
@@ -27,11 +27,11 @@ CONTINUE_INTERVAL = 300.0
 CLOSE_GRACE = 10.0
 """Azure seconds from a FIN of both sides, or an RST, to the E entry: its last packets count."""
 DENIAL_INTERVAL = 60.0
-"""Azure seconds in which a five-tuple is told to be denied once."""
+"""Azure seconds in which a five-tuple is recorded as denied once."""
 MAXIMUM_DENIALS = 4_096
-"""Five-tuples told to be denied in ``DENIAL_INTERVAL``."""
+"""Five-tuples recorded as denied in ``DENIAL_INTERVAL``."""
 MAXIMUM_LOOKED_AT = 128
-"""Flows that one look at the clock tells of: half a millisecond."""
+"""Flows recorded in one tick: half a millisecond."""
 MAXIMUM_WAITING = 65_536
 """Entries that wait to be taken."""
 
@@ -82,7 +82,7 @@ class _Watch:
 
 
 class FlowLog:
-    """Collects entries until they are taken. ``everything``: also flows that no group judged."""
+    """Collects entries until they are taken. ``everything``: also flows that no group evaluated."""
 
     def __init__(self, subnets: Prefixes, *, everything: bool, waiting: int = MAXIMUM_WAITING):
         self.subnets = subnets
@@ -118,7 +118,7 @@ class FlowLog:
         self._tell(flow, watch, BEGIN, flow.created)
 
     def resumed(self, flow: Flow, now: float) -> None:
-        """A flow of an earlier process goes on; that one has logged its beginning."""
+        """A flow of an earlier process continues; that one has logged its beginning."""
         if self.everything or (flow.rule_matches and flow.protocol in (TCP, UDP)):
             self._live[flow] = watch = _Watch(now + CONTINUE_INTERVAL)
             watch.packets_out, watch.bytes_out = flow.packets_out, flow.bytes_out
@@ -133,9 +133,9 @@ class FlowLog:
             self._closing[flow] = watch
 
     def reopened(self, flow: Flow, now: float) -> None:
-        """A flow that an RST had ended goes on."""
+        """A flow that an RST had ended continues."""
         watch = self._closing.pop(flow, None)
-        if watch is None:  # its end was told
+        if watch is None:  # its end was recorded
             self.resumed(flow, now)
         else:
             watch.due = now + CONTINUE_INTERVAL
@@ -149,12 +149,12 @@ class FlowLog:
             return
         watch = self._live.pop(flow, None)
         if watch is not None:
-            # What timed out did so then, though nobody may have looked until now.
+            # What timed out did so then, though no tick may have come until now.
             ended = min(self.now, flow.last_seen + flow.timeout)
             self._tell(flow, watch, END, max(ended, flow.last_seen))
 
     def leave(self) -> None:
-        """The process ends, and another may go on with the flows: tell what is new of them, which
+        """The process ends, and another may continue the flows: record what is new of them, which
         that one does not know of."""
         for flow, watch in self._closing.items():
             self._tell(flow, watch, END, watch.ended)
@@ -200,7 +200,7 @@ class FlowLog:
         )
 
     def look(self, now: float, limit: int) -> None:
-        """Tell what has fallen due, of ``limit`` flows at most and ``MAXIMUM_LOOKED_AT``."""
+        """Record what has fallen due, of ``limit`` flows at most and ``MAXIMUM_LOOKED_AT``."""
         limit = min(limit, MAXIMUM_LOOKED_AT)
         while limit and self._closing:
             flow = next(iter(self._closing))
@@ -257,7 +257,7 @@ class FlowLog:
         rule_matches: tuple[RuleMatch, ...],
         counters: tuple[int, int, int, int],
     ) -> None:
-        """One interface's entry: the last group that judged there logs it."""
+        """One interface's entry: the last group that evaluated it there logs it."""
         direction = "Inbound" if seen[1] else "Outbound"
         own = [each for each in rule_matches if each.rule.direction == direction]
         if own:

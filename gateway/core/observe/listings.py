@@ -81,7 +81,7 @@ def port_records(outbound: AllocationManager) -> Iterator[PortRecord | None]:
 def machine_records(
     configuration: Configuration, machines: Iterable[Vm]
 ) -> Iterator[MachineRecord]:
-    """A record for each of these machines."""
+    """A record for each of these VMs."""
     behind = frontends_behind(configuration, configuration.profile)
     ruled: dict[str, list[tuple[str, int, int]]] = {}
     for balancer in configuration.load_balancers:

@@ -1,1 +1,1 @@
-"""The engine's state as bytes, and an engine with its state put back after a restart."""
+"""The engine's state as bytes, and an engine with its state restored after a restart."""

@@ -1,4 +1,4 @@
-"""A flow as bytes: what is written down of it, so that another process can go on with it.
+"""A flow as bytes: what is written down of it, so that another process can continue with it.
 
 One record of fixed size for each slot of the flow table. A record is right or it is nothing: its
 first field is a checksum of the others, so that one that was being written when the process was
@@ -26,7 +26,7 @@ EMPTY = bytes(SIZE)
 _INBOUND, _ORIGINAL, _REPLY, _RECLAIMED, _OFFLOADED, _TO_BE_RESET, _HOLDS_PORT = (
     1 << bit for bit in range(7)
 )
-# What a flow that was reclaimed, which is kept for the listing alone, has no more.
+# What a flow that was reclaimed, which is kept for the listing alone, no longer has.
 _LIVE = _ORIGINAL | _REPLY | _OFFLOADED | _TO_BE_RESET | _HOLDS_PORT
 _METHODS = tuple(Method)
 _NUMBERS = {method: number for number, method in enumerate(_METHODS)}
@@ -39,7 +39,7 @@ Seen = tuple[int, int, int, int]
 
 
 class SavedFlow(NamedTuple):
-    """A record, checked as far as it can be by itself. Keys are a flow's own."""
+    """A record, checked as far as it can be alone. Keys are a flow's own."""
 
     id: int
     protocol: int

@@ -1,8 +1,8 @@
-"""Going on where another process stopped: an engine with its state and flows put back.
+"""Continues where another process stopped: an engine with its state and flows restored.
 
 The engine is one of the same configuration and profile, and has handled no packet. First the
 state (``resume_state``), then flow by flow (``resume_flow``), then ``hand_back``. What is
-contradictory is refused, never half taken over: a flow needs its keys, its VM and its port to be
+contradictory is rejected, never half restored: a flow needs its keys, its VM and its port to be
 free and to be there. Two flows never get one public 5-tuple, whatever the records say.
 """
 
@@ -28,7 +28,7 @@ from gateway.model.profile import Method
 from gateway.schema.protocols import TCP, UDP
 
 Adopt = Callable[[Flow, Seen], bool]
-"""Whether somebody still carries a flow that was handed over, and goes on from what was seen."""
+"""Whether an offloaded flow is still forwarded in the kernel, and continues from what was seen."""
 
 _Key = tuple[bytes, bytes, int]  # VM, public IP, protocol
 
@@ -101,13 +101,13 @@ def resume_flow(
         lifecycle.log.resumed(flow, now)
     flow.offloaded = saved.offloaded and adopt(flow, saved.seen)
     if saved.offloaded and not flow.offloaded and flow.state is not State.OPENING:
-        # Written down is what was known when it was handed over.
+        # Recorded is what was known when it was offloaded.
         table.numbers.resume(slot, saved.opening, (0, 0))
     return flow
 
 
 def hand_back(engine: Engine, *, anew: bool) -> None:
-    """Let flows pass elsewhere again that nobody carried on with; ``anew``: also the others, whose
+    """Offload flows again that were not carried on meanwhile; ``anew``: also the others, whose
     times are other ones now."""
     for flow in engine.flows:
         if anew:
@@ -209,7 +209,7 @@ def _remember_use(allocation: PortAllocation, item: SavedAllocation) -> None:
 
 
 def _held_again(engine: Engine, flow: Flow) -> Ports | None:
-    """The pool of a flow's port, which it holds now; None: nobody has it to give."""
+    """The pool of a flow's port, which it holds now; None: no pool has it."""
     outbound, protocol = engine.outbound, flow.protocol
     public = outbound.addresses.get(flow.public)
     if public is None or flow.snat_port == 0:
@@ -236,7 +236,7 @@ def _is_shared(allocation: PortAllocation, protocol: int) -> bool:
 
 
 def _retired_share(public: PublicAddress, machine: Vm, protocol: int, flow: Flow) -> PortAllocation:
-    """What a VM still holds of a NAT gateway that is its subnet's no more."""
+    """What a VM still holds of a NAT gateway that is no longer its subnet's."""
     flow_policy = FlowPolicy(Method.NAT_GATEWAY, flow.timeout, "natGateways")
     pools = {
         n: VmNatUsage(public.address, public.shared[n], flow.timeout) for n in CARRIED[protocol]

@@ -1,8 +1,8 @@
 """What the engine has besides its flows that a restart must not lose: data, to and from it.
 
-Which ports each VM has been dealt (they depend on what came before: docs/fidelity.md A6), how full
-these ever were, which frontend port a member of a pool has, and which backends are up. Addresses
-are dotted, ports host order.
+Which ports each VM has been allocated (they depend on what came before: docs/fidelity.md A6), how
+full these ever were, which frontend port a member of a pool has, and which backends are up.
+Addresses are dotted, ports host order.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ class AddressScope:
     def can_be_outside(self, source: bytes) -> bool:
         """Whether what comes in from outside may have this source (4 bytes) without lying.
 
-        The virtual network's addresses and the platform's are in tags that let in: whoever could
-        borrow them would pass the groups.
+        The virtual network's addresses and the platform's are in tags that admit: a sender who
+        could borrow them would pass the groups.
         """
         if source in self.virtual_network:
             return False

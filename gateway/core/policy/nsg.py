@@ -1,10 +1,10 @@
-"""Network security groups, compiled: a flow's first packet is judged at a cost that hardly grows.
+"""Network security groups, compiled: a flow's first packet is evaluated at a nearly constant cost.
 
 A group's rules of one direction become, for each of five fields (protocol, source and destination
 address and port), a sorted list of interval starts with, for each interval, the set of rules whose
 field matches there, as the bits of an integer; bit 0 is the rule of the lowest priority number. A
 packet is five look-ups, four ANDs, and the lowest bit that is left: the first rule that matches
-(docs/fidelity.md, N1). Rules × prefixes cost memory when compiled, not time when judged.
+(docs/fidelity.md, N1). Rules × prefixes cost memory when compiled, not time when evaluated.
 
 Groups stand at two levels, and both must allow: inbound the subnet's first, then the interface's;
 outbound the other way round. No group at a level allows.
@@ -105,13 +105,13 @@ class RuleSet:
         return (matching & -matching).bit_length() - 1
 
     def take_over_hits(self, before: RuleSet) -> None:
-        """Go on counting where the same rule of an earlier set stopped."""
+        """Continue counting where the same rule of an earlier set stopped."""
         counted = dict(zip(before.rules, before.hits, strict=True))
         self.hits = [counted.get(rule, 0) for rule in self.rules]
 
 
 class Group:
-    """A network security group, ready to judge."""
+    """A network security group, ready to be evaluated."""
 
     __slots__ = ("flush_connection", "inbound", "name", "outbound")
 

@@ -1,4 +1,5 @@
-"""What a reload changed, as sentences for an operator: ways out, frontends, allocations, settings.
+"""What a reload changed, as sentences for an operator: outbound methods, frontends, allocations,
+settings.
 
 Compares two configurations and what became of allocations; decides nothing.
 """

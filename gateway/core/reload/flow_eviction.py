@@ -1,6 +1,6 @@
 """What a changed configuration does to flows that live: to those whose port or place is gone.
 
-All other flows go on untouched. ``resize`` and the ``end_…`` look at every flow, so a reload does
+All other flows continue untouched. ``resize`` and the ``end_…`` visit every flow, so a reload does
 them only where something changed that they are about.
 """
 
@@ -60,7 +60,7 @@ def end_outside(lifecycle: FlowLifecycle, scope: AddressScope) -> int:
     """End the flows of private addresses that are in no subnet, and those between VMs of which one
     is out of the virtual network; returns how many.
 
-    Nothing can be sent to such an address any more: they would go on in one direction only.
+    Nothing can be sent to such an address any more: they would continue in one direction only.
     """
     outside = [flow for flow in lifecycle.table if not _is_inside(flow, scope)]
     for flow in outside:

@@ -49,7 +49,7 @@ def _group(old: NetworkSecurityGroup, new: NetworkSecurityGroup) -> Iterator[str
 
 
 def _places(configuration: Configuration) -> dict[str, str]:
-    """What stands at each place that can have a group, and each machine's membership."""
+    """What stands at each place that can have a group, and each VM's membership."""
     places = {
         f"network security group of subnet {subnet.name}": subnet.network_security_group or "none"
         for subnet in configuration.virtual_network.subnets

@@ -1,8 +1,8 @@
-"""Who goes out how, at run time: machines, public addresses, and the ports allocated to each.
+"""Which outbound method each VM has at run time: VMs, public IPs, and the ports allocated to each.
 
 ``AllocationManager`` carries a ``Plan`` out and keeps it through changes: what a reload does not
-change stays untouched, and where ports must move, flows are broken as Azure breaks them and no more
-(docs/fidelity.md A6). It looks at no packet.
+change stays untouched, and where ports must move, only those flows break that break in Azure
+(docs/fidelity.md A6). It sees no packet.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gateway.schema.protocols import TCP, UDP
 
 @dataclass(frozen=True)
 class Resized:
-    """An allocation whose ports changed, or that has none any more: its flows must be looked at."""
+    """An allocation whose ports changed, or that has none any more: its flows must be checked."""
 
     allocation: PortAllocation
     before: int
@@ -46,7 +46,7 @@ Resizings = dict[PortAllocation, Resized]
 
 
 class AllocationManager:
-    """The machines by private address and the public addresses, both 4 bytes."""
+    """The VMs by private address and the public IPs, both 4 bytes."""
 
     def __init__(self, plan: Plan, profile: Profile) -> None:
         self.profile = profile
@@ -64,11 +64,12 @@ class AllocationManager:
         self.apply(plan)
 
     def machine(self, address: bytes, *, keep: bool = True) -> Vm | None:
-        """The machine with a private address; a standalone one is made for one that sends first.
+        """The VM with a private address; an implicit standalone one is created for one that sends
+        first.
 
-        None: every port of the default outbound addresses is allocated to machines that use them.
+        None: every port of the default outbound addresses is allocated to VMs that use them.
         The caller has made sure that the address is in a subnet. Without ``keep`` nothing is
-        allocated and nobody remembered: an answer to "what if".
+        allocated and no VM remembered: an answer to "what if".
         """
         machine = self.peek(address)
         if machine.allocations or not self._lacks_default(machine):
@@ -81,7 +82,7 @@ class AllocationManager:
         return machine
 
     def peek(self, address: bytes) -> Vm:
-        """The machine with a private address, or what it would be if it sent."""
+        """The VM with a private address, or what it would be if it sent."""
         known = self.machines.get(address)
         return known if known is not None else Vm(self._stranger(address), named=False)
 
@@ -124,7 +125,7 @@ class AllocationManager:
         return [(p.address, p.shared[protocol].free_toward(destination)) for p in publics]
 
     def _default_offers(self) -> list[tuple[bytes, int]]:
-        """What a standalone machine without ports could be dealt: address and ports, or 0."""
+        """What a standalone VM without ports could be allocated: address and ports, or 0."""
         ports = self._default_ports
         return [
             (address, ports if self._has_room(self.addresses[address], (TCP, UDP)) else 0)
@@ -132,7 +133,7 @@ class AllocationManager:
         ]
 
     def apply(self, plan: Plan) -> list[Resized]:
-        """Carry a plan out. Returns the allocations whose flows the caller must look at.
+        """Carry a plan out. Returns the allocations whose flows the caller must check.
 
         In this order: what is no longer wanted retires, shrinks or is lost; then what is new or
         grows takes from what became free.
@@ -155,7 +156,7 @@ class AllocationManager:
         return list(resized.values())
 
     def complete_default(self) -> None:
-        """Deal ports to the machines that should have default outbound access and have none."""
+        """Allocate ports to the VMs that should have default outbound access and have none."""
         self._complete_default({})
 
     def _complete_default(self, resized: Resizings) -> None:
@@ -164,7 +165,7 @@ class AllocationManager:
                 self._allocate_default(machine, resized)
 
     def default_terms(self, machine: Vm, public: PublicAddress, protocol: int) -> FlowPolicy | None:
-        """Default outbound access on a public IP, if that is how the machine goes out; or None."""
+        """Default outbound access on a public IP, if that is how the VM goes out; or None."""
         if public.address not in self._default_addresses:
             return None
         default = machine.method_of(protocol) is Method.DEFAULT_OUTBOUND_ACCESS
@@ -228,7 +229,7 @@ class AllocationManager:
                 own.instance_of = self.machines[planned.address]
 
     def _apply_nat_gateways(self, plan: Plan) -> None:
-        """Give machines their shares of the addresses of their subnets' NAT gateways."""
+        """Give VMs their shares of the addresses of their subnets' NAT gateways."""
         self._nat_gateways = {gateway.name: gateway for gateway in plan.nat_gateways}
         for public in self.addresses.values():
             for machine, allocations in list(public.shares.items()):
@@ -245,7 +246,7 @@ class AllocationManager:
                 self.share(machine)
 
     def share(self, machine: Vm) -> None:
-        """Give a machine its shares of its NAT gateway's addresses, as far as it lacks them.
+        """Give a VM its shares of its NAT gateway's addresses, as far as it lacks them.
 
         One that the configuration does not name is remembered until ``forget``: for its first flow.
         """
@@ -260,7 +261,7 @@ class AllocationManager:
     def _shares(
         self, machine: Vm, gateway: NatGatewayPlan, address: bytes
     ) -> Iterator[PortAllocation]:
-        """What a machine has on an address of its NAT gateway."""
+        """What a VM has on an address of its NAT gateway."""
         shared = self.addresses[address].shared
         for protocol, carried in CARRIED.items():
             timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
@@ -269,7 +270,7 @@ class AllocationManager:
             yield PortAllocation(machine, address, protocol, flow_policy, pools)
 
     def foreseen_allocations(self, machine: Vm) -> list[PortAllocation]:
-        """What a machine would take a port from, were it to send: nothing is allocated for it."""
+        """What a VM would take a port from, were it to send: nothing is allocated for it."""
         if machine.allocations:
             return list(machine.allocations)
         if machine.nat_gateway is not None:
@@ -308,7 +309,8 @@ class AllocationManager:
                     _resize(allocation, kept, resized)
 
     def _allocate(self, grant: AddressGrant, resized: Resizings) -> None:
-        """Give what a grant says to those who have less; a machine's last grant is used last."""
+        """Allocate what a grant specifies to those who have less; a VM's last grant is used
+        last."""
         public, protocol = self.addresses[grant.address], grant.protocol
         for name, ports in grant.ports.items():
             machine = self._by_name[name]
@@ -344,7 +346,7 @@ class AllocationManager:
         return all(public.port_ranges[p].free >= self._default_ports for p in protocols)
 
     def _allocate_default(self, machine: Vm, resized: Resizings) -> bool:
-        """Associate a standalone machine with an address that has room, evicting idle strangers."""
+        """Associate a standalone VM with an address that has room, evicting idle implicit VMs."""
         default = Method.DEFAULT_OUTBOUND_ACCESS
         protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]
         for evict in (False, True):
@@ -411,7 +413,7 @@ class AllocationManager:
             ranges = inventory.allocate(count)
         retired = [allocation for allocation in public.retired if allocation.protocol == protocol]
         while ranges is None and retired:
-            # The flows of a member that left live on its ports only while nobody needs these.
+            # The flows of a member that left live on its ports only while no other VM needs these.
             self._drop(retired.pop(0), resized)
             ranges = inventory.allocate(count)
         return ranges
@@ -455,7 +457,7 @@ class AllocationManager:
 
 
 def _is_idle_stranger(machine: Vm) -> bool:
-    """Whether others may have the ports of a machine, which the configuration does not name."""
+    """Whether others may have the ports of a VM, which the configuration does not name."""
     return not (machine.named or machine.flows or any(a.in_use for a in machine.allocations))
 
 

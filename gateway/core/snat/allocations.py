@@ -1,6 +1,7 @@
-"""What there is at run time: machines, public addresses, and what a machine has on an address.
+"""The run-time objects: VMs, public IPs, and the ports that a VM has on an address.
 
-Data with a few questions it can answer about itself; ``outbound.py`` makes and changes all of it.
+Data with a few questions it can answer about itself; ``allocation_manager.py`` makes and changes
+all of it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Vm:
 
 
 class PortAllocation:
-    """The SNAT ports of one machine on one public IP, for TCP (and ICMP echo) or for UDP."""
+    """The SNAT ports of one VM on one public IP, for TCP (and ICMP echo) or for UDP."""
 
     __slots__ = ("address", "flow_policy", "machine", "pools", "protocol", "ranges")
 
@@ -129,9 +130,9 @@ SNAT_PROTOCOLS = (TCP, UDP, ICMP)
 
 
 class PublicAddress:
-    """A public IP of the configuration: port ranges, or one machine's own address.
+    """A public IP of the configuration: port ranges, or one VM's own address.
 
-    A NAT gateway's has ``shared`` ports, by protocol, and machines' shares of them.
+    A NAT gateway's has ``shared`` ports, by protocol, and VMs' shares of them.
     """
 
     __slots__ = (
@@ -164,7 +165,7 @@ class PublicAddress:
         return [*self.allocations, *chain.from_iterable(self.shares.values())]
 
     def allocation(self, machine: Vm, protocol: int) -> PortAllocation | None:
-        """What a machine has here for a protocol."""
+        """What a VM has here for a protocol."""
         for allocation in machine.allocations:
             if allocation.address == self.address and allocation.protocol == protocol:
                 return allocation

@@ -32,14 +32,14 @@ class NatGatewayPool:
         self.count = count
         self._free = count
         self._holders = array("I")  # flows that hold the port
-        # A permutation: the first ``_free`` are the ports that nobody holds.
+        # A permutation: the first ``_free`` are the ports that no flow holds.
         self._order = array("H")
         self._place = array("H")
         self._toward: dict[bytes, set[int] | FreePortBitmap] = {}
 
     @property
     def free(self) -> int:
-        """Ports that no flow holds, toward anybody."""
+        """Ports that no flow holds, toward any destination."""
         return self._free
 
     def free_toward(self, destination: bytes) -> int:
@@ -66,7 +66,7 @@ class NatGatewayPool:
         return self.first + self._spare(toward, random)
 
     def take_again(self, destination: bytes, port: int) -> bool:
-        """Hold ``port`` toward ``destination`` if nobody does; say whether."""
+        """Hold ``port`` toward ``destination`` if no flow does; return whether."""
         index = port - self.first
         toward = self._toward.get(destination)
         if not 0 <= index < self.count:
@@ -180,7 +180,7 @@ class VmNatUsage:
 
     @property
     def free(self) -> int:
-        """Those that nobody holds."""
+        """Those that no flow holds."""
         return self.shared.free
 
     def take(self, destination: bytes, random: Random) -> int:
@@ -191,7 +191,7 @@ class VmNatUsage:
         return port
 
     def take_again(self, destination: bytes, port: int) -> bool:
-        """Hold what a flow held before a restart; False: somebody else does."""
+        """Hold what a flow held before a restart; False: another flow does."""
         if not self.shared.take_again(destination, port):
             return False
         self._count(destination)
@@ -233,12 +233,12 @@ class VmNatUsage:
     # A public IP that goes elsewhere takes all its ports along.
 
     def relocate(self, _ranges: Iterable[range]) -> None:
-        """Forget what is held: the shared ports are no more."""
+        """Forget what is held: the shared ports no longer exist."""
         self.used = 0
         self._taken = {}
 
     def take_exactly(self, _destination: bytes, _port: int) -> bool:
-        """No port is anybody's any more."""
+        """No port is held any more."""
         return False
 
 

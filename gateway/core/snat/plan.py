@@ -1,8 +1,8 @@
 """What a configuration means for outbound traffic, as pure data: which method, which ports.
 
-The choice of method is a table in ``model/outbound_methods.py``, the arithmetic of ports is
-``model/grants.py``; here names become addresses. ``outbound.py`` carries a plan out; a reload is
-the difference between two plans.
+The choice of method is a table in ``model/resolved/outbound_methods.py``, the arithmetic of ports
+is ``model/resolved/port_grants.py``; here names become addresses. ``allocation_manager.py`` carries
+a plan out; a reload is the difference between two plans.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SubnetPlan:
 
 @dataclass(frozen=True, slots=True)
 class NatGatewayPlan:
-    """A NAT gateway: whoever names it goes out by these addresses."""
+    """A NAT gateway: VMs that name it go out by these addresses."""
 
     name: str
     addresses: tuple[bytes, ...]

@@ -1,9 +1,9 @@
 """The SNAT ports of a VM on a public IP, and what flows hold of them.
 
-A port may be held toward many destinations at once, but only once toward each (docs/fidelity.md
-A1); the lowest that is free toward a destination is always next (A2). Which ports a VM has is dealt
-by ``inventory.py``. Everything is O(1) in the number of ports: to fill the last of 64,000 costs
-what the first does.
+A port may be held toward many destinations at once (port overloading, RFC 4787), but only once
+toward each (docs/fidelity.md A1); the lowest that is free toward a destination is always next (A2).
+Which ports a VM has is ``port_ranges.py``'s. Everything is O(1) in the number of ports: to fill the
+last of 64,000 costs what the first does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 from gateway.core.snat.free_port_bitmap import FreePortBitmap
 
 BUSIEST = 10  # destinations in a port record
-SLICE = 1024  # destinations looked at between two chances to handle packets
+SLICE = 1024  # destinations visited between two chances to handle packets
 
 
 class Ports(Protocol):
@@ -220,7 +220,7 @@ class PortPool:
 
     @property
     def destinations(self) -> int:
-        """How many destinations have a flow: what ``busiest`` has to look at."""
+        """How many destinations have a flow: what ``busiest`` has to visit."""
         return len(self._taken)
 
     @property

@@ -1,4 +1,4 @@
-"""The ports of a public IP, dealt out in blocks (docs/fidelity.md A3, A6).
+"""The ports of a public IP, allocated in blocks (docs/fidelity.md A3, A6).
 
 TCP and UDP have the same layout and separate use.
 """
@@ -34,7 +34,7 @@ class PortRanges:
 
     @property
     def free(self) -> int:
-        """How many ports are in nobody's allocation."""
+        """How many ports are in no allocation."""
         return sum(map(len, self._free))
 
     def allocate(self, count: int) -> list[range] | None:

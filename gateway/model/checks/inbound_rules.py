@@ -2,7 +2,7 @@
 
 A frontend's port, for a protocol, is one rule's. So is a VM's backend port: a client endpoint that
 came by two frontends to one port of a VM would be two flows that look the same there. Azure lets
-floating IP do that, which this version refuses (``unsupported.py``).
+floating IP do that, which this version rejects (``unsupported.py``).
 """
 
 from __future__ import annotations

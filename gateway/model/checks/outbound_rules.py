@@ -1,4 +1,4 @@
-"""Outbound rules and NAT gateways that Azure would refuse; VMs left without outbound connectivity.
+"""Outbound rules and NAT gateways that Azure would reject; VMs left without outbound connectivity.
 
 Where Azure has an error code for it, the message ends with that.
 """
@@ -22,7 +22,7 @@ def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]
     """Rules that contradict each other, and subnets with two NAT gateways."""
     profile = PROFILES.get(configuration.gateway.profile)
     if profile is None or profile.nat_gateway is None:
-        return  # unsupported.py refuses all of these
+        return  # unsupported.py rejects all of these
     for index, balancer in enumerate(configuration.load_balancers):
         if balancer.sku != "Standard":
             continue
@@ -124,7 +124,7 @@ def _nat_gateways(
 
 
 def _basic_beside_nat_gateway(configuration: Configuration, behind: set[str]) -> Iterator[Mistake]:
-    """Azure refuses Basic load balancers in a NAT gateway's subnet ("NAT gateway resource")."""
+    """Azure rejects Basic load balancers in a NAT gateway's subnet ("NAT gateway resource")."""
     subnet_of = {
         machine.name: configuration.subnet_of(machine.private_ip_address)
         for machine in configuration.virtual_machines

@@ -64,7 +64,7 @@ def named(resources: Iterable[Named]) -> Collection[str]:
 def known(
     name: str, names: Collection[str], collection: str, place: Location, cuts: RemovedParts
 ) -> Iterator[Mistake]:
-    """A reference that leads nowhere, unless to something that was cut for another mistake."""
+    """A reference that leads nowhere, unless to something that was cut for another error."""
     if name in names or name in cuts.names or collection in cuts.nameless:
         return
     hint = did_you_mean(name, names) or f"; known: {', '.join(list(names)[:10]) or 'none'}"

@@ -65,7 +65,7 @@ def _said(names: list[str], place: Location, what: str, value: str) -> Iterator[
 
 
 def _without_group(configuration: Configuration) -> set[str]:
-    """The names of VMs that no group judges."""
+    """The names of VMs without any group."""
     open_subnets = [
         subnet.address_prefix
         for subnet in configuration.virtual_network.subnets

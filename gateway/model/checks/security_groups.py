@@ -37,7 +37,7 @@ DEFAULT_NAMES = by_folded(row[0] for row in DEFAULT_RULES)
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What rules may name; ``tags`` is None where a mistake hides which there are."""
+    """What rules may name; ``tags`` is None where an error hides which there are."""
 
     groups: Collection[str]
     members: Collection[str]

@@ -1,7 +1,7 @@
 """Whether the SNAT ports that VMs are to have fit on their public IPs.
 
-Pure arithmetic on the profile, so that a file that cannot fit is refused before anything runs. Of
-outbound rules, as Azure refuses them; its error codes stand in the messages.
+Pure arithmetic on the profile, so that a file that cannot fit is rejected before anything runs. Of
+outbound rules, as Azure rejects them; its error codes stand in the messages.
 """
 
 from __future__ import annotations

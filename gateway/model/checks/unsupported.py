@@ -1,6 +1,6 @@
 """What a configuration asks for that this version, or its profile, does not carry out.
 
-Refused, never ignored: a test that passes because a rule was silently left out proves nothing.
+Rejected, never ignored: a test that passes because a rule was silently left out proves nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check(configuration: Configuration, cuts: RemovedParts) -> Iterator[Mistake]
     """Everything that is asked for and not available."""
     yield from _gateway(configuration)
     if cuts.words & {"gateway", "profile"}:
-        return  # whose behaviour it is to be, nobody knows
+        return  # the profile is unknown
     later = configuration.gateway.profile == AZURE_2017.name
     if later:
         yield from _later_resources(configuration)

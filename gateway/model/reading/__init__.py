@@ -1,1 +1,1 @@
-"""A configuration file read: YAML, types, placeholders, and every mistake reported at once."""
+"""A configuration file read: YAML, types, placeholders, and every error reported at once."""

@@ -1,7 +1,7 @@
 """The scalar types of a configuration, each with the sentence that a user reads when it is wrong.
 
 pydantic converts generously (true is 1, an integer is an address): these types do not, and every
-refusal says what is allowed. They accept what a YAML or JSON file holds and what Python code
+error says what is allowed. They accept what a YAML or JSON file holds and what Python code
 passes, so that a configuration survives the way through JSON unchanged.
 """
 
@@ -25,7 +25,7 @@ PREFIX = re.compile(r"(?P<address>[0-9.]+)/(?P<length>[0-9]{1,2})")
 
 
 def refused(message: str) -> PydanticCustomError:
-    """A refusal whose message reaches the user word for word."""
+    """An error whose message reaches the user word for word."""
     return PydanticCustomError("refused", "{reason}", {"reason": message})
 
 

@@ -160,9 +160,9 @@ def load_text(text: str, name: str, interfaces: Interfaces = THE_FILES) -> Loade
 
 
 def _unfinished(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Mistake]]:
-    """The rest of a file that ``snatgw import`` made, and a mistake for each thing that it lacks.
+    """The rest of a file that ``snatgw import`` made, and an error for each thing that it lacks.
 
-    Refused, whatever else is right: without a security rule, say, more would pass than in Azure.
+    Rejected, whatever else is right: without a security rule, say, more would pass than in Azure.
     """
     listed = data.get(UNFINISHED, [])
     if listed is None:  # every line under it was taken away

@@ -1,8 +1,8 @@
 """What stands in for required keys that a file lacks, so that the rest of it can be checked.
 
 No two substitutes are alike and none is like anything in the file: addresses of the reserved
-240.0.0.0/4, names that nobody has, ports and priorities that are not in it. What a check says about
-one is dropped; about what is around it, it says what it would say if the key were there.
+240.0.0.0/4, names that no resource has, ports and priorities that are not in it. What a check says
+about one is dropped; about what is around it, it says what it would say if the key were there.
 """
 
 from __future__ import annotations

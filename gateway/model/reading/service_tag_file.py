@@ -28,7 +28,7 @@ class UnusableFileError(Exception):
 
 
 class TagFile:
-    """The tags of a file. A tag's prefixes are looked at when it is asked for."""
+    """The tags of a file. A tag's prefixes are read when it is asked for."""
 
     def __init__(self, path: Path) -> None:
         """Raises UnusableFileError."""

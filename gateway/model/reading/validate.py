@@ -1,6 +1,6 @@
-"""Plain data to a Configuration, with every mistake as a problem in the user's words.
+"""Plain data to a Configuration, with every error as a problem in the user's words.
 
-pydantic finds the mistakes within fields. So that mistakes *between* resources are reported in the
+pydantic finds the errors within fields. So that errors *between* resources are reported in the
 same go, what is wrong is then mended until the rest validates, the draft on which the cross-checks
 run: a misspelt key gets its name, a required one that is missing or wrong a substitute
 (``placeholders.py``), anything else is cut out. A draft knows where in the file each of its items
@@ -46,7 +46,7 @@ class RemovedParts:
     names: set[str] = field(default_factory=set)
     """Names of the resources that were removed."""
     nameless: set[str] = field(default_factory=set)
-    """Those of ``words`` where names were lost that nobody knows."""
+    """Those of ``words`` where names were lost that are unknown."""
     origins: dict[Location, list[int]] = field(default_factory=dict)
     """Of lists that lost items: which index each remaining one has in the file."""
     mended: set[Location] = field(default_factory=set)
@@ -54,7 +54,7 @@ class RemovedParts:
     substitutes: Substitutes = field(default_factory=Substitutes)
 
     def real(self, mistake: Mistake) -> Mistake | None:
-        """A mistake of the draft in terms of the file; None where it is of the mending's making."""
+        """An error of the draft in terms of the file; None where the repair caused it."""
         place = self.original(mistake.location)
         if any(place[:end] in self.mended for end in range(1, len(place) + 1)):
             return None
@@ -105,7 +105,7 @@ class RemovedParts:
             self.nameless.add(_list_of(location[:-1]) if key == "name" else key)
 
     def lost(self, word: str) -> None:
-        """Note a key that is gone, by itself or with what was around it."""
+        """Note a key that is gone, alone or with what was around it."""
         self.words.add(word)
         self.nameless.add(word)
 
@@ -126,7 +126,7 @@ class RemovedParts:
 
 
 def validate(data: dict[str, Any]) -> tuple[Configuration | None, list[Mistake], RemovedParts]:
-    """The draft (None if nothing could be saved), every mistake within fields, and the cuts."""
+    """The draft (None if nothing could be saved), every error within fields, and the cuts."""
     mistakes: list[Mistake] = []
     data = copy.deepcopy(data)
     cuts = RemovedParts(substitutes=Substitutes(data))

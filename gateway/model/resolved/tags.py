@@ -27,7 +27,7 @@ NOT_JUDGED = (
     ),
     PLATFORM_ADDRESS,
 )
-"""Where no flow leads to, and what no security group judges on the way out."""
+"""Where no flow leads to, and what no security group evaluates outbound."""
 
 # RFC 1918, RFC 6598: outside the virtual network these are in no tag, so DenyAllOutBound has them.
 PRIVATE = tuple(
