@@ -3,7 +3,7 @@
 It knows nothing of hooks, interfaces or packets. The ``NetfilterQueue`` binding reads into 4,096
 bytes; a larger datagram would arrive cut, and its rewriting would cut it for good. So the binding's
 ``run_socket`` is given an object of our own to read from, which reads whole packets, and the kernel
-is told to copy them whole. Overflow shows as ENOBUFS there, which the binding would swallow: it is
+is set to copy them whole. Overflow shows as ENOBUFS there, which the binding would swallow: it is
 counted before the binding sees it.
 """
 
@@ -122,7 +122,7 @@ class KernelQueue:
                     warnings.simplefilter("ignore", RuntimeWarning)  # the buffer is set after this
                     queue.bind(number, self._callback, MAXIMUM_LENGTH, COPY_PACKET)
             except OSError:
-                continue  # somebody was quicker
+                continue  # another process was quicker
             return number
         last = FIRST_NUMBER + NUMBERS - 1
         raise DatapathError([f"no NFQUEUE number from {FIRST_NUMBER} to {last} can be bound"])
@@ -192,7 +192,7 @@ class KernelQueue:
 
     @property
     def overflows(self) -> int:
-        """How often the socket told of lost packets (ENOBUFS)."""
+        """How often the socket reported lost packets (ENOBUFS)."""
         return self._reader.overflows() if self._reader is not None else 0
 
     def counts(self) -> tuple[int, int, int]:

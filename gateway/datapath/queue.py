@@ -4,12 +4,12 @@ It knows the hook and the interfaces of a packet and nothing of what is in it. N
 ``drain`` takes what is there, up to a limit, and returns.
 
 It is two queues of the kernel's (``nfqueue.py``), so that a flow's packets keep their order: a
-flow has one protocol. TCP that a sender left to its device to cut into segments comes uncut, up to
-64 KiB. Its checksum, and that of any segment that such a device would have finished, is unfinished
-then: it is completed here after rewriting, since the kernel takes what it gets back as complete.
-All else the kernel cuts and finishes before it comes. Only the kernel can: a UDP datagram may be
-many that were sent at once (UDP_SEGMENT), and what is unfinished in one that carries a tunnel, or
-in GRE or SCTP, is not the checksum that its own header has, and nothing says where it is.
+flow has one protocol. TCP GSO packets come unsegmented (NFQA_CFG_F_GSO), up to 64 KiB, and with
+CHECKSUM_PARTIAL, as do other segments whose checksum was offloaded: it is completed here after
+rewriting, since the kernel takes what it gets back as complete. All else the kernel segments and
+completes before it comes. Only the kernel can: a UDP datagram may be
+many that were sent at once (UDP_SEGMENT), and what is partial in one that carries a tunnel, or
+in GRE or SCTP, is not the checksum that its own header has, and nothing shows where it is.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PacketHandler = Callable[[bytes, float], bytes | None]
 PacketHandlers = Sequence[PacketHandler]
 """One for each ``IngressPath``, in its order."""
 Uncut = Callable[[bytes, int, int], None]
-"""Told of a packet that passed and is several segments: packet, ``IngressPath``, MTU on its way."""
+"""Called for a packet that passed and is several segments: packet, ``IngressPath``, egress MTU."""
 
 _PREROUTING, _FORWARD = 0, 2  # NF_INET_PRE_ROUTING, NF_INET_FORWARD
 
@@ -50,7 +50,7 @@ _UNFINISHED = frozenset(
 _TIMESTAMP = Struct("=HH").pack(20, 4)  # struct nlattr of NFQA_TIMESTAMP
 _TCP = 6
 LARGE = 1400
-"""Bytes of a packet from which it is looked at whether it is several segments."""
+"""Bytes of a packet from which on it may be several segments (GSO)."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class PacketQueue:
         passed: Callable[[bytes], None] | None = None,
     ) -> None:
         """``inside``, ``outside``: interfaces' numbers. ``fragments_marked``: what came in
-        fragments can be told (``fragment_marks.py``).
+        fragments are recognised (``fragment_marks.py``).
 
-        ``passed`` is told of each packet with a timestamp (NFQA_TIMESTAMP, the value) that had its
-        verdict, when it is on its way.
+        ``passed`` is called for each packet with a timestamp (NFQA_TIMESTAMP, the value) that had
+        its verdict, when it is on its way.
         """
         self.last_error = ""  # the traceback of the handler's last exception
         self._handlers = handlers
@@ -140,7 +140,7 @@ class PacketQueue:
     def change_handlers(self, handlers: PacketHandlers, *, finished: bool = False) -> None:
         """Hand packets to ``handlers`` from now on; not while ``drain`` runs.
 
-        ``finished``: with checksums as they will be on a wire, for who looks at them.
+        ``finished``: with checksums as they will be on a wire, for captures.
         """
         self._handlers = (
             [self._finishing(handler) for handler in handlers] if finished else handlers
@@ -148,7 +148,7 @@ class PacketQueue:
         self._change_handlers(self._handlers)
 
     def interfaces_are(self, inside: Iterable[int], outside: int) -> None:
-        """Interfaces have other numbers: they were removed and made again."""
+        """Interfaces have other numbers: they were removed and created again."""
         self._inside, self._outside = frozenset(inside), outside
         self._move()
 
@@ -161,7 +161,7 @@ class PacketQueue:
                 return handler(packet, now)
             whole = completed(packet)
             verdict = handler(whole, now)
-            return packet if verdict is whole else verdict  # as it is: the kernel goes on with it
+            return packet if verdict is whole else verdict  # as it is: the kernel continues with it
 
         return finished
 
@@ -207,9 +207,9 @@ class PacketQueue:
                     at = len(raw) - len(payload) - 12
                     if raw[at] == 8 and raw[at : at + 8] in unfinished:
                         verdict = completed(verdict)
-                    packet.set_payload(verdict)  # refuses what is not bytes
+                    packet.set_payload(verdict)  # rejects what is not bytes
             except Exception:
-                # The loop must outlive any mistake of the handler; untranslated nothing passes.
+                # The loop must outlive any error of the handler; untranslated nothing passes.
                 self._handler_errors += 1
                 self.last_error = traceback.format_exc()
                 verdict = None
@@ -249,7 +249,7 @@ class PacketQueue:
 
     def statistics(self) -> QueueStatistics:
         """The counters; reads a file of /proc, so not for every packet."""
-        self._mtus.clear()  # they may change; whoever calls this does so now and then
+        self._mtus.clear()  # they may change; this is called now and then
         waiting, kernel_dropped, user_dropped = map(
             sum, zip(*(queue.counts() for queue in self._queues), strict=True)
         )

@@ -27,7 +27,7 @@ class ResetSocket:
         self.failed = 0
 
     def send(self, packet: bytes) -> None:
-        """Send an IPv4 packet to where its header says; what the host refuses is counted."""
+        """Send an IPv4 packet to its destination; what the host rejects is counted."""
         try:
             self._socket.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
         except OSError:

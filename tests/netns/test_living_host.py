@@ -1,4 +1,4 @@
-"""Other programs change the host while a gateway runs: it is put back, or said, within seconds."""
+"""Other programs change the host while a gateway runs: it is restored, or reported, within seconds."""
 
 from __future__ import annotations
 

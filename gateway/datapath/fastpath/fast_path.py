@@ -2,7 +2,7 @@
 
 A flow is installed in both directions or not at all, never over another one's key, and its counters
 are read from shared memory without a system call. Two counters belong to a flow: ``2 * slot`` and
-the next. They are never reset: who reads them keeps what he has already seen. What TCP's two sides
+the next. They are never reset: a reader keeps what it has already seen. What TCP's two sides
 have acknowledged stands there, too; it begins with what is known when the flow is installed, and so
 does the time of the last packet.
 """
@@ -53,7 +53,7 @@ class FastPath:
     def __init__(
         self, inside: Sequence[str], outside: str, capacity: int, *, program: Path = OBJECT
     ) -> None:
-        """Load. Raises DatapathError with a line that says why not."""
+        """Load. Raises DatapathError with the reason."""
         self.capacity = capacity = min(capacity, MOST_FLOWS)
         self.leaving = False
         self.refused = 0  # flows that found no room, or another one's key
@@ -109,7 +109,7 @@ class FastPath:
             raise DatapathError([f"eBPF cannot be attached: {error}"]) from None
 
     def renew(self) -> None:
-        """Go on after an interface was removed and made again. Raises as ``attach``."""
+        """Continue after an interface was removed and created again. Raises as ``attach``."""
         try:
             self._set(socket.if_nametoindex(self._outside), 0)
         except OSError as error:
@@ -200,7 +200,7 @@ class FastPath:
         """Have ``close`` leave programs and maps to the next daemon, for ``LEASE`` seconds.
 
         They carry what they carry, also when the interfaces do not forward any more. After that
-        time the kernel carries nothing, whoever lives, and a process of its own takes all away.
+        time the kernel carries nothing, whatever runs, and a process of its own removes everything.
         """
         until = time.monotonic_ns() + round(LEASE * 1e9)
         with contextlib.suppress(OSError):

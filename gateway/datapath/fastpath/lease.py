@@ -1,9 +1,9 @@
-"""Takes away what a daemon has left to the next one, if no next one came.
+"""Removes what a daemon has left to the next one, if no next one came.
 
 The programs themselves carry nothing after the lease. What is left then, filters and memory, goes
 by this: ``python -m gateway.datapath.fastpath.lease``, a process that outlives the daemon, does
 nothing until then and holds nothing of it. It touches no interface that a gateway has by now, and
-no program but those it was told of. That neither it nor a start comes between the other's looking
+no program but those it was given. That neither it nor a start comes between the other's checking
 and acting, a claim of its own sees to, for which a start waits.
 """
 
@@ -77,7 +77,7 @@ def clearing() -> Iterator[None]:
 
 
 def clear(programs: list[tuple[str, int]]) -> None:
-    """Take these away, where nobody has gone on with them."""
+    """Remove these, where no daemon has continued with them."""
     outside = programs[-1][0]
     for name, program in programs:
         try:

@@ -52,7 +52,7 @@ int bpf_obj_get(const char *pathname);
 
 
 class MapInfo(NamedTuple):
-    """What the kernel says of a map; the start of ``struct bpf_map_info``."""
+    """What the kernel reports of a map; the start of ``struct bpf_map_info``."""
 
     type: int
     id: int
@@ -69,7 +69,7 @@ class MapInfo(NamedTuple):
 
 
 def open_library() -> tuple[cffi.FFI, Any]:
-    """libbpf, which says nothing on standard error. Raises OSError where it is not there."""
+    """libbpf, silenced on standard error. Raises OSError where it is not there."""
     ffi = cffi.FFI()
     ffi.cdef(_DECLARATIONS)
     library = ffi.dlopen(LIBRARY)
@@ -105,7 +105,7 @@ def maps_of_program(program: int) -> list[tuple[int, MapInfo]]:
 
 
 def map_info(descriptor: int) -> MapInfo:
-    """What the kernel says of a map. Raises OSError."""
+    """What the kernel reports of a map. Raises OSError."""
     ffi, library = open_library()
     info = bytearray(_MAP_INFO)
     _tell(ffi, library, descriptor, info)
@@ -137,7 +137,7 @@ class BpfObject:
         """``entries``: the size of maps; ``variables``: the bytes of ``.bss``; ``reused``: maps
         that are there already (descriptors, which stay the caller's), in place of new ones.
 
-        Raises OSError: no library, no such file, or the kernel refuses it.
+        Raises OSError: no library, no such file, or the kernel rejects it.
         """
         self._ffi, self._library = open_library()
         library = self._library
@@ -153,7 +153,7 @@ class BpfObject:
             self._check(
                 library.bpf_map__set_initial_value(section, variables, len(variables)), ".bss"
             )
-            self._check(library.bpf_object__load(self._object), "the kernel refuses the program")
+            self._check(library.bpf_object__load(self._object), "the kernel rejects the program")
         except OSError:
             self.close()
             raise

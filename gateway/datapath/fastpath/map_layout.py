@@ -1,4 +1,4 @@
-"""What is said to the fast path, and what it says: plain data in the layouts of ``fastpath.c``."""
+"""What is exchanged with the fast path: plain data in the layouts of ``fastpath.c``."""
 
 from __future__ import annotations
 

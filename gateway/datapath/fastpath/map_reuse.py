@@ -1,10 +1,10 @@
-"""Finds the maps that an earlier daemon left in the kernel, to go on with them.
+"""Finds the maps that an earlier daemon left in the kernel, to reuse them.
 
 They are looked for where that one pinned them (``pins.py``). Where it could not, the filters on the
-interfaces lead to them: a filter holds its program and the program its maps, whoever has died. That
-takes CAP_SYS_ADMIN. Either way they belong to these interfaces of this network namespace and to
-nobody else. Where anything about them is not as this program has it, there is nothing to inherit,
-and why is said.
+interfaces lead to them: a filter holds its program and the program its maps, whatever process has
+died. That takes CAP_SYS_ADMIN. Either way they belong to these interfaces of this network namespace
+and to no other. Where anything about them is not as this program has it, there is nothing to
+inherit, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -75,5 +75,5 @@ class Inheritance:
 
 
 def layout_name(name: str) -> str:
-    """What a map is pinned as: those of another layout are nobody's to go on with."""
+    """What a map is pinned as: those of another layout cannot be reused."""
     return f"{name}-{LAYOUT}"

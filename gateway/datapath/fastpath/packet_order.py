@@ -1,4 +1,4 @@
-"""Nothing overtakes: which flows may be carried, as far as what waits in the packet queue decides.
+"""No packet overtakes another: which flows may be offloaded, given what waits in the packet queue.
 
 The programs number what goes up of a flow and carry it only while the last number is that of the
 last packet that had its verdict (``fastpath.c``, "Order"). The number comes up as the packet's
@@ -49,18 +49,18 @@ class Order:
         number = (seconds - _SECONDS) * 1_000_000 + microseconds
         at = (number >> 24) * _WORDS + _HANDLED
         if not 0 <= at < len(self._words):
-            return  # the packet's own: somebody on this host wants to know when packets came
+            return  # the packet's own: a program on this host asked for receive timestamps
         segments = number >> 16 & 0xFF
         if segments > 1:  # the kernel has cut it up: each of them has the number
             parts = self._parts
             seen = parts.pop(number, 0) + 1
             if seen < segments:
                 if len(parts) >= _MOST_PARTS:
-                    parts.clear()  # some were lost; a later packet tells of all
+                    parts.clear()  # some were lost; a later packet covers all
                 parts[number] = seen
                 return
         self._words[at] = number & NUMBERS
 
     def close(self) -> None:
-        """Let go of the counters."""
+        """Release the counters."""
         self._words.release()

@@ -23,7 +23,7 @@ from gateway.datapath.host.interface_lock import is_claimed
 
 ROOT = Path("/sys/fs/bpf/snatgw")
 MOST_LOOKED_AT = 256
-"""Gateways whose pins a start looks at, for what is stale."""
+"""Gateways whose pins a start checks, for what is stale."""
 _MOST_PROCESSES = 65536
 _ALL_PROCESSES = 0xEFFFFFFC  # PROC_PID_INIT_INO: the pid namespace that has every process
 _NAMED_NAMESPACES = (Path("/run/netns"), Path("/run/docker/netns"))
@@ -41,7 +41,7 @@ class Pins:
     def open(self, names: Iterable[str]) -> dict[str, int]:
         """Descriptors of those that are there, the caller's to close; empty: nothing is pinned.
 
-        Raises OSError where they are not to be opened, or are somebody else's to write to.
+        Raises OSError where they are not to be opened, or are writable by another user.
         """
         found: dict[str, int] = {}
         if not _is_ours(self._root) or not _is_ours(self._directory):
@@ -87,7 +87,7 @@ class Pins:
 def remove_stale() -> None:
     """Remove pins of gateways that are gone with their interface or their network namespace.
 
-    Namespaces of others are judged only by who sees all processes.
+    Namespaces of others are checked only where all processes are visible.
     """
     try:
         if not _is_ours(ROOT):

@@ -1,4 +1,4 @@
-"""The fast path's filters on tc ingress: put there, taken away, found again by priority."""
+"""The fast path's filters on tc ingress: installed, removed, found again by priority."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def attach(interface: str, program: int) -> None:
 def detach(interfaces: Iterable[str]) -> None:
     """Remove our filters from interfaces, as far as these are there and have one.
 
-    The clsact qdisc stays: somebody else may use it by now.
+    The clsact qdisc stays: another program may use it by now.
     """
     with IPRoute() as route:
         for name in interfaces:

@@ -44,7 +44,7 @@ class FirewallLook:
         return None
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop scanning."""
         if self._running is not None:
             self._running.kill()
             self._running.wait()

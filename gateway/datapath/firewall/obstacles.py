@@ -160,7 +160,7 @@ def _parts(walked: Iterable[_Kind], dropped: Iterable[_Kind]) -> set[_Kind]:
 def _dropping(chain: _Hooked, packet: Packet) -> Iterator[tuple[str, bool]]:
     """By what a chain drops such a packet, if it does, and whether for certain."""
     walked = walk(chain.chains, chain.chain, packet)
-    # nft before 1.0.7 does not tell which device a chain is for.
+    # nft before 1.0.7 does not print which device a chain is for.
     nowhere = chain.hook in ("ingress", "egress") and not chain.devices
     certain = not walked.may(ACCEPT, QUEUE, UNKNOWN) and not nowhere
     final = walked.final

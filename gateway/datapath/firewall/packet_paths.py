@@ -38,7 +38,7 @@ class Crossing:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Of packets that there are ways for."""
+        """Of packets that have a path."""
         among = (AMONG,) if len(self.inside) > 1 else ()
         return (SENT, ANSWERED, *among, *((HAIRPIN,) if self.hairpin else ()))
 
@@ -94,7 +94,7 @@ class Way:
     def conditions(
         self, hook: str, priority: int, crossing: Crossing
     ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """What tells such packets in a chain from others, whichever VM's: words and values."""
+        """What distinguishes such packets in a chain, whichever VM's: words and values."""
         i, o = ("i", (self.source,)), ("o", (self.target,))
         if hook == "forward":
             return i, o

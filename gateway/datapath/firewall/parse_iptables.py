@@ -1,7 +1,7 @@
 """Reads what ``iptables-save`` prints into rules to be walked.
 
 A match that is not known here answers "perhaps". A target that is neither a chain nor known to let
-a packet go on counts as one that may end the walk.
+a packet continue counts as one that may end the walk.
 """
 
 from __future__ import annotations

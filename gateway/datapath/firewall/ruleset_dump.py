@@ -1,4 +1,4 @@
-"""Has ``nft`` and ``iptables-save`` print the host's rules: every table, whoever made it.
+"""Has ``nft`` and ``iptables-save`` print the host's rules: every table, of any program.
 
 ``iptables`` has two back ends, and a host may have rules of both: those in nf_tables are opaque to
 ``nft``, and the legacy ones it does not see at all.
@@ -30,7 +30,7 @@ class Rulesets:
 
 
 def read_host() -> Rulesets:
-    """The rules of this network namespace. What a command does not tell is left out."""
+    """The rules of this network namespace. What a command does not print is left out."""
     own_is_nft = "legacy" not in _output(["iptables", "-V"])
     texts = {"iptables": _output(["iptables-save"])}
     if own_is_nft and _has_legacy_tables():

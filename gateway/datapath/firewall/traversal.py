@@ -1,7 +1,7 @@
 """Walks chains of rules for a packet of which not everything is known.
 
 A match answers True, False or None, which is "perhaps": a limit, a mark, a set of addresses that is
-somebody else's. So a walk has one ending that is reached if every "perhaps" is a no, and others
+another program's. So a walk has one ending that is reached if every "perhaps" is a no, and others
 before it that are possible. Knows neither ``iptables`` nor ``nft``: both are read into ``Rule``.
 """
 
@@ -22,7 +22,7 @@ ACCEPT, DROP, QUEUE, RETURN, JUMP, GOTO, CONTINUE, UNKNOWN = (
     "unknown",
 )
 THROUGH = "through"
-"""The end of a chain was reached: it goes on where it was jumped to, or with the policy."""
+"""The end of a chain was reached: it continues where it was jumped to, or with the policy."""
 _DEPTH = 64
 
 
@@ -55,7 +55,7 @@ class Rule:
     target: str = ""
     text: str = ""
     changes: bool = False
-    """Whether it changes a packet, or what goes with it (a mark), and lets it go on."""
+    """Whether it changes a packet, or what goes with it (a mark), and lets it continue."""
 
     def matching(self, packet: Packet) -> bool | None:
         """Whether all of its matches do."""

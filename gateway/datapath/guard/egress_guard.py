@@ -1,13 +1,13 @@
 """The guard: a program on the outside interface that netfilter cannot lose.
 
 It stands at tc's egress, behind all of the host's rules, and drops what has an address of the
-virtual network at either end: whoever flushes rules or puts an ACCEPT in front, whether the daemon
+virtual network at either end: whatever flushes rules or puts an ACCEPT in front, whether the daemon
 lives or not, such packets do not leave. The rules do the same work earlier; the guard is for when
 they are not there. It sees untagged IPv4 only: a VLAN on the same interface is not the gateway's.
 
 A filter of ours is known by its handle, whichever priority it found. What it drops is counted by
 the qdisc, where the fast path's programs never drop for a reason of their own; others' filters may,
-and classic BPF has no counter that would tell these apart.
+and classic BPF has no counter that would distinguish these.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Guard:
         self.meanwhile = 0
         """Packets dropped between an earlier daemon's last telling and our start."""
         self.shared = False
-        """Whether some that were not told of yet may have been dropped by others' filters."""
+        """Whether some that were not reported yet may have been dropped by filters of other
+        programs."""
 
     def change(self, plan: DiversionPlan) -> None:
         """Look for another plan's addresses; there is no moment without a guard."""
@@ -123,7 +124,7 @@ class Guard:
         return self._total
 
     def told(self) -> None:
-        """All that ``dropped`` has counted was told of: the next daemon need not."""
+        """All that ``dropped`` has counted was reported: the next daemon need not."""
         self._told, self.shared = self._seen, False
         self._note()
 
@@ -135,7 +136,7 @@ class Guard:
         """It stands without us."""
 
     def _go_on(self, index: int, left: list[_Filter]) -> None:
-        """From what an earlier daemon has told of the guard that it left."""
+        """From what an earlier daemon has reported of the guard that it left."""
         self._seen = self._told = _dropped(index)
         before = reported_drops.read(self._outside, _identity(left[0].program)) if left else None
         if before is not None and before != self._seen:
@@ -180,7 +181,7 @@ def why_not(outside: str) -> str:
     try:
         index = socket.if_nametoindex(outside)
         if any(_filters(index)):
-            return ""  # one does; a live gateway would take another for somebody's meddling
+            return ""  # one does; a live gateway would take another for interference
         had_qdisc = _clsact(index) is not None
         _add_qdisc(index)
         try:
@@ -195,7 +196,7 @@ def why_not(outside: str) -> str:
 
 
 def remove(outside: str) -> None:
-    """Take a guard away, if one stands there. The clsact qdisc stays: others may use it by now.
+    """Remove a guard, if one stands there. The clsact qdisc stays: others may use it by now.
 
     Raises DatapathError.
     """
@@ -223,7 +224,7 @@ def _program(plan: DiversionPlan, token: int) -> bytes:
 
 
 def _is_ethernet(interface: str) -> bool:
-    """Whether packets begin with that header; False where it cannot be told."""
+    """Whether packets begin with that header; False where that is unknown."""
     if len(interface.encode()) > _IFNAMSIZ:
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
@@ -277,7 +278,8 @@ def _delete(index: int, priority: int) -> None:
     try:
         netlink.ask(_RTM_DELTFILTER, 0, _place(index, priority) + kind)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):  # somebody else did, or the qdisc went
+        # another program did, or the qdisc went
+        if error.errno not in (errno.ENOENT, errno.EINVAL):
             raise
 
 
@@ -329,7 +331,7 @@ def _dropped(index: int) -> int:
 
 
 def _clsact(index: int) -> dict[int, bytes] | None:
-    """What the kernel says of an interface's clsact qdisc, if it has one.
+    """What the kernel reports of an interface's clsact qdisc, if it has one.
 
     To ask for that one alone would notify all who listen for changes of tc. A dump goes on as it is
     read, and no further than to this interface, which mostly is among the first.

@@ -2,9 +2,9 @@
 
 A chain of family ``netdev`` at egress of the outside interface (Linux 5.16) is not among the rules
 that ``iptables`` knows, but ``nft flush ruleset`` takes it along. So it stands twice: in a table of
-nobody's, which outlives the daemon, and in one that a child of the daemon owns (``nft -i``), which
-others cannot flush, and which ends with it. Where tables have no owners (before Linux 5.12), and
-where no child can be had, there is the first alone.
+no process's, which outlives the daemon, and in one that a child of the daemon owns (``nft -i``),
+which others cannot flush, and which ends with it. Where tables have no owners (before Linux 5.12),
+and where no child can be had, there is the first alone.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class EgressTable:
         return self._total
 
     def told(self) -> None:
-        """All that ``dropped`` has counted was told of: the next daemon need not."""
+        """All that ``dropped`` has counted was reported: the next daemon need not."""
         self._note()
 
     def go_on_from(self, total: int) -> None:
@@ -130,7 +130,7 @@ class EgressTable:
         self._seen.pop(self._owned, None)
 
     def _go_on(self) -> None:
-        """From what an earlier daemon has told of the table that it left."""
+        """From what an earlier daemon has reported of the table that it left."""
         left = identity(self._outside)
         told = reported_drops.read(self._outside, left) if left else None
         if told is not None:
@@ -141,7 +141,7 @@ class EgressTable:
         reported_drops.write(self._outside, identity(self._outside), self._seen.get(self._plain, 0))
 
     def _put_plain(self) -> None:
-        for _ in range(_ATTEMPTS):  # somebody may flush it meanwhile
+        for _ in range(_ATTEMPTS):  # it may be flushed meanwhile
             run_nft(table_text(self._plan, self._plain))
             if self._is_meant(self._plain):
                 return
@@ -180,7 +180,7 @@ class EgressTable:
 
 
 def rules_of(plan: DiversionPlan) -> list[str]:
-    """What ``guard_program`` says, as rules. A frame with a VLAN's tag is not the gateway's."""
+    """What ``guard_program`` decides, as rules. A frame with a VLAN's tag is not the gateway's."""
     ends = tuple(collapse_addresses(plan.private_prefixes))
     probes = [] if plan.probe_source is None else [IPv4Network(plan.probe_source)]
     sources = collapse_addresses([*ends, *probes])
@@ -226,13 +226,13 @@ def identity(outside: str) -> str:
     plain, _ = _names(outside)
     with contextlib.suppress(OSError):
         for found in _dump(_GETTABLE, _NAME, plain):
-            if _OWNER not in found:  # else somebody else's, whatever its name
+            if _OWNER not in found:  # else another program's, whatever its name
                 return f"nft {found.get(_TABLE_HANDLE, b'').hex()}"
     return ""
 
 
 def remove(outside: str) -> None:
-    """Take the table away, if one stands there. Raises DatapathError."""
+    """Remove the table, if one stands there. Raises DatapathError."""
     if identity(outside):
         run_nft(_none_of(_names(outside)[0]))
         reported_drops.erase(outside)
@@ -287,7 +287,7 @@ def _stopped(table: str) -> int:
 
 
 def _dump(kind: int, name: int, table: str) -> Iterator[dict[int, bytes]]:
-    """A table's objects of a kind; ``name``: the attribute that says which table it is."""
+    """A table's objects of a kind; ``name``: the attribute that names the table."""
     wanted = table.encode() + b"\0"
     body = _nfgenmsg.pack(_NETDEV, 0, 0) + attribute(name, wanted)
     for message in netlink.dump(kind, body, _NETFILTER):

@@ -46,6 +46,6 @@ def identity(outside: str) -> str:
 
 
 def remove_guards(outside: str) -> None:
-    """Take away whichever stands there. Raises DatapathError."""
+    """Remove whichever stands there. Raises DatapathError."""
     egress_guard.remove(outside)
     egress_table.remove(outside)

@@ -4,7 +4,7 @@ SIGTERM, and Ctrl-C at a terminal, are mostly half of a restart. On a host that 
 there was a gateway, what VMs send would leave untranslated until the next daemon's rules stand. So
 the guard stays for a while; where there is none, nothing is forwarded from inside for as long. And
 ``python -m gateway.datapath.guard.guard_lease``, a process that outlives the daemon, puts an end to
-that if nobody came: then the host is as it was.
+that if no daemon came: then the host is as it was.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gateway.datapath.host.journal import Journal
 
 
 def grant(outside: str) -> bool:
-    """Leave the guard that stands there, or what is closed, for ``LEASE`` seconds; False: nobody
-    would take it away."""
+    """Leave the guard that stands there, or what is closed, for ``LEASE`` seconds; False: no
+    process would take it away."""
     identity = guard_choice.identity(outside)
     try:
         outlive("gateway.datapath.guard.guard_lease", outside, identity)

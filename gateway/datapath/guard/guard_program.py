@@ -45,9 +45,9 @@ def assemble(
 ) -> bytes:
     """The program that drops what has ``ends`` at either end, or is from ``sources``.
 
-    ``ethernet``: packets have that header before IP's. ``token`` tells the program from others
-    that do the same: a number that no packet comes to. Raises ValueError where there are more
-    networks than it can hold.
+    ``ethernet``: packets have that header before IP's. ``token`` distinguishes the program from
+    others that do the same: a number that no packet comes to. Raises ValueError where there are
+    more networks than it can hold.
     """
     either = tuple(collapse_addresses(ends))
     from_there = tuple(collapse_addresses([*either, *sources]))

@@ -1,7 +1,7 @@
-"""How far a guard's counter has been told of: a file beside the journal, for the next daemon.
+"""How far a guard's counter has been reported: a file beside the journal, for the next daemon.
 
-A guard outlives its daemon, and so does its counter; what the one has told, the next must not tell
-again. The number holds for one guard only, which the file names.
+A guard outlives its daemon, and so does its counter; what the one has reported, the next must not
+report again. The number holds for one guard only, which the file names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gateway.datapath.host.journal import Journal
 
 
 def read(outside: str, identity: str) -> int | None:
-    """The counter when it was last told of; None: nothing is known of that guard."""
+    """The counter when it was last reported; None: nothing is known of that guard."""
     try:
         guard, counter = json.loads(_path(outside).read_text())
         return int(counter) if guard == identity else None

@@ -1,8 +1,8 @@
 """Interfaces, neighbours, routes and per-interface sysctls, by pyroute2 and /proc/sys.
 
-Public IPs are answered for on the outside interface by proxy neighbour entries. The kernel answers
-a proxied address only if its route leads out of another interface, so each public IP has /32
-routes through the inside; no packet takes them, since all are rewritten before routing.
+The outside interface answers ARP for public IPs by proxy neighbour entries (proxy ARP). The kernel
+answers a proxied address only if its route leads out of another interface, so each public IP has
+/32 routes through the inside; no packet takes them, since all are rewritten before routing.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class ProbeSource:
     """Makes an address this host's own without giving it to an interface: local routes.
 
     Programs may bind to it and answers to it are delivered, but no interface has it, so that the
-    kernel never chooses it as a source by itself. The routes name the inside interfaces, each of
+    kernel never chooses it as a source on its own. The routes name the inside interfaces, each of
     them, not lo, which may be down.
     """
 
@@ -264,7 +264,7 @@ def wanted_sysctls(inside: Iterable[str], outside: str) -> list[tuple[str, str, 
 
     ``forwarding`` on our interfaces only: the global switch is not ours. ``rp_filter`` must be
     loose on inside interfaces, where a hairpin's translated source is routed elsewhere; the kernel
-    takes the larger of the interface's value and "all". ``proxy_delay``: the kernel keeps whoever
+    takes the larger of the interface's value and "all". ``proxy_delay``: the kernel keeps those who
     asks for a proxied address waiting, up to 0.8 s.
     """
     inside = tuple(name for name in inside if sysctl_path(name, "forwarding").exists())

@@ -1,14 +1,14 @@
-"""Says on the outside network whose the public IPs are, and answers who asks before taking one.
+"""Announces the public IPs by ARP on the outside network, and answers ARP probes for them.
 
 Neighbours that knew a public IP at another hardware address (of the host that had it before, of an
-interface that was replaced) go on sending there until their entry ages. So each is announced (RFC
-5227, section 2.3) when a gateway starts or a public IP is added, and when the outside interface
-came back, or has another hardware address: twice, two seconds apart. The kernel answers for a
-proxied address, but not an ARP probe (section 2.1.1, without a sender's address), by which a host
-finds out whether an address is free: those, and no others, are answered here.
+interface that was replaced) continue sending there until their entry ages. So each is announced
+(RFC 5227, section 2.3) when a gateway starts or a public IP is added, and when the outside
+interface came back, or has another hardware address: twice, two seconds apart. The kernel answers
+for a proxied address, but not an ARP probe (section 2.1.1, without a sender's address), by which a
+host finds out whether an address is free: those, and no others, are answered here.
 
 Nothing here waits, and what cannot be sent is not sent: the kernel's own answers are enough for
-whoever asks.
+the sender.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ _PROBES = (
 
 
 class Announcer:
-    """The outside interface's voice in ARP, for the public IPs that it is told."""
+    """Speaks ARP on the outside interface, for the public IPs that it is given."""
 
     def __init__(self, outside: str) -> None:
-        """Where the process may not open a packet socket, ``silent`` says why it never speaks."""
+        """Where the process may not open a packet socket, ``silent`` has the reason why it is
+        inactive."""
         self._outside = outside
         self._addresses: set[IPv4Address] = set()
         self._left: dict[IPv4Address, int] = {}
@@ -111,7 +112,7 @@ class Announcer:
                 self._send(link, asker, _REPLY, wanted, asker, bytes(4))
 
     def close(self) -> None:
-        """Speak for nobody any more."""
+        """Announce no public IP any more."""
         if self._socket is not None:
             self._socket.close()
 

@@ -3,8 +3,8 @@
 ``install`` goes from closed to open: rules that let nothing by first, forwarding last. ``remove``
 goes back in the other order. What the host had before is written down before it is changed, in
 ``/run/snatgw``, so that the start after a SIGKILL still knows it. A gateway whose journal is there
-but whose outside interface nobody claims is dead: a start that has one of its interfaces takes over
-from it. What other dead gateways left stays closed until they start again.
+but whose outside interface no process claims is dead: a start that has one of its interfaces takes
+over from it. What other dead gateways left stays closed until they start again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ _ORDER = (
     f"are moved every {PAUSE:.0f} s, and until then the guard drops what passes them by"
 )
 LOOK_INTERVAL = 15.0
-"""Seconds (real) between looks at the host without any notice: of some changes there is none."""
+"""Seconds (real) between checks of the host without a notification: of some changes there is
+none."""
 
 
 class Diversion:
@@ -70,9 +71,9 @@ class Diversion:
         *,
         keep_filters: bool = False,
     ) -> None:
-        """``renewed`` is told of an interface that was removed and made again, before any packet
-        is forwarded there. ``keep_filters``: a fast path follows, which replaces an earlier one's
-        on the same interfaces without a gap."""
+        """``renewed`` is called for an interface that was removed and created again, before any
+        packet is forwarded there. ``keep_filters``: a fast path follows, which replaces an earlier
+        one's on the same interfaces without a gap."""
         self._keep_filters = keep_filters
         self.leave_filters = False
         """Whether ``remove`` leaves a fast path's programs where they are."""
@@ -80,13 +81,13 @@ class Diversion:
         """Whether another start is to be expected: see ``guard_lease.py``."""
         self.guard: AnyGuard | None = None
         self.no_guard = ""  # why there is none, or not the best
-        self.guards_restored = 0  # times that somebody else had removed it
+        self.guards_restored = 0  # times that another program had removed it
         self.guards_gained = 0  # times that one could be had which could not be before
         self.plan = plan
         self._renewed = renewed
         self._journal: Journal | None = None
-        self.rules_restored = 0  # times that somebody else had removed or changed them
-        self.rules_moved = 0  # times that somebody else's stood where ours must
+        self.rules_restored = 0  # times that another program had removed or changed them
+        self.rules_moved = 0  # times that another program's stood where ours must
         self.rules_seen = 0  # times that any rules of the host had changed
         self._fights = Fights(limit=RULES_LIMIT)
         self.upkeep = Reconciler()
@@ -175,7 +176,7 @@ class Diversion:
         self._journal.write()
 
     def refresh(self) -> list[str]:
-        """Restore what the host lost of what the gateway needs, and rules that somebody flushed:
+        """Restore what the host lost of what the gateway needs, and rules that were flushed:
         to be called now and then, and when ``fileno`` or ``network_fileno`` is readable.
 
         Costs two reads from sockets while nothing has changed. Returns what is wrong and could not
@@ -207,7 +208,7 @@ class Diversion:
             self._note_sysctls()
             if self._anew:
                 # They name interfaces, so that they stood all the time; but whether the outside one
-                # forwards because of us is told by what it was like before.
+                # forwards because of us shows in what it was like before.
                 self._load_rules()
                 self._set_sysctls()
                 self._anew = False
@@ -242,7 +243,7 @@ class Diversion:
         self._suspect = self._rules.any() or self._suspect
 
     def _restore_rules(self) -> None:
-        """Somebody's ``nft flush ruleset`` takes ours along, and forwarding is still on."""
+        """An ``nft flush ruleset`` removes ours as well, and forwarding is still on."""
         self._suspect = self._suspect or self._ruleset.others_changed()
         if not self._suspect:
             return
@@ -309,7 +310,7 @@ class Diversion:
         self._ruleset.load(self.plan, guard_outside=self._guards_outside, bridged=self._bridged)
 
     def _forwards_for_us_alone(self) -> bool:
-        """Whether the outside interface forwards because of this gateway, and of nobody else."""
+        """Whether the outside interface forwards because of this gateway, and no other program."""
         assert self._journal is not None
         turned_on = (self.plan.outside, "forwarding", "0") in self._journal.sysctls
         return turned_on and not others_forward(self._journal)
@@ -335,7 +336,7 @@ class Diversion:
         return self._filters.fileno()
 
     def restore_guard(self) -> None:
-        """Put the guard back, if somebody took it away; costs next to nothing. Where the best
+        """Restore the guard, if it was removed; costs next to nothing. Where the best
         cannot be had, it is tried again now and then. Raises DatapathError."""
         if self._filters is not None:
             self._filters.any()

@@ -1,8 +1,8 @@
 """Whether others made a router of this host after a gateway had turned forwarding on for itself.
 
 Docker, libvirt and LXD write ``net.ipv4.ip_forward``, networkd writes an interface's own setting.
-Our interfaces forward already, so that there is nothing to be seen at them. What tells is whatever
-else forwards now and did not when we began, other gateways aside.
+Our interfaces forward already, so that there is nothing to be seen at them. What shows it is
+whatever else forwards now and did not when we began, other gateways aside.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def forwarders() -> set[str]:
 def others_forward(journal: Journal) -> bool:
     """Whether the host forwards for others too since the journal was begun.
 
-    Where its switch was on and our interface off, that was on purpose, and nobody has changed it.
+    Where its switch was on and our interface off, that was on purpose, and no program has changed
+    it.
     """
     before = journal.forwarders
     if before is None or ALL in before:
@@ -47,7 +48,7 @@ def others_forward(journal: Journal) -> bool:
 
 def note_forwarders(journal: Journal) -> None:
     """Have what forwards before we do in the journal. What has stopped since is forgotten: if it
-    begins again, somebody wants it."""
+    begins again, another program wants it."""
     now = forwarders()
     journal.forwarders = sorted(now if journal.forwarders is None else now & {*journal.forwarders})
 
@@ -80,7 +81,7 @@ def close(journal: Journal, interfaces: Iterable[str]) -> None:
 
 
 def restore_sysctls(journal: Journal, entries: list[tuple[str, str, str]]) -> None:
-    """Write back what an interface had, unless somebody else has changed it since.
+    """Write back what an interface had, unless another program has changed it since.
 
     Forwarding first, so that nothing is open on the way. Raises DatapathError.
     """

@@ -1,6 +1,7 @@
-"""Marks what comes in fragments, so that the queue can tell it when the kernel has reassembled it.
+"""Marks what comes in fragments, so that the queue recognises it when the kernel has reassembled
+it.
 
-The hooks that divert packets see them whole, and with them nothing says that they were not. One
+The hooks that divert packets see them whole, and nothing in them shows that they were not. One
 chain of nf_tables stands before reassembly (priority -450; that is at -400) and sets a bit of the
 fragments' mark, which the kernel keeps for the whole. ``iptables`` has no chain that early, and its
 own table can hold no other rule, so this one is made by ``nft``, where fragments matter.
@@ -47,7 +48,7 @@ def check() -> None:
 
 def standing(instance: str) -> list[str]:
     """An instance's rules as the kernel has them now. Raises DatapathError where ``nft`` cannot
-    tell: that is no ruleset that somebody removed."""
+    report: that is no ruleset that was removed."""
     if not available():
         return []
     name = PREFIX + instance

@@ -117,7 +117,7 @@ def probe(  # noqa: PLR0913
 def _guard(outside: str) -> Finding:
     problem = why_not(outside)
     if not problem:
-        sentence = f"a guard can stand on {outside}, whoever flushes rules (classic BPF at tc)"
+        sentence = f"a guard can stand on {outside}, whatever flushes rules (classic BPF at tc)"
         return Finding("guard", True, sentence, False)
     less = egress_table.why_not(outside)
     lacks = f"no guard can stand on {outside} (kernel: sch_ingress, cls_bpf): {problem}"
@@ -134,7 +134,7 @@ def _guard(outside: str) -> Finding:
 def _probe_source(address: IPv4Address) -> Finding:
     taken = address in host_addresses() or routed_by_itself(address)
     sentence = (
-        f"{address}, where health probes come from, has a meaning of its own on this host (a VM of "
+        f"{address}, where health probes come from, is used by this host itself (a VM of "
         "Azure's?): take the probes out of the configuration"
         if taken
         else f"health probes can be sent from {address}"

@@ -3,7 +3,7 @@
 FIRST: ahead of all of them; ours take nothing from packets that are not ours. LATE: behind what
 only changes packets or drops them (a host's TCPMSS, MARK, DSCP; what the queue has passed skips the
 rest of the chain), but ahead of the first rule that may end the chain for packets of ours, so that
-nothing passes beside the queue. LAST: behind all that there was; in force is what the host says.
+nothing passes beside the queue. LAST: behind all existing rules; in force is what the host decides.
 A jump is moved in one transaction: at no moment is there none.
 """
 

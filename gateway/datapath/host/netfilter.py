@@ -55,7 +55,7 @@ class Netfilter:
         self._run([f"{self.command}-restore", "--noflush"], "*mangle\nCOMMIT\n")
 
     def try_out(self, chain: Chain) -> None:
-        """Set a chain that nothing jumps to; whoever calls removes its instance again."""
+        """Set a chain that nothing jumps to; the caller removes its instance again."""
         self._run([f"{self.command}-restore", "--noflush"], restore_text([chain]))
 
     def remove(self, instance: str) -> None:
@@ -94,7 +94,7 @@ class Netfilter:
         return {match[1] for match in found if match}
 
     def queue_numbers(self) -> set[int]:
-        """Queues that rules send to, whether somebody listens or not."""
+        """Queues that rules send to, with a reader or without."""
         text = "\n".join(rule for rules in self._saved().values() for rule in rules)
         ranges = re.findall(r"--queue-balance (\d+):(\d+)", text)
         numbers = {int(number) for number in re.findall(r"--queue-num (\d+)", text)}
@@ -163,7 +163,7 @@ IPV4, IPV6 = Netfilter("iptables"), Netfilter("ip6tables")
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """What is started here does not hear the signals that end a gateway; we do, after it.
+    """What is started here does not get the signals that end a gateway; we do, after it.
 
     A terminal sends Ctrl-C to the whole process group and systemd SIGTERM to the whole service:
     the second one would end ``iptables-restore`` while it takes the rules away.
@@ -181,7 +181,7 @@ def _by_table(chains: Iterable[Chain]) -> Iterator[tuple[str, list[Chain]]]:
     tables: dict[str, list[Chain]] = {}
     for chain in chains:
         tables.setdefault(chain.table, []).append(chain)
-    # Diversion first: a table is one transaction, and what is refused later is refused at least.
+    # Diversion first: a table is one transaction, and what fails later fails at least closed.
     for table in ("mangle", "raw", "filter"):
         if table in tables:
             yield table, tables[table]

@@ -2,8 +2,8 @@
 
 All rules stand in chains of our own, named after the gateway's instance; a chain is replaced whole
 in one transaction, so that taking over what a crash left opens no gap. Into the built-in chains
-goes one jump each (``jump_placement.py``: where). Nobody on the queue means: nothing passes. There
-is no bypass.
+goes one jump each (``jump_placement.py``: where). Without a reader on the queue nothing passes.
+There is no bypass.
 
 ``raw`` keeps connection tracking away from what the engine translates, and drops what must not
 reach it: a public address as source (in FORWARD only a hairpin, already translated, may have one),
@@ -11,7 +11,7 @@ the private network as either end of a packet from outside, and what a VM sends 
 source whose answer would go elsewhere than back to it.
 ``mangle`` diverts: inbound and hairpin before routing, outbound after it, the ICMP errors that this
 host itself sends outward, and the first packets of its health probes. Its last word is in
-POSTROUTING: no address of the VNet's leaves at either end, whoever sent it.
+POSTROUTING: no address of the VNet's leaves at either end, whatever sent it.
 ``filter`` accepts what was diverted where the host's policy would not (Docker sets it to DROP);
 after the host's own rules, which stay in force.
 
@@ -169,7 +169,7 @@ def ipv4_chains(
             (
                 # From wherever: other networks of this host reach the public IPs, too.
                 *(f"-d {public} {queue}" for public in publics),
-                # Where probes come from, VMs find nothing else: what is no answer is refused.
+                # Where probes come from, VMs find nothing else: what is no answer is dropped.
                 *(
                     rule
                     for i in inside
@@ -254,7 +254,7 @@ def ipv4_chains(
                 *(f"-o {i} -p icmp -m icmp --icmp-type 5 {redirect}" for i in inside),
                 # This host reaches the public IPs as who is outside does.
                 *(f"-d {public} {queue}" for public in publics),
-                # A probe's first packet is judged as what comes from outside is.
+                # A probe's first packet is evaluated as what comes from outside is.
                 *(f"-o {i} -s {p} {opening} {queue}" for i in inside for p in probes),
             ),
         ),

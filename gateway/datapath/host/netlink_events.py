@@ -1,7 +1,7 @@
-"""What the kernel tells of changes to its own tables: that something changed, not what.
+"""The kernel's notifications of changes to its own tables: that something changed, not what.
 
-Netlink multicast: a socket that becomes readable. Of a message no more is read than whether it may
-matter; whoever is interested looks at the table itself, which is also right when messages were
+Netlink multicast: a socket that becomes readable. A message is read only for whether it may
+matter; the subscriber reads the table itself, which is also right when messages were
 lost.
 """
 

@@ -36,7 +36,7 @@ _UP, _NOARP, _LOWER_UP = 1, 1 << 7, 1 << 16  # linux/if.h: IFF_…
 
 
 class LinkState(NamedTuple):
-    """An interface: what tells whether it is still the same one, and up."""
+    """An interface: whether it is still the same one, and up."""
 
     number: int
     hardware: bytes
@@ -45,7 +45,7 @@ class LinkState(NamedTuple):
 
 
 class Route(NamedTuple):
-    """An IPv4 route; ``source`` is what the kernel sends from along it, if it is told to."""
+    """An IPv4 route; ``source`` is what the kernel sends from along it, if it is set."""
 
     destination: IPv4Address
     length: int

@@ -1,10 +1,11 @@
-"""What a gateway needs of its host besides rules: looked at again and again, put back, or said.
+"""What a gateway needs of its host besides rules: checked periodically, restored, or reported.
 
 Other programs change a host while a gateway runs: DHCP and network managers take an address away
-and give it again, at which the kernel forgets the routes that hung on it; somebody empties routing
-or neighbour tables, or turns forwarding off. A look compares what is with what must be, at the cost
-of a few requests to the kernel, and sets again what is the gateway's own. What is not its own (an
-address, a default route) it names, once it was there and is no more: what never was, may be meant.
+and give it again, at which the kernel forgets the routes that depend on it; a program empties
+routing or neighbour tables, or turns forwarding off. A look compares what is with what must be, at
+the cost of a few requests to the kernel, and sets again what is the gateway's own. What is not its
+own (an address, a default route) it names, once it was there and no longer is: what never was, may
+be intended.
 
 Who sets the same thing back again and again is not fought at any speed: after ``LIMIT`` times
 (netfilter rules, of ``diversion.py``: ``RULES_LIMIT``) within ``WINDOW`` seconds it is set every
@@ -37,7 +38,7 @@ RULES_LIMIT = 20
 FAR_AWAY = IPv4Address("198.41.0.4")
 """Where "the internet" is looked for in the routing table: a root name server. Nothing is sent."""
 SUBNETS = 64
-"""So many subnets' ways are looked at."""
+"""So many subnets' routes are checked."""
 SHOWN = 3
 
 
@@ -77,7 +78,7 @@ class Fights:
 
 
 class Reconciler:
-    """The looks at one gateway's host. ``restored``: what was set again, for who tells of it."""
+    """Checks one gateway's host. ``restored``: what was set again, to be reported."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.restored: list[str] = []
@@ -196,7 +197,7 @@ class Reconciler:
             before = self._led_in.get(subnet)
             link = None if before is None else links.get(before)
             if before is None or link is None or not link.up:
-                continue  # it never did, or that is said already
+                continue  # it never did, or that is reported already
             if link.number not in addressed:
                 yield f"{before} has lost its IPv4 address: answers have no way to VMs in {subnet}"
             else:
@@ -210,7 +211,7 @@ class Reconciler:
 def _own_public_ips(
     public_ips: Container[IPv4Address], addresses: dict[int, list[IPv4Interface]]
 ) -> Iterator[str]:
-    """Public IPs that somebody has given to the host itself; a start refuses them."""
+    """Public IPs that are assigned to the host itself; a start rejects them."""
     for number, own in addresses.items():
         for address in own:
             if address.ip in public_ips:

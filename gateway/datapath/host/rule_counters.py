@@ -25,7 +25,7 @@ from gateway.datapath.host.rule_fingerprints import legacy_entries, legacy_head
 from gateway.schema.drop_reasons import DropReason
 
 SHARE = 0.01
-"""Of a processor, at most, that looks at the legacy tables take."""
+"""Of a processor, at most, that reading the legacy tables takes."""
 
 _NETFILTER = 12  # linux/netlink.h
 _GETRULE = 10 << 8 | 7  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETRULE
@@ -102,7 +102,7 @@ class RuleCounters:
 
     def _add(self, counted: _Counted, packets: int) -> None:
         before = self._seen.get(counted, 0)
-        grown = packets - before if packets >= before else packets  # somebody set it to 0
+        grown = packets - before if packets >= before else packets  # it was set to 0
         self._seen[counted] = packets
         if grown:
             self.totals[counted.reason] = self.totals.get(counted.reason, 0) + grown

@@ -1,10 +1,10 @@
 """Whether rules in the kernel are still the same ones: a look that costs a millisecond.
 
-``iptables-save`` tells what stands, and takes many milliseconds, in which no packet passes the
+``iptables-save`` prints what stands, and takes many milliseconds, in which no packet passes the
 engine. This asks the kernel itself and understands as little as it can: of nf_tables the handles
 and expressions of the rules in chains of ours, and of those that jump there; of the legacy tables,
-of whose changes the kernel tells nobody, everything. Counters do not matter. What comes out is only
-good for comparing: what differs is then read in full.
+of whose changes the kernel notifies no process, everything. Counters do not matter. What comes out
+is only good for comparing: what differs is then read in full.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.datapath.host.netlink import attribute, attributes, each_attribute
 Place = tuple[int, str, str]
 """A chain: address family, table, name; or the name is ``WHOLE_TABLE``."""
 WHOLE_TABLE = ""
-"""Every rule of the table, whoever made it."""
+"""Every rule of the table, of any program."""
 
 _NETFILTER = 12  # linux/netlink.h
 _NFTABLES_GETRULE = 10 << 8 | 7  # linux/netfilter: NFNL_SUBSYS_NFTABLES, NFT_MSG_GETRULE
@@ -78,9 +78,9 @@ def legacy_mark() -> bytes:
 
 
 def legacy_sizes() -> list[bytes]:
-    """What the kernel tells of each legacy table without its rules: how many and how long they are,
-    and where each chain begins and ends. A few microseconds, however many; what stays is what puts
-    a rule in place of one as long. May raise OSError."""
+    """What the kernel reports of each legacy table without its rules: how many and how long they
+    are, and where each chain begins and ends. A few microseconds, however many; what stays is what
+    puts a rule in place of one as long. May raise OSError."""
     sizes = []
     for number, family, table in _legacy_tables():
         with socket.socket(number, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:

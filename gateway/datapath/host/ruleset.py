@@ -1,8 +1,9 @@
 """One gateway's rules in the kernel: loaded, and still as they were meant.
 
 What stands after loading is compared with the plan, never taken for right because it stands:
-somebody may flush between the two. The notices of our own loading lead to one more look, and that
-is cheap (``rule_fingerprints.py``); none is thrown away, since it may have been somebody else's.
+another program may flush between the two. The notifications of our own loading lead to one more
+check, and that is cheap (``rule_fingerprints.py``); none is discarded, since it may have been
+another program's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ ATTEMPTS = 5
 """Times that rules are loaded again when others flush them meanwhile."""
 
 SHARE = 0.01
-"""Of a processor, at most, that repeated looks at every rule of the legacy tables take."""
+"""Of a processor, at most, that repeated checks of every rule of the legacy tables take."""
 LONGEST_PAUSE = 60.0
 
 _Standing = tuple[list[str], list[str], list[str]]  # of iptables, ip6tables and nft
@@ -110,8 +111,8 @@ class Ruleset:
         )
 
     def others_changed(self) -> bool:
-        """Whether anything was changed in a way of which the kernel tells nobody: by iptables with
-        the legacy back end.
+        """Whether anything was changed in a way of which the kernel notifies no process: by
+        iptables with the legacy back end.
 
         Tables that have grown, shrunk or been flushed are seen at once. A rule in place of one as
         long takes reading all, which is done the more seldom the more there are.
@@ -124,7 +125,7 @@ class Ruleset:
 
     def stand(self, *, may_move: bool = True) -> bool:
         """Whether they still do. Jumps to them that stand wrong are moved, if they may be; if not,
-        ``unplaced`` says that nobody knows whether any do."""
+        ``unplaced`` says that it is unknown whether any do."""
         self.unplaced = False
         marked = self._look()
         if marked == self._mark:

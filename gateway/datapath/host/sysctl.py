@@ -1,11 +1,12 @@
 """Per-interface IPv4 settings over netlink, for where ``/proc/sys`` is read-only.
 
 Docker mounts ``/proc/sys`` read-only unless a container is privileged. The kernel takes the same
-settings over rtnetlink from whoever has CAP_NET_ADMIN in the network namespace (``IFLA_INET_CONF``,
-``RTM_SETNEIGHTBL``), so a gateway in a container needs nobody to open ``forwarding`` before its
-rules stand. Through ``/proc`` the kernel also turns off large receive offload of a forwarding
-interface; here it does not, so ``/proc`` comes first (``interfaces.write_sysctl``). The messages
-are packed by hand: pyroute2 reads these attributes and does not write them.
+settings over rtnetlink from a process with CAP_NET_ADMIN in the network namespace
+(``IFLA_INET_CONF``, ``RTM_SETNEIGHTBL``), so a gateway in a container needs no help to open
+``forwarding`` before its rules stand. Through ``/proc`` the kernel also turns off large receive
+offload of a forwarding interface; here it does not, so ``/proc`` comes first
+(``addresses_and_routes.write_sysctl``). The messages are packed by hand: pyroute2 reads these
+attributes and does not write them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _USER_HZ = os.sysconf("SC_CLK_TCK")
 def write(interface: str, name: str, value: int) -> None:
     """Set ``forwarding``, ``rp_filter`` or ``proxy_delay``, in the units of ``/proc/sys``.
 
-    Raises OSError as the kernel refuses, ``ENODEV`` without such an interface.
+    Raises OSError as the kernel does, ``ENODEV`` without such an interface.
     """
     index = socket.if_nametoindex(interface)
     if name == "proxy_delay":

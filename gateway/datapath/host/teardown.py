@@ -44,7 +44,7 @@ def dead_gateways(plan: DiversionPlan) -> list[Journal]:
 
 
 def inherit_sysctls(dead: Journal, journal: Journal) -> None:
-    """The originals of interfaces that go on being a gateway's."""
+    """The originals of interfaces that continue to be a gateway's."""
     ours = {*journal.inside, journal.outside}
     known = {(interface, name) for interface, name, _ in journal.sysctls}
     shared = [entry for entry in dead.sysctls if entry[0] in ours]
@@ -55,7 +55,7 @@ def inherit_sysctls(dead: Journal, journal: Journal) -> None:
 
 
 def take_over(left: Journal, journal: Journal, plan: DiversionPlan, *, keep_filters: bool) -> None:
-    """Go on where a crash stopped, opening nothing: its rules stay until ours replace them.
+    """Continue where a crash stopped, opening nothing: its rules stay until ours replace them.
 
     The originals of sysctls are what the dead gateway found, not what it made of them.
     """
@@ -134,7 +134,7 @@ def problems_of(error: BaseException) -> list[str]:
 
 
 class Collecting(contextlib.AbstractContextManager[None]):
-    """Go on after a DatapathError or an OSError, keeping its problems."""
+    """Continue after a DatapathError or an OSError, keeping its problems."""
 
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
