@@ -10,7 +10,7 @@ import click
 from gateway import __version__
 from gateway.cli.options import INTERRUPTED, ApiPath
 
-# name: (where the command is, its line in the list). The lab and the terminal view are faces of
+# name: (where the command is, its line in the list). The lab and the terminal view are clients of
 # their own, mounted here.
 COMMANDS = {
     "run": ("gateway.cli.run:run", "Run the gateway in the foreground."),
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
         "  snatgw flows --vm vm1 --sort -bytes --limit 20\n"
         "  snatgw lab up\n\n"
         "\b\nExit status:\n"
-        "  0 done, 1 refused or failed (why is on standard error), 2 wrong usage, 130 Ctrl-C"
+        "  0 done, 1 rejected or failed (why is on standard error), 2 wrong usage, 130 Ctrl-C"
     ),
 )
 @click.option(

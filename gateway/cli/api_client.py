@@ -39,7 +39,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Stream:
-    """An answer that goes on: ``headers`` at once, then pieces as they come."""
+    """A streamed answer: ``headers`` at once, then pieces as they come."""
 
     def __init__(self, response: http.client.HTTPResponse, connection: socket.socket) -> None:
         self.headers = response.headers

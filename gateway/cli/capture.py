@@ -48,7 +48,7 @@ _REASONS = {
         "snatgw capture -w trace.pcapng --vm vm1 --duration 30s",
         "snatgw capture -w - | wireshark -k -i -",
         "snatgw capture -w - --remote 198.51.100.7:443 | tshark -r - -T fields -e frame.comment",
-        "snatgw capture -w refused.pcapng --side inside --snaplen 128 --count 1000",
+        "snatgw capture -w vms.pcapng --side inside --snaplen 128 --count 1000",
     )
 )
 @click.option(
@@ -124,7 +124,7 @@ class _Output:
     """Where the capture goes. A new file is its owner's alone; none is replaced unasked."""
 
     def __init__(self, path: str, force: bool) -> None:
-        """Look at what is there. Raises Failure; changes nothing."""
+        """Check what exists. Raises Failure; changes nothing."""
         self.name = "standard output" if path == STANDARD_OUTPUT else path
         self.size = 0
         self.descriptor = -1
@@ -197,7 +197,7 @@ class _Run:
     """A capture from its first byte to its last."""
 
     def __init__(self, stream: Stream, output: _Output, query: dict[str, str]) -> None:
-        self.ended = "gateway"  # until the stream says why
+        self.ended = "gateway"  # until the stream reports why
         self._stream = stream
         self._output = output
         self._query = query
@@ -264,13 +264,13 @@ class _Run:
         return bool(poll.poll(0))
 
     def _watch_reader(self) -> None:
-        """End the capture when nobody reads it any more, even if no packet comes."""
+        """End the capture when its reader is gone, even if no packet comes."""
         poll = select.poll()
         poll.register(self._output.descriptor, 0)  # POLLERR comes unasked
         poll.poll()
         self._stream.stop()
 
-    # -- what is said
+    # -- messages
 
     @property
     def lost(self) -> int:

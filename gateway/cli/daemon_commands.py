@@ -18,16 +18,16 @@ from gateway.cli.tables import flows_sentence, seconds
     )
 )
 @click.option(
-    "--enforce", is_flag=True, help="End live flows that the security rules now in force refuse."
+    "--enforce", is_flag=True, help="End live flows that the security rules now in force deny."
 )
 @json_option("the changes as one JSON object")
 @api_option
 def reload(enforce: bool, as_json: bool, api: str) -> None:
     """Have the daemon apply its changed file.
 
-    Prints what changed, and how many live flows the network security groups would refuse if they
-    opened now. These go on, as in Azure, but for --enforce and groups with flushConnection. A file
-    with mistakes changes nothing: each is a line on standard error, and the exit status is 1.
+    Prints what changed, and how many live flows the network security groups would deny if they
+    opened now. These continue, as in Azure, except with --enforce and groups with flushConnection.
+    A file with errors changes nothing: each is a line on standard error, and the exit status is 1.
     """
     document = Daemon(api).one("POST", "/v1/reload" + ("?enforce=1" if enforce else ""))
     for warning in document["warnings"]:

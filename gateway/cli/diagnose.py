@@ -30,7 +30,7 @@ WIDEST = 100
 def diagnose(vm: str | None, as_json: bool, api: str) -> None:
     """What is wrong and what to do about it, for all VMs or for one (by name or private address).
 
-    Takes two seconds: it looks at the ports twice, to see how fast they fill up, and at every flow
+    Takes two seconds: it lists the ports twice, to see how fast they fill up, and every flow
     once. Durations are Azure's: with timeScale 60, a minute of them passes in a second. The exit
     status is 0 whatever is found.
     """

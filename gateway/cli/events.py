@@ -23,7 +23,9 @@ from gateway.schema.queries import QueryError, parse_limit, parse_since
         "snatgw events --json --since 2026-01-31T12:00:00Z | jq .properties",
     )
 )
-@click.option("--follow", is_flag=True, help="Go on with each event as it happens, until Ctrl-C.")
+@click.option(
+    "--follow", is_flag=True, help="Continue with each event as it happens, until Ctrl-C."
+)
 @click.option("--since", metavar="T", help="From this time on (ISO 8601), or this long ago (5m).")
 @click.option("--limit", metavar="N", help="The latest N of those that have happened.")
 @json_option("one JSON object an event")
@@ -119,7 +121,7 @@ def _of_host(properties: dict[str, Any]) -> Iterator[str]:
     for line in properties.get("restored", ()):
         yield f"set again: {line.removesuffix(' was set again').rstrip(',')}"
     for interface in properties.get("interfaces", ()):
-        yield f"made again, and programmed anew: {interface}"
+        yield f"created again, and set up again: {interface}"
     for line in properties.get("over", ()):
         yield f"over: {line}"
 

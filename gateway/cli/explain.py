@@ -52,7 +52,7 @@ def explain(
 
     Shows the rule that decides at each level of network security groups, the outbound method, and
     the public IPs that the flow could get with the SNAT ports free toward its destination. The code
-    that judges packets answers; nothing is sent, allocated or counted. The exit status is 0
+    that evaluates packets answers; nothing is sent, allocated or counted. The exit status is 0
     whatever the verdict.
     """
     values = {

@@ -37,7 +37,7 @@ COLUMNS = (
 def health(vm: str | None, as_json: bool, api: str) -> None:
     """Health probes and backends: each VM behind each inbound rule.
 
-    STATUS is what the rule's health probe says: Up, Down, or Unknown before its first result
+    STATUS is what the rule's health probe reports: Up, Down, or Unknown before its first result
     counts; NotProbed where the rule has no probe, and for inbound NAT rules. LAST PROBE has the
     latest result and how many like it came in a row, and the security rule that denies the probe,
     if one does. A VM that is Down gets no new flows; what becomes of open ones:

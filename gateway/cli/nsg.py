@@ -96,7 +96,7 @@ def _row(rule: dict[str, Any]) -> list[str]:
 
 def _side(written: Sequence[str], expanded: Sequence[str] | None) -> str:
     text = _values(written, "0.0.0.0/0")
-    return text if expanded is None else f"{text} = {_shortened(expanded) or 'nobody'}"
+    return text if expanded is None else f"{text} = {_shortened(expanded) or 'no address'}"
 
 
 def _values(written: Sequence[str], every: str) -> str:

@@ -1,7 +1,7 @@
-"""Options that several commands share, and the ways in which a command ends.
+"""Options that several commands share, and how a command ends: exit status and messages.
 
-A refusal or failure is ``Failure``: exit 1, one line per problem on standard error. Wrong usage is
-click's: exit 2.
+A rejection or failure is ``Failure``: exit 1, one line per problem on standard error. Wrong usage
+is click's: exit 2.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def api_option(function: Function) -> Function:
 
 
 def json_option(what: str) -> Callable[[Function], Function]:
-    """``--json``; ``what`` says what is printed, e.g. "one JSON object a flow"."""
+    """``--json``; ``what`` names what is printed, e.g. "one JSON object a flow"."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what}.")
 
 

@@ -35,9 +35,10 @@ def ports(vm: str | None, as_json: bool, api: str) -> None:
     """SNAT port inventory per VM, public IP and protocol.
 
     USED counts ports that at least one flow holds; HIGH is the most that ever were in use; COOLING
-    are held by flows that have ended; FAILED counts packets refused for want of a port. A port is
-    used again toward other destinations, so flows can be more than USED. The units of 8 ports in
-    which inbound rules listen on a public IP are nobody's; --json also shows each VM's port ranges.
+    are held by flows that have ended; FAILED counts packets dropped because no port was free. A
+    port is used again toward other destinations, so flows can be more than USED. The units of 8
+    ports in which inbound rules listen on a public IP are no VM's; --json also shows each VM's port
+    ranges.
     """
     records = Daemon(api).lines("/v1/ports", {} if vm is None else {"vm": vm})
     if as_json:

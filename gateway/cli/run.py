@@ -114,7 +114,7 @@ def run(
 
 
 def _undisturbed(daemon: Callable[[], int]) -> int:
-    """The daemon's exit status. It takes the signals while it runs, and after a good end nobody
+    """The daemon's exit status. It takes the signals while it runs, and after a good end no process
     does: a second Ctrl-C would make an interrupted one of it."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]

@@ -93,16 +93,16 @@ def endpoint(document: dict[str, object] | None) -> str:
 
 
 def flows_sentence(refused: int, ended: int) -> str:
-    """What a reload says about the live flows that the rules now in force would refuse."""
+    """What a reload reports about the live flows that the rules now in force would deny."""
     going_on = refused - ended
     parts = []
     if ended:
         what = "it" if ended == 1 else "they"
-        parts.append(f"{_live_flows(ended)} ended: {what} would be refused if opened now")
+        parts.append(f"{_live_flows(ended)} ended: {what} would be denied if opened now")
     if going_on or not ended:
         goes, them = ("it goes", "it") if going_on == 1 else ("they go", "them")
         hint = f" ({goes} on; --enforce ends {them})" if going_on else ""
-        parts.append(f"{_live_flows(going_on)} would be refused if opened now{hint}")
+        parts.append(f"{_live_flows(going_on)} would be denied if opened now{hint}")
     return "; ".join(parts)
 
 

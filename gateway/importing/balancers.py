@@ -1,6 +1,6 @@
 """Load balancers with public frontends, and NAT gateways.
 
-An internal frontend translates nothing on the way out: it is named and left out, with the rules
+An internal frontend translates nothing outbound: it is named and left out, with the rules
 that stand on it. Members of pools are given by the pool (IP configurations, addresses) or by the
 interfaces, whichever file there is; a member counts once.
 """

@@ -26,7 +26,7 @@ RESULT = "result"
 
 
 class NothingImportedError(Exception):
-    """No file had anything to carry over; ``lines`` says why."""
+    """No file had anything to carry over; ``lines`` has the reasons."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = list(lines)
@@ -52,7 +52,7 @@ class Imported:
         return json.dumps(self.configuration)
 
     def problems(self) -> tuple[Problem, ...]:
-        """What ``snatgw check`` says of the file, with its lines."""
+        """What ``snatgw check`` reports of the file, with its lines."""
         return load_text(self.to_yaml(), RESULT).problems
 
 

@@ -2,7 +2,7 @@
 
 The same group comes in ``list`` and ``show``, in a template inside its parent and beside it, from
 an older az and a newer one. These differ in shape, order and administration only, and need no word.
-Where they differ in more, one of them is out of date, and the user must hear of it. Knows nothing
+Where they differ in more, one of them is out of date, and the user must know of it. Knows nothing
 of what the properties mean.
 """
 
@@ -24,7 +24,7 @@ def alike(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
 
 
 def _essence(value: object, *, whole: bool = False) -> object:
-    """What a value says: absent, null, false and empty are the same, and so are capitals.
+    """What a value means: absent, null, false and empty are the same, and so are capitals.
 
     ``whole``: the resource itself, whose name and id are known already.
     """

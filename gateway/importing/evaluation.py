@@ -138,7 +138,7 @@ class Scope:
         if key in self._open:
             chain = [*self._open[self._open.index(key) :], key]
             names = " → ".join(other for _, other in chain[:10])
-            raise _UnresolvedError(f"{what} {name} is defined by itself ({names})")
+            raise _UnresolvedError(f"{what} {name} is defined in terms of itself ({names})")
         self._open.append(key)
         try:
             value = self._definition(what, name)
@@ -233,7 +233,7 @@ def _concat(arguments: list[object]) -> object:
 
 
 def _format(arguments: list[object]) -> object:
-    """Numbered holes only: what stands after a colon in one is .NET's business."""
+    """Numbered placeholders only: what stands after a colon in one is .NET's format."""
     pattern, values = (arguments or [None])[0], arguments[1:]
     if not isinstance(pattern, str):
         raise _UnresolvedError("function format takes a text first")

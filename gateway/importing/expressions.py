@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 
 
 class ExpressionError(ValueError):
-    """The text is not an expression; says where and what was expected."""
+    """The text is not an expression; has where and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Inventory:
                 self._partial.add((SECURITY_GROUPS, names[0].casefold()))
         elif folded in CHILD_TYPES and len(names) == 1:
             kind, _ = CHILD_TYPES[folded]
-            message = f"{LEFT_OUT}: without its id nothing says which of the {kind} has it"
+            message = f"{LEFT_OUT}: without its id it is unknown which of the {kind} has it"
             self._notes.add(place, "", message, lost=True)
         elif folded in TYPES or folded in CHILD_TYPES:
             message = f"{LEFT_OUT}: {type_} has a name of another length"
@@ -137,7 +137,7 @@ class Inventory:
         yield from rest.values()
 
     def name_leftovers(self, resource: Resource) -> None:
-        """Name what nobody asked for, of a resource and of its children that stand alone."""
+        """Name what was not read, of a resource and of its children that stand alone."""
         resource.node.name_leftovers()
         for child in CHILDREN.get(resource.kind, ()):
             key = (resource.kind, resource.name.casefold(), child)
@@ -189,11 +189,11 @@ def _replace(listed: Node, alone: Node) -> None:
         listed.ignore("")
     else:
         place = alone.place
-        listed.ignore(f"{LEFT_OUT}: {place.file} has {place.resource} by itself, which counts")
+        listed.ignore(f"{LEFT_OUT}: {place.file} has {place.resource} on its own, which counts")
 
 
 def type_and_names(identity: str) -> tuple[str, list[str]] | None:
-    """What the id of a resource says of it, or None if it is not one."""
+    """What the id of a resource tells about it, or None if it is not one."""
     folded = identity.casefold()
     if "/providers/" not in folded:
         return None

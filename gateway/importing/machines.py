@@ -1,7 +1,7 @@
-"""Virtual machines: one for each network interface, named by the VM that the interface is in.
+"""VMs: one for each network interface, named by the VM that the interface is in.
 
 The configuration's VM has one address: that of the primary IPv4 configuration. Further interfaces
-of a VM become machines of their own. Interfaces without an address (templates with dynamic
+of a VM become VMs of their own. Interfaces without an address (templates with dynamic
 allocation) get the next free one of their subnet once all known addresses are in place.
 """
 
@@ -35,7 +35,7 @@ class _Interface:
     resource: Resource
     configuration: Node
     machine: str | None
-    """The VM that it is in, if the files say so."""
+    """The VM that it is in, if the files name it."""
     primary: bool
     subnet: str | None
     address: IPv4Address | None
@@ -175,7 +175,7 @@ class Machines:
                 continue
             taken.add(first)
             interface.address = first
-            message = f"{allocation} and not known; {first}, the next free one, stands in for it"
+            message = f"{allocation} and not known; {first}, the next free one, is used instead"
             node.note("privateIPAddress", message)
 
     def _give_names(self, interfaces: list[_Interface]) -> None:

@@ -1,4 +1,4 @@
-"""The virtual network: prefixes and subnets of the first one, or one that stands in for it.
+"""The virtual network: prefixes and subnets of the first one, or a placeholder for it.
 
 The configuration has one virtual network. Where the files have none (interfaces or security groups
 alone), a stand-in is made from what these say, and said to be one.
@@ -48,7 +48,7 @@ class Network:
             comment = f"virtualNetworks/{first.name}"
         if not self.subnets:
             self._stand_in(inventory)
-            comment = comment or "stands in: the files have no virtual network"
+            comment = comment or "placeholder: the files have no virtual network"
         for name, subnet, network in _group_users(inventory):
             entry = self.subnets.get(subnet.casefold())
             if entry is not None and self.has(network):

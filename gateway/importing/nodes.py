@@ -2,7 +2,7 @@
 
 A node is a mapping whose keys are found whatever their capitals (``publicIPAddress``,
 ``publicIpAddress``), where absent, null, "" and [] are the same, and which remembers what was asked
-of it: what nobody asked for and is not known to be irrelevant is named at the end. So a property
+of it: what was not read and is not known to be irrelevant is named at the end. So a property
 is carried over, of no meaning here, or on the user's screen; it cannot get lost.
 """
 
@@ -182,7 +182,7 @@ class Node:
         self._children.clear()
 
     def name_leftovers(self) -> None:
-        """Name what nobody asked for, here and in the mappings that were taken from here."""
+        """Name what was not read, here and in the mappings that were taken from here."""
         for folded, (key, value) in self._fields.items():
             if folded in self._read or folded in IRRELEVANT or _says_no(value):
                 continue

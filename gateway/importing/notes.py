@@ -2,7 +2,7 @@
 
 A note names the file, the resource in it, the property, and what became of it. What is ``lost``
 would change what passes or how it is translated: the configuration lists it under
-``notCarriedOver``, and check refuses it until that is written in its place. Knows nothing of where
+``notCarriedOver``, and check rejects it until that is written in its place. Knows nothing of where
 the lines are printed.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gateway.model.problems import printable
 
 LEFT_OUT = "not carried over"
-MAX_NOTES = 10_000  # more help nobody, and a hostile file must not fill the memory
+MAX_NOTES = 10_000  # more do not help, and a hostile file must not fill the memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Public IP addresses: those of the files, and documentation addresses where none is known.
 
 Templates know no addresses, and dynamic ones may be unassigned: then a free one of RFC 5737's
-ranges stands in, and that is said. An address that only a reference mentions becomes a resource.
+ranges is used instead, with a note. An address that only a reference mentions becomes a resource.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class PublicIPs:
         if address is None:
             self._notes.add(place, "ipAddress", f"{LEFT_OUT}: {why}, and no stand-in is left")
             return None
-        self._notes.add(place, "ipAddress", f"{why}; {address} stands in for it")
+        self._notes.add(place, "ipAddress", f"{why}; {address} is used instead")
         return str(address)
 
     def _for_default_outbound(self, address: IPv4Address) -> str:

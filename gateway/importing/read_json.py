@@ -1,4 +1,4 @@
-"""Input files to JSON values: bounded, any Unicode encoding, and every refusal one line.
+"""Input files to JSON values: bounded, any Unicode encoding, and every error one line.
 
 PowerShell writes UTF-16 where other shells write UTF-8, and templates may have comments: both are
 taken. Knows nothing of what the values mean.

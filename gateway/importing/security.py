@@ -2,7 +2,7 @@
 
 Default rules are every group's and not written down. A side that names IPv6 prefixes beside IPv4
 ones loses the former, by name; a rule of IPv6 alone is left out, by name. A rule that lacks what
-could not be resolved stays, so that ``snatgw check`` refuses it: it must not vanish unnoticed. A
+could not be resolved stays, so that ``snatgw check`` rejects it: it must not vanish unnoticed. A
 list of which one item is unknown counts as unknown, since a Deny that is narrower lets through what
 Azure stops; lists and groups that are unknown as a whole leave ``UNKNOWN`` behind, for ``check``.
 """
@@ -17,7 +17,7 @@ from gateway.importing.notes import LEFT_OUT
 from gateway.importing.yaml_entries import Entry, distinct, unlike
 
 UNKNOWN = "not-carried-over"
-"""Stands, for check to refuse it, where a rule or a group is that could not be resolved."""
+"""Stands, for check to reject it, where a rule or a group is that could not be resolved."""
 _SPELLINGS = {
     word.casefold(): word
     for word in ("Inbound", "Outbound", "Allow", "Deny", "Tcp", "Udp", "Icmp", "Esp", "Ah")
@@ -56,7 +56,7 @@ class SecurityGroups:
     def group_name(self, node: Node, key: str) -> str | None:
         """The name of the network security group that a property refers to.
 
-        One that is not in the files stays referred to: check refuses that, where leaving the
+        One that is not in the files stays referred to: check rejects that, where leaving the
         reference out would let everything pass. So does one that is not known.
         """
         reference = node.reference(key)
@@ -75,7 +75,7 @@ class SecurityGroups:
     def application_names(self, node: Node, key: str) -> list[str]:
         """The application security groups that a list refers to: each is declared by that.
 
-        For those that are not known ``UNKNOWN`` stands, undeclared, so that check refuses it.
+        For those that are not known ``UNKNOWN`` stands, undeclared, so that check rejects it.
         """
         references = node.references(key)
         names = [] if node.is_whole(key, len(references)) else [UNKNOWN]
@@ -135,13 +135,13 @@ class SecurityGroups:
             rule[plural] = ipv4
         if groups:
             rule[collective] = groups
-        if one is not None and ipv4 != [one]:  # said twice and differently: check refuses that
+        if one is not None and ipv4 != [one]:  # given twice and differently: check rejects that
             rule[single] = one
         return True
 
 
 def _unknown_rule() -> Entry:
-    """Refused by check in one line: it names a service tag that there is not."""
+    """Rejected by check in one line: it names a service tag that does not exist."""
     return Entry(
         "stands for rules that are not known: write these in its place",
         name=UNKNOWN,

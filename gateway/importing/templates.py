@@ -3,7 +3,7 @@
 Child resources may stand inside their parents or beside them, resources in a list or (as Bicep
 writes them) under symbolic names. What only a deployment knows is named: copy loops, conditions
 that depend on unknown values, nested deployments. If that may be of a type that is carried over,
-``check`` refuses the result: without it more might pass, or otherwise, than in Azure.
+``check`` rejects the result: without it more might pass, or otherwise, than in Azure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.importing.read_json import InputError, label, read, too_deep
 
 NESTED = "microsoft.resources/deployments"
 MACHINE_KEYS = ("networkprofile",)
-"""What is read of a virtual machine: the rest is the business of whoever runs it."""
+"""What is read of a virtual machine: the rest concerns its own host."""
 
 
 @dataclass

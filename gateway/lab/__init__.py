@@ -1,1 +1,1 @@
-"""The namespace lab: three VMs, a gateway and an internet on one machine, and the demo on it."""
+"""The namespace lab: five VMs, a gateway and an internet on one host, and the demo on it."""

@@ -1,4 +1,5 @@
-"""`snatgw lab`: the namespace lab on the command line. Says what `lifecycle.py` does and found."""
+"""`snatgw lab`: the namespace lab on the command line. Prints what `lifecycle.py` does and
+found."""
 
 from __future__ import annotations
 
@@ -157,7 +158,7 @@ Try:
   {run} vm4 curl http://localhost/sick         (and its health probe fails)
   {run} vm1                      (a shell)
 
-See (the first line tells the other commands where this gateway is):
+See (the first line lets the other commands find this gateway):
   export SNATGW_API={shlex.quote(str(lab.api_socket))}
   {snatgw} flows
   {snatgw} ports

@@ -1,7 +1,7 @@
 """The demo: `python -m gateway.lab.demo [--keep]`, which `scripts/demo` runs.
 
-Tells Azure's document of 2017 with real clients: the three outbound methods, then SNAT port
-exhaustion and the way out of it. Everything that it marks with ✓ is computed from what the
+Shows Azure's document of 2017 with real clients: the three outbound methods, then SNAT port
+exhaustion and the recovery from it. Everything that it marks with ✓ is computed from what the
 clients saw and what the gateway's own listings (the CLI's JSON) say; nothing is assumed.
 """
 
@@ -24,7 +24,7 @@ from gateway.lab.topology import Lab
 
 LAB_NAME = "demo"
 TIME_SCALE = 5
-"""An RST's 15 s hold takes 3 s: short enough to wait for, long enough to be looked at."""
+"""An RST's 15 s hold takes 3 s: short enough to wait for, long enough to be seen."""
 RST_HOLD = 15
 PORTS = 1024
 COMMAND_SECONDS = 20.0
@@ -54,7 +54,7 @@ class Demo:
     def show_methods(self) -> None:
         """Chapter 1: by which public address a VM goes out."""
         tell = self._tell
-        tell.section("1. Three ways out: which public address does a VM have?")
+        tell.section("1. Three outbound methods: which public address does a VM have?")
         tell.say("As Azure's document says, ask OpenDNS who is asking:\n")
         command = ["nslookup", topology.MYIP, RESOLVER]
         printed = self._in_vm("vm1", command)

@@ -32,7 +32,7 @@ PACKAGES = {
     "dig": "dnsutils",
     "curl": "curl",
 }
-"""Programs that the lab runs or that its users are told to run, and Debian's package of each."""
+"""Programs that the lab runs or recommends, and Debian's package of each."""
 
 
 class LabError(Exception):
@@ -198,7 +198,7 @@ def _build(lab: Lab, configuration: Path | None, time_scale: float) -> str:
 
 
 def _down_quietly(lab: Lab) -> None:
-    # The first error is the one to tell; what cannot be removed now, `lab down` names.
+    # The first error is the one to report; what cannot be removed now, `lab down` names.
     with contextlib.suppress(LabError):
         down(lab)
 

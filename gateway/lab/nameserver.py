@@ -18,7 +18,7 @@ from dnslib import QTYPE, RCODE, RR, TXT, A, DNSError, DNSHeader, DNSRecord
 from gateway.lab.topology import HOSTS, MYIP
 
 TTL = 0
-"""Nobody keeps an answer: who asks again is shown what holds now."""
+"""No answer may be cached: each query gets the present state."""
 MAXIMUM_UDP_REPLY = 512
 
 

@@ -23,7 +23,7 @@ NETNS_DIRECTORY = Path("/run/netns")
 
 
 def existing(lab: Lab) -> list[str]:
-    """The lab's namespaces that there are now, in topology's order."""
+    """The lab's existing namespaces, in topology's order."""
     return [name for name in lab.namespaces if (NETNS_DIRECTORY / name).exists()]
 
 
@@ -85,7 +85,7 @@ def write_etc(lab: Lab) -> None:
             "nsswitch.conf": "hosts: files dns\npasswd: files\ngroup: files\nservices: files\n",
         }
         for name, text in files.items():
-            # `ip netns exec` complains of a file that has nothing in /etc to cover.
+            # `ip netns exec` fails for a file that has nothing in /etc to cover.
             if (Path("/etc") / name).exists():
                 (directory / name).write_text(text, encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """How the demo talks: sections, commands with their output, and checks that are counted.
 
 A check is printed with what was seen; one that fails says what was expected, and the demo's exit
-status follows from the count. Colours only where somebody sees them.
+status follows from the count. Colours only on a terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GREEN, RED, BOLD, DIM, PLAIN = "\033[32m", "\033[31m", "\033[1m", "\033[2m", "\0
 
 
 class Narrator:
-    """Prints the demo and keeps count of what did not happen as said."""
+    """Prints the demo and counts the checks that failed."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
@@ -32,7 +32,7 @@ class Narrator:
         self._print(text)
 
     def command(self, where: str, command: Sequence[str], output: str) -> None:
-        """A command that was run, as somebody would type it, and what it printed."""
+        """A command that was run, as a user would type it, and what it printed."""
         self._print(self._paint(DIM, f"  {where} $ {' '.join(command)}"))
         for line in output.rstrip().splitlines():
             self._print(f"    {line}")
@@ -58,11 +58,11 @@ class Narrator:
     def conclude(self) -> int:
         """Print the result; returns the exit status."""
         if self.failed:
-            self._print(self._paint(RED, f"\n{len(self.failed)} of {self._total} did not happen:"))
+            self._print(self._paint(RED, f"\n{len(self.failed)} of {self._total} checks failed:"))
             for claim in self.failed:
                 self._print(f"  ✗ {claim}")
             return 1
-        self._print(self._paint(GREEN, f"\nAll {self._total} things happened as said."))
+        self._print(self._paint(GREEN, f"\nAll {self._total} checks passed."))
         return 0
 
     @property

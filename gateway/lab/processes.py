@@ -2,7 +2,7 @@
 
 Each runs in a namespace under `ip netns exec` (which becomes the program: one process, one id),
 detached from the terminal, its output in a log file. A process is known by its id and the time
-it started, so that an id that the system has given to somebody else is never signalled. What no
+it started, so that an id that was reused for another process is never signalled. What no
 list knows of is found by the network namespace it lives in.
 """
 

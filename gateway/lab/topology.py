@@ -139,7 +139,7 @@ def links() -> tuple[tuple[Interface, Interface], ...]:
 
 @dataclass(frozen=True)
 class Lab:
-    """One lab on this machine. Every name that it leaves on the system derives from `name`."""
+    """One lab on this host. Every name that it leaves on the system derives from `name`."""
 
     name: str = DEFAULT_NAME
     run_root: Path = field(default=RUN_ROOT)

@@ -1,7 +1,7 @@
 """What the lab's web servers serve: a page, and a large file whose hash is known beforehand.
 
 The file is 200 MiB, of which one 4 KiB block in every 64 KiB holds bytes that depend on the
-block's number (at an offset that moves); the rest are holes. So it costs 13 MB of disk or memory,
+block's number (at an offset that moves); the rest is sparse. So it costs 13 MB of disk or memory,
 is written in a moment, and still shows any byte lost, repeated or moved.
 """
 

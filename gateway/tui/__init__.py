@@ -1,5 +1,5 @@
 """``snatgw top``: the gateway on a whole terminal, live.
 
-A face: it knows the API's JSON and the terminal. ``command.py`` starts it, ``source.py`` reads
+A client: it knows the API's JSON and the terminal. ``command.py`` starts it, ``source.py`` reads
 ``/v1/live``, ``app.py`` is the screen and its keys, the rest are its panes.
 """

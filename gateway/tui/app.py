@@ -2,7 +2,7 @@
 
 One worker reads ``/v1/live``. What the table shows (filter, order) is the stream's query: to change
 it is to begin another stream, whose first sample comes at once. While paused there is no stream,
-and the daemon has no work. A daemon that goes is waited for, and the screen says so.
+and the daemon has no work. A daemon that ends is waited for, and the screen shows it.
 
 Timers and the worker belong to the application and outlive its screens, which end first: whatever
 they call returns at once where the application no longer runs (``is_running``). What is on the main
@@ -43,7 +43,7 @@ TYPING_SECONDS = 0.25
 SCROLL_BAR = 2
 """Cells at the right of a list, the one that keeps the bar off the text among them."""
 SILENCE_SECONDS = 5.0
-"""Without a sample where one was due, until the screen says so."""
+"""Without a sample where one was due, until the screen shows it."""
 
 
 class Top(App[None]):
@@ -234,7 +234,7 @@ class Top(App[None]):
         self._fit(self._listing("events"), len(self._events))
 
     def _fit(self, listing: Listing, rows: int) -> None:
-        """No more lines than a short list needs."""
+        """At most the lines that a short list needs."""
         listing.styles.max_height = None if self._zoomed == listing.id else max(rows, 1) + 1
 
     # -- keys
@@ -260,7 +260,7 @@ class Top(App[None]):
         self._typing = self.set_timer(TYPING_SECONDS, self._apply_filter)
 
     def check_action(self, action: str, _parameters: tuple[object, ...]) -> bool | None:
-        """Enter is the filter's while that is open, else whoever's has the focus. Under a window,
+        """Enter is the filter's while that is open, else the focused widget's. Under a window,
         which keys that have priority would pass by, the main screen's actions wait."""
         if action == "filter":
             return len(self.screen_stack) == 1

@@ -63,7 +63,7 @@ class FlowDetails(ModalScreen[None]):
         flow = next(found, None)
         title = self.query_one("#title", Label)
         if flow is None:
-            title.update(f"Flow {self.flow['id']}: it has ended and is in the table no more")
+            title.update(f"Flow {self.flow['id']}: it has ended and is no longer in the table")
             return
         self.flow = flow
         title.update(f"Flow {flow['id']}")

@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: ``key`` tells it from others in this and in later contents."""
+    """A row: ``key`` identifies it in this and in later contents."""
 
     key: str
     cells: Sequence[Cell]
@@ -112,7 +112,7 @@ class Listing(ScrollView, can_focus=True):
             self.refresh()
         top = self.scroll_offset.y
         for number in range(top, top + self._visible):
-            if _at(before, number) != _at(rows, number):  # over SSH, what has changed and no more
+            if _at(before, number) != _at(rows, number):  # over SSH, only what has changed
                 self.refresh_line(number + 1)
 
     @property
@@ -174,7 +174,7 @@ class Listing(ScrollView, can_focus=True):
         self.scroll_to(x=self.scroll_offset.x + count, animate=False)
 
     def action_choose(self) -> None:
-        """Tell that the row under the cursor was chosen."""
+        """Notify that the row under the cursor was chosen."""
         key = self.chosen
         if key is not None:
             self.post_message(self.Chosen(self, key))

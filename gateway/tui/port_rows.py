@@ -43,7 +43,7 @@ def rows(ports: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[
 
 
 def key(pool: Mapping[str, Any]) -> str:
-    """Tells a pool from others; as words, it finds the pool's flows."""
+    """Identifies a pool; as words, it finds the pool's flows."""
     return f"{pool['vm']} {pool['publicIp']} {pool['protocol']}"
 
 

@@ -22,7 +22,7 @@ class LostError(Exception):
 
 
 class RefusedError(Exception):
-    """The daemon refuses the query."""
+    """The daemon rejects the query."""
 
 
 class Source:
@@ -45,7 +45,7 @@ class Source:
         raise LostError(f"the daemon on {self._path} ended")
 
     async def events(self, limit: int) -> list[dict[str, Any]]:
-        """The latest events, oldest first; none where nobody answers."""
+        """The latest events, oldest first; none without a daemon."""
         async with self._client() as client:
             try:
                 response = await client.get("/v1/events", params={"limit": limit}, timeout=10.0)

@@ -33,7 +33,7 @@ def figures(sample: Mapping[str, Any]) -> Text:
 
 
 def losses(sample: Mapping[str, Any]) -> Text:
-    """When it was, refused packets by reason, and what the kernel's queue lost."""
+    """When it was, dropped packets by reason, and what the kernel's queue lost."""
     gateway = sample["gateway"]
     drops = sorted(gateway.get("drops", {}).items(), key=lambda item: -item[1])
     parts = [f"{reason} {size(count)}" for reason, count in drops[:MOST_REASONS]]

@@ -61,7 +61,7 @@ def top(as_json: bool, api: str, **options: str | None) -> None:
         raise Failure([f"this is no terminal that could show a screen: {hint}"])
     from gateway.tui.app import Top
 
-    # Started by nohup or cron, it would go on without a screen, redrawing what nobody sees.
+    # Started by nohup or cron, it would go on without a screen, redrawing an invisible screen.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     Top(api, query).run()
 

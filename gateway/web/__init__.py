@@ -2,5 +2,5 @@
 
 ``page/`` is what the browser gets, as it is: no build step, nothing from other hosts. ``site.py``
 serves it beside the readable part of the API, ``guard.py`` decides who gets any of it. Like every
-face it knows the API's JSON and nothing of the engine.
+client it knows the API's JSON and nothing of the engine.
 """

@@ -1,8 +1,8 @@
-"""Who may read over TCP: whoever has the token or, on a loopback address, this host's own pages.
+"""Who may read over TCP: clients with the token or, on a loopback address, this host's own pages.
 
 Any local user and any page in a local browser can send requests to a loopback address. A hostile
 page is kept out by three things: requests only read; a request that says that it comes from another
-origin is refused; and on a loopback listener so is one for a host name that is not this host's,
+origin is rejected; and on a loopback listener so is one for a host name that is not this host's,
 which is what DNS rebinding gives (the page's own name, made to lead here). Elsewhere the token does
 that: a browser sends its cookie for this very host name only.
 
@@ -52,7 +52,7 @@ class Guard:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or hand on; either way with the headers that keep the page to itself."""
+        """Reject, or pass on; either way with the headers that keep the page to itself."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -83,7 +83,7 @@ class Guard:
         return None
 
     def _unknown(self, request: Request) -> Response | None:
-        """The answer to somebody without a token; None: he has it, or needs none."""
+        """The answer to a client without a token; None: it has one, or needs none."""
         if self._token is None:
             return None
         given = request.query_params.get("token") if request.url.path == HOME else None
@@ -114,7 +114,7 @@ def _is_this_host(host: str) -> bool:
 
 
 def _cookie_name(request: Request) -> str:
-    """By port: cookies do not tell the ports of a host apart."""
+    """By port: cookies do not distinguish the ports of a host."""
     return f"snatgw-{(request.scope.get('server') or ('', 0))[1]}"
 
 

@@ -1,7 +1,7 @@
 """What the TCP listener serves: the page, and the part of the API that only reads.
 
 A path of the API is served here if it is named below, so that what is added to the API (captures,
-faults, changes) stays on the Unix socket until somebody decides otherwise.
+faults, changes) stays on the Unix socket unless this is changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PUBLISHED = frozenset(
         "/v1/status",
     }
 )
-"""Of the API, what anybody whom the guard lets pass may read."""
+"""Of the API, what clients that the guard admits may read."""
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",

@@ -138,20 +138,20 @@ def test_nsg_expanded_is_bounded_for_people_and_whole_as_json(daemon: Served) ->
 @pytest.mark.parametrize(
     ("refused", "ended", "said"),
     [
-        (0, 0, "0 live flows would be refused if opened now"),
+        (0, 0, "0 live flows would be denied if opened now"),
         (
             3,
             0,
-            "3 live flows would be refused if opened now (they go on; --enforce ends them)",
+            "3 live flows would be denied if opened now (they go on; --enforce ends them)",
         ),
-        (1, 0, "1 live flow would be refused if opened now (it goes on; --enforce ends it)"),
-        (3, 3, "3 live flows ended: they would be refused if opened now"),
+        (1, 0, "1 live flow would be denied if opened now (it goes on; --enforce ends it)"),
+        (3, 3, "3 live flows ended: they would be denied if opened now"),
         (
             3,
             1,
             (
-                "1 live flow ended: it would be refused if opened now; "
-                "2 live flows would be refused if opened now (they go on; --enforce ends them)"
+                "1 live flow ended: it would be denied if opened now; "
+                "2 live flows would be denied if opened now (they go on; --enforce ends them)"
             ),
         ),
     ],
@@ -196,5 +196,5 @@ def test_a_reloads_event_says_what_it_means_for_flows() -> None:
     properties = {"changes": ["x"], "count": 1, "refusedFlows": 2, "endedFlows": 0}
     event = gateway_event(time.time(), "Reloaded", "Informational", properties)
     assert sentence(event).endswith(
-        "Reloaded: x; 2 live flows would be refused if opened now (they go on; --enforce ends them)"
+        "Reloaded: x; 2 live flows would be denied if opened now (they go on; --enforce ends them)"
     )

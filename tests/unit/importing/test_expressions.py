@@ -75,7 +75,7 @@ def test_given_values_count_before_defaults_and_are_no_expressions() -> None:
         ("[parameters('needed')]", "give --parameter needed=VALUE"),
         ("[parameters('other')]", "there is no parameter other"),
         ("[variables('other')]", "there is no variable other"),
-        ("[variables('a')]", "A is defined by itself (a → b → a)"),
+        ("[variables('a')]", "A is defined in terms of itself (a → b → a)"),
         ("[parameters('list')[9]]", "no item 9 in a list of 2"),
         ("[parameters('text').x]", "a text has no text index"),
         ("[variables('object').none]", "there is no property none"),

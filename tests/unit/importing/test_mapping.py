@@ -225,7 +225,7 @@ def test_public_ips_without_address_get_free_documentation_addresses(tmp_path: P
     }
     assert (
         lines[-1]
-        == "publicIPAddresses/elsewhere: ipAddress: not in the files; 203.0.113.4 stands in for it"
+        == "publicIPAddresses/elsewhere: ipAddress: not in the files; 203.0.113.4 is used instead"
     )
 
 

@@ -130,7 +130,7 @@ def test_a_rule_that_its_group_lists_too_counts_and_is_one_line_if_it_differs(
     data, lines = imported(tmp_path, [network(), group(rule()), other])
     assert ports(data) == ["443"]
     (line,) = lines
-    by_itself = f"has {NSG}/web/securityRules/r by itself, which counts"
+    by_itself = f"has {NSG}/web/securityRules/r on its own, which counts"
     assert line.startswith(f"{NSG}/web: securityRules[r]: not carried over: ")
     assert line.endswith(by_itself)
 
@@ -176,7 +176,7 @@ def test_a_rule_without_its_id_belongs_to_no_group(
     tmp_path: Path, removed: tuple[str, ...]
 ) -> None:
     orphan = {key: value for key, value in from_az().items() if key not in removed}
-    says = f"without its id nothing says which of the {NSG} has it"
+    says = f"without its id it is unknown which of the {NSG} has it"
     data, lines = imported(tmp_path, [network(), orphan])
     assert lines == [f"{NSG}/r: not carried over: {says}"]
     assert lost(data) == [f"{NSG}/r: {says}"]
