@@ -83,9 +83,10 @@ def drop_reasons() -> str:
 
 
 def _summary(path: Path) -> str:
-    """The first sentence, or line, of a module's docstring."""
+    """The first paragraph of a module's docstring, without the process that it runs in."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     first = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`")
+    first = re.sub(r" Runs in .+$", "", first)
     if not first:
         raise SystemExit(f"{path.relative_to(ROOT)}: there is no docstring")
     return first.replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The daemon: wires model, core and datapath together, and answers the faces over an HTTP API.
+"""The daemon: wires model, core and datapath together, and serves clients over an HTTP API.
 
 It never looks into a packet. docs/architecture.md, "Processes", says which process does what.
 """

@@ -1,10 +1,11 @@
-"""What the daemon's processes say to whoever started them: lines on standard error.
+"""The daemon's log: what its processes write to standard error.
+Runs in every process of the daemon.
 
-All of it passes here: what a process says by ``say``, and what libraries say through ``logging``
+All of it passes here: what a process logs by ``say``, and what libraries log through ``logging``
 (``name_process``). Each line has a level of sd-daemon(3). ``SNATGW_LOG`` names the least one that
-is said (``info`` to begin with), ``SNATGW_LOG_FORMAT=json`` makes each a JSON object on a line. As
-text a line is the message alone; only where standard error is the journal it begins with ``<N>``,
-by which the journal knows its level. It must not know what anything means that is said.
+is logged (``info`` to begin with), ``SNATGW_LOG_FORMAT=json`` makes each a JSON object on a line.
+As text a line is the message alone; only where standard error is the journal it begins with
+``<N>``, by which the journal knows its level. It must not know what any message means.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Settings:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
-        """A value that there is none of counts as none: ``wrong_settings`` tells of it."""
+        """An unknown value counts as none: ``wrong_settings`` reports it."""
         return cls(
             _LEVELS.get(environment.get(LEVEL, ""), Level.INFO),
             environment.get(FORMAT) == "json",
@@ -108,7 +109,7 @@ def _written(message: str, level: Level, settings: Settings) -> str:
 
 
 def name_process(name: str) -> None:
-    """Speak as ``name`` from now on, for the libraries that this process uses, too."""
+    """Log as ``name`` from now on, for the libraries that this process uses, too."""
     global _process
     _process = name
     root = logging.getLogger()

@@ -1,5 +1,6 @@
 """The documentation holds together: every page is in the index, every relative link leads somewhere."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -68,3 +69,14 @@ def test_installed_programs_find_the_documentation() -> None:
     for packaged in (ROOT / "packaging").iterdir():
         for name in re.findall(r"share/doc/snatgw/(\S+?\.md)", packaged.read_text()):
             assert (ROOT / name).exists(), f"{packaged.name}: {name}"
+
+
+def test_each_module_of_the_daemon_names_its_process() -> None:
+    """In its docstring's first paragraph: ``Runs in the API process.``"""
+    processes = re.compile(r"\bRuns in (?:the (?:API|engine|prober|supervisor)|e\w+) process")
+    silent = []
+    for path in sorted((ROOT / "gateway" / "daemon").rglob("*.py")):
+        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]
+        if path.name != "__init__.py" and not processes.search(summary):
+            silent.append(str(path.relative_to(ROOT)))
+    assert silent == []

@@ -1,1 +1,1 @@
-"""The API process: an unprivileged one that answers HTTP from what the engine process tells it."""
+"""The API process: an unprivileged one that answers HTTP from what the engine process sends it."""

@@ -1,8 +1,8 @@
-"""The API process's end of the channel to the engine process.
+"""The API process's end of the channel to the engine process. Runs in the API process.
 
 Requests are numbered; answers come in parts. A snapshot of the flow table is kept as the bytes that
 came (a third of what objects take). One listing runs at a time: clients that ask meanwhile share
-the next one, so that many faces cost the engine no more than one does. Runs on the event loop;
+the next one, so that many clients cost the engine as much as one. Runs on the event loop;
 needs no lock.
 """
 
@@ -56,8 +56,8 @@ class Answer:
 
 
 class EngineClient:
-    """Asks the engine. ``on_events`` and ``on_flow_log`` get what the engine tells of, and so does
-    ``on_captured`` once somebody has set it."""
+    """Asks the engine. ``on_events`` and ``on_flow_log`` get what the engine reports, and so does
+    ``on_captured`` once it is set."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class EngineClient:
 
     @property
     def held(self) -> int:
-        """Bytes of all answers that somebody has not let go of yet."""
+        """Bytes of all answers that are still in use."""
         return sum(answer.size for answer in self._alive)
 
     async def flows(self) -> Answer:
@@ -141,14 +141,15 @@ class EngineClient:
         return self._ask("endCapture", {"capture": str(number)})
 
     async def reload(self, *, enforce: bool = False) -> dict[str, Any]:
-        """Have the configuration read again; raises EngineFailedError if it is refused."""
+        """Have the configuration read again; raises EngineFailedError if it is rejected."""
         parameters = {"enforce": "1"} if enforce else {}
         answer = await self._patiently(self._ask("reload", parameters), RELOAD_PATIENCE)
         changes = [line for part in answer.records() for line in part]
         return {"changes": changes, **(answer.result or {})}
 
     async def _share(self, what: str) -> Answer:
-        """A listing that begins after this call: nobody is shown less than he has just done."""
+        """A listing that begins after this call: a client sees the effect of what it has just
+        done."""
         running = self._running.get(what)
         if running is None or running.done():
             chosen = self._ask(what)
@@ -160,14 +161,14 @@ class EngineClient:
     async def _patiently(self, asked: asyncio.Future[Answer], patience: float = PATIENCE) -> Answer:
         """The answer; a client that leaves does not cancel what others may wait for.
 
-        Raises EngineFailedError if the engine says nothing at all for ``patience`` seconds.
+        Raises EngineFailedError if the engine sends nothing at all for ``patience`` seconds.
         """
         now = asyncio.get_running_loop().time
         began = now()
         while not asked.done():
             left = max(began, self._heard) + patience - now()
             if left <= 0:
-                silence = f"the engine has said nothing for {patience:.0f} s"
+                silence = f"the engine has sent nothing for {patience:.0f} s"
                 raise EngineFailedError([f"{silence}: its process is stopped, or overloaded"])
             await asyncio.wait([asked], timeout=left)
         return asked.result()
@@ -198,7 +199,7 @@ class EngineClient:
     ) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         request = encode_request(self._number + 1, what, parameters)
-        if len(request) > MAXIMUM_REQUEST:  # the engine would drop it, and nobody would answer
+        if len(request) > MAXIMUM_REQUEST:  # the engine would drop it, and no answer would come
             future.set_exception(EngineFailedError([f"{what}: the query is too long"]))
             return future
         self._number += 1

@@ -1,4 +1,5 @@
-"""Events for people and machines: the contract's JSON, a bounded ring and a rotated file.
+"""Events for people and programs: the contract's JSON, a bounded ring and a rotated file.
+Runs in the API process.
 
 ``event_document`` gives a core event the shape of Azure's logs (exhaustion: docs/fidelity.md,
 category LoadBalancerAlertEvent); what Azure has no event for is a GatewayEvent of ours.
@@ -85,7 +86,7 @@ class EventLog:
         """``path`` None: no file. ``maximum_bytes``: of one file; ``kept_files``: all of them.
 
         ``directory``: a descriptor of the path's directory, for a process that may write there,
-        but may not walk there (a state directory below somebody's home).
+        but may not walk there (a state directory below a home directory).
         """
         self._path = path
         if path is not None and directory is None:

@@ -1,6 +1,7 @@
 """uvicorn as the API process uses it: on sockets that are open already, without signal handlers.
+Runs in the API process.
 
-The Unix socket is for those who may use it. What listens on TCP is open to anybody who reaches it,
+The Unix socket is for those who may use it. What listens on TCP is open to everyone who reaches it,
 so there connections are counted, and those that ask nothing are closed. A request target may be a
 whole address, as a client of a proxy sends it; applications see its path.
 """
@@ -38,7 +39,7 @@ class _Server(uvicorn.Server):
 
 
 class _GuardedConnection(H11Protocol):
-    """A connection from anybody."""
+    """A connection from any client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -93,7 +94,7 @@ async def _serve(
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",  # what anybody sends is no line for the operator
+        log_level="error",  # what clients send is no line for the operator
         access_log=False,
         server_header=False,
         limit_concurrency=connections,

@@ -1,6 +1,7 @@
 """The API process from its start to its end: the API on the socket that the engine process made.
+Runs in the API process.
 
-Where the configuration says so, the site (dashboard, metrics) on a TCP socket besides. It ends when
+Where configured, the site (dashboard, metrics) on a TCP socket as well. It ends when
 the engine's end of the channel closes. It handles no signal: the supervisor ends it.
 """
 
@@ -27,7 +28,7 @@ from gateway.daemon.api_process.live.poller import LivePoller
 from gateway.daemon.api_process.routes import Events, application
 
 Site = Callable[[ASGIApp, str | None], ASGIApp]
-"""Makes what anybody gets by TCP of the API, and the token to ask for (None: none)."""
+"""Makes what TCP clients get of the API, and the token to ask for (None: none)."""
 
 LAST_WORDS = 0.25
 """Seconds for captures to end well when the engine has."""

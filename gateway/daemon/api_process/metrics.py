@@ -1,4 +1,5 @@
 """``/metrics``: what the engine answers to a scrape, as Prometheus's or OpenMetrics' text.
+Runs in the API process.
 
 Nothing is counted here. A scrape asks the engine for its totals and its status, ``Scrape`` gives
 them names by Prometheus's conventions, and prometheus_client writes them in the format that the
@@ -99,7 +100,7 @@ class Scrape(Collector):
         yield _counter("flows_opened_total", "Flows that ever opened.", single["opened"])
         ended = single["opened"] - single["live"]
         yield _counter("flows_ended_total", "Flows that left the table.", ended)
-        lag = "Azure's seconds by which the oldest timer to look at is overdue."
+        lag = "Azure's seconds by which the oldest timer to check is overdue."
         yield _gauge("expiry_lag_seconds", lag, single["expiryLag"])
 
     def _ports(self) -> Iterator[Metric]:
@@ -119,7 +120,7 @@ class Scrape(Collector):
         yield _labelled(
             CounterMetricFamily,
             "snat_connections_total",
-            "Flows that got a SNAT port, and packets refused for want of one "
+            "Flows that got a SNAT port, and packets dropped because none was free "
             "(SnatConnectionCount).",
             ("vm", "public_ip", "protocol", "connection_state"),
             (
@@ -166,7 +167,9 @@ class Scrape(Collector):
         )
 
     def _packets(self) -> Iterator[Metric]:
-        yield _counter("packets_total", "Packets that the engine judged.", self._status["packets"])
+        yield _counter(
+            "packets_total", "Packets that the engine evaluated.", self._status["packets"]
+        )
         drops = self._status["drops"]
         yield _labelled(
             CounterMetricFamily,
@@ -196,11 +199,11 @@ class Scrape(Collector):
             (((cause,), queue[name]) for cause, name in causes if name in queue),
         )
         if queue:
-            overflows = "Times that the queue's socket told of lost packets."
+            overflows = "Times that the queue's socket reported lost packets."
             yield _counter("queue_overflows_total", overflows, queue["overflows"])
             waiting = "Packets that wait in the kernel's queue."
             yield _gauge("queue_waiting_packets", waiting, queue["waiting"])
-            errors = "Packets dropped because of a mistake in this program."
+            errors = "Packets dropped because of an internal error."
             yield _counter("handler_errors_total", errors, queue["handlerErrors"])
         yield _counter(
             "events_lost_total",

@@ -1,9 +1,10 @@
-"""The HTTP API that every face uses: docs/api.md has the user's side of it.
+"""The HTTP API that every client uses: docs/api.md has the user's side of it.
+Runs in the API process.
 
-Lists are NDJSON, streamed; single things are one JSON object. A refusal is ``{"problems": [...]}``
+Lists are NDJSON, streamed; single things are one JSON object. An error is ``{"problems": [...]}``
 with a sentence each: 400 for what the client asked wrongly, 404 for a VM that there is not, 422 for
-a configuration that is refused, 503 when the engine cannot answer. Filters, order and JSON are this
-process's work: the engine only hands out its records.
+a configuration that is rejected, 503 when the engine cannot answer. Filters, order and JSON are
+this process's work: the engine only hands out its records.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Events:
         self._bell = asyncio.Event()
 
     def add(self, events: list[dict[str, Any]]) -> None:
-        """Log events and wake whoever follows."""
+        """Log events and wake those who follow."""
         self.log.add(events)
         bell, self._bell = self._bell, asyncio.Event()
         bell.set()
@@ -88,7 +89,7 @@ class Events:
 
 
 class NoSuchMachineError(Exception):
-    """There is no VM of this name; the answer's parts name those that there are."""
+    """There is no VM of this name; the answer's parts name the existing ones."""
 
     def __init__(self, name: str, answer: Answer) -> None:
         names = [known for part in answer.records() for known in part]

@@ -1,4 +1,5 @@
 """What the engine process and the API process say to each other, over a SOCK_SEQPACKET pair.
+Runs in the engine process and the API process.
 
 One datagram is one message, so garbage never outlives itself. The two directions differ on purpose:
 

@@ -1,5 +1,5 @@
 """Events as the contract's JSON, made in the engine process and carried to the API process as they
-are.
+are. Runs in the engine process.
 
 ``event_document`` gives a core event the shape of Azure's logs (exhaustion: docs/fidelity.md,
 category LoadBalancerAlertEvent); what Azure has no event for is a GatewayEvent of ours.

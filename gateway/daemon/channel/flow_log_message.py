@@ -1,4 +1,6 @@
-"""What the engine process tells the API process for the flow logs: plain values."""
+"""What the engine process sends the API process for the flow logs: plain values.
+Runs in the engine process and the API process.
+"""
 
 from __future__ import annotations
 

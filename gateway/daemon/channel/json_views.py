@@ -1,4 +1,5 @@
 """The contract's JSON for what the engine reports: field names, spellings and roundings live here.
+Runs in the engine process and the API process.
 
 A record comes as the plain tuple that the control channel carries. Durations are seconds of Azure
 time; ports are numbers, null where the profile's destinations have none.

@@ -1,4 +1,5 @@
 """What the engine process and the prober say to each other, over a SOCK_SEQPACKET pair.
+Runs in the engine process and the prober process.
 
 As with the API process, the two directions differ on purpose. The engine sends ``marshal``: the
 list of targets, in parts, each time that it changes; a number stands for the same task for ever.

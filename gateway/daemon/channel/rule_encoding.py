@@ -1,4 +1,5 @@
 """Effective security rules on their way to the API process: in pieces that stay small.
+Runs in the engine process and the API process.
 
 A service tag can stand for thousands of prefixes, and many rules share it: every list of texts is
 sent once, cut to chunks, and rules refer to it by number. ``rule_parts`` is the engine's end (one

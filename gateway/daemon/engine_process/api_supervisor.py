@@ -1,4 +1,5 @@
 """Starts the API process, talks to it over the request channel, and starts it again if it ends.
+Runs in the engine process.
 
 The API process is another one, without privileges, and may die or hang at any time: packets are not
 affected. It is started again a bounded number of times; then the gateway goes on without it.

@@ -1,4 +1,6 @@
-"""Azure's time in the engine process, which may pass faster than real time (``timeScale``)."""
+"""Azure's time in the engine process, which may pass faster than real time (``timeScale``).
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How much processor time this process may have: by its affinity, and by its control groups."""
+"""How much processor time this process may have: by its affinity, and by its control groups.
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Counts among the engine's drops what is dropped where the engine does not see it.
+Runs in the engine process.
 
 In the engine process. The gateway's own netfilter rules, the fast path and the packet queue drop
 packets and keep a number of them: it is asked for about once a second, and at once when a capture
@@ -57,11 +58,11 @@ class DropMonitor:
                 self._drops.count_unseen(reason, total - before, report=report)
 
     def count_quietly(self, reason: DropReason, packets: int) -> None:
-        """Count what another event tells of."""
+        """Count what another event reports."""
         self._drops.count_unseen(reason, packets, report=False)
 
     def _totals(self) -> Iterator[tuple[str, DropReason, int, bool]]:
-        """Where, why, how many, and whether no other event tells of it."""
+        """Where, why, how many, and whether no other event reports it."""
         for reason, total in self._diverted.dropped_by_rules().items():
             yield "rules", reason, total, True
         if self._fast_path is not None:

@@ -1,4 +1,6 @@
-"""The engine's timers in the loop: flows whose time is over end, and its events are published."""
+"""The engine's timers in the loop: flows whose time is over end, and its events are published.
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from gateway.daemon.engine_process.event_loop import EventLoop
 
 EXPIRED_PER_TURN = 512
 EXPIRY_INTERVAL = 0.005
-"""Seconds (real) between looks at the timers while packets come without a pause."""
+"""Seconds (real) between checks of the timers while packets come without a pause."""
 
 
 class Expiring(Protocol):

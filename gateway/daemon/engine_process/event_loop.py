@@ -1,4 +1,5 @@
 """The engine process's loop: one thread, no asyncio, packets first. It knows none of its parts.
+Runs in the engine process.
 
 What takes part registers itself: a descriptor to read (``add_reader``), work of each turn
 (``every_tick``), of each so many seconds (``every``), what is sent before the loop may sleep
@@ -117,7 +118,7 @@ class EventLoop:
         self._slices.append(work)
 
     def at_stop(self, callback: Callable[[], object]) -> None:
-        """Call it when the loop is told to stop."""
+        """Call it when the loop is asked to stop."""
         self._last_words.append(callback)
 
     def at_end(self, callback: Callable[[], object]) -> None:
@@ -176,7 +177,7 @@ class EventLoop:
             for descriptor, happened in poll(0) if busy else self._wait(until):
                 if descriptor in queues:
                     ready.append(descriptor)
-                # POLLHUP alone, too: reading then tells that the other end is gone
+                # POLLHUP alone, too: reading then shows that the other end is gone
                 elif happened & ~select.POLLOUT:
                     reader = self._readers.get(descriptor)
                     if reader is not None:  # else an earlier one of these removed it

@@ -1,7 +1,8 @@
 """Events on their way to the API process: the engine's and the gateway's own, as the contract's.
+Runs in the engine process.
 
 The channel keeps them until the API process takes them. How many it could not keep is an event,
-too, once somebody is there again to take it.
+too, once there is a reader again.
 """
 
 from __future__ import annotations

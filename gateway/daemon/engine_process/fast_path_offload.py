@@ -1,7 +1,8 @@
 """Between the engine and the fast path: flows become map entries, counters and times come back.
+Runs in the engine process.
 
 It turns the kernel's clock into Azure's and remembers, for each slot, what it has already added to
-a flow: the kernel's counters only ever grow, and nobody but the kernel writes to them.
+a flow: the kernel's counters only ever grow, and only the kernel writes to them.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class FastPathOffload:
         return True
 
     def adopt(self, flow: Flow, seen: tuple[int, int, int, int]) -> bool:
-        """Go on with a flow that the kernel carries since an earlier daemon installed it.
+        """Continue with a flow that the kernel carries since an earlier daemon installed it.
 
         ``seen``: what that one had already added to it of the kernel's packets and bytes, of the
         original direction and of the reply's. False: the kernel does not have it so.
@@ -77,7 +78,7 @@ class FastPathOffload:
         return _seen.unpack_from(self._seen, flow.slot * _seen.size)
 
     def settle(self, translation: FlowLifecycle) -> int:
-        """Once, with every flow adopted that will be: the others are the kernel's no more.
+        """Once, when every flow that can be is adopted: the others leave the kernel.
 
         Returns how many entries these were. What was reported while no daemon ran is acted upon,
         before there is any other flow that it could be mistaken for.
@@ -121,7 +122,7 @@ class FastPathOffload:
         return self.path.acknowledged(flow.slot)
 
     def report(self, to: Reported) -> int:
-        """Tell the engine of the answers, FINs and RSTs that passed; how many."""
+        """Report to the engine the answers, FINs and RSTs that passed; how many."""
         reports = self.path.reports()
         for report in reports:
             side = Side.REPLY if report.reverse else Side.ORIGINAL

@@ -1,4 +1,5 @@
 """Takes flow log entries from the engine to the API process, which writes them to files.
+Runs in the engine process.
 
 A message goes when it is full or a second has passed. What the API process does not take waits in
 the engine, within its bound; what that loses is an event.

@@ -1,4 +1,5 @@
 """The gateway in the engine process: its parts, and the order in which the loop has them.
+Runs in the engine process.
 
 Nothing happens here. Each part is an object that registers with the event loop what it reads, does
 from time to time and says at the end; this file makes them and hands each what it needs. What comes

@@ -1,6 +1,7 @@
-"""Tells of the guard on the outside interface: what it stopped, and that others took it away.
+"""Monitors the guard on the outside interface: what it stopped, and that another program removed
+it. Runs in the engine process.
 
-It stops what got past the gateway's rules, so what it has to tell is that somebody changed these.
+It stops what got past the gateway's rules, so a count means that another program changed these.
 The packets count as drops of the engine's, with a reason of their own.
 """
 
@@ -19,11 +20,11 @@ from gateway.schema.drop_reasons import DropReason
 
 INTERVAL = 10.0
 """Seconds (real) between events about packets that it stopped; each has all since the last."""
-RESTORED = "somebody took the guard away from the outside interface: it was put back"
+RESTORED = "another program removed the guard from the outside interface: it was restored"
 
 
 class GuardMonitor:
-    """Looks at one gateway's guard, about once a second."""
+    """Checks one gateway's guard, about once a second."""
 
     def __init__(
         self,
@@ -42,26 +43,26 @@ class GuardMonitor:
 
     def register(self, loop: EventLoop) -> None:
         """Hear of changes to filters from now on, and count once a second; before a stop, too: the
-        next daemon does not tell of what is ours to tell. Say so where there is no guard."""
+        next daemon does not report what is ours to report. Report where there is no guard."""
         guard = self._diverted.guard()
         if not guard.kind:
             warn(f"no guard, the netfilter rules alone keep private addresses in: {guard.problem}")
         elif guard.problem:
-            warn(f"the guard stands in {guard.kind}, for want of a better place: {guard.problem}")
+            warn(f"the guard stands in {guard.kind}, where tc cannot have it: {guard.problem}")
         loop.add_reader(self._diverted.guard_fileno(), self._filters_changed)
         loop.every(1.0, self.tick)
         loop.at_stop(lambda: self.tick(math.inf))
 
     def _filters_changed(self) -> None:
-        # What cannot be put back at once, ``HostMonitor`` tries again, and tells of.
+        # What cannot be restored at once, ``HostMonitor`` tries again, and reports.
         with contextlib.suppress(DatapathError, OSError):
             self._diverted.restore_guard()
 
     def tick(self, real: float) -> None:
-        """Count what it stopped, and tell of it now and then."""
+        """Count what it stopped, and report it now and then."""
         told, guard = self._told, self._diverted.guard()
         if guard.dropped > self._dropped:
-            # What it stopped before the start is told of, and is no drop of this gateway's.
+            # What it stopped before the start is reported, and is no drop of this gateway's.
             grown = guard.dropped - max(self._dropped, guard.meanwhile)
             if grown > 0 and not guard.shared:
                 self._count(DropReason.PRIVATE_ADDRESS_OUTSIDE, grown)
@@ -80,7 +81,7 @@ class GuardMonitor:
 
         if guard.gained != self._gained:
             self._gained = guard.gained
-            say(f"a guard can be had now on the outside interface, and stands there ({guard.kind})")
+            say(f"a guard is active on the outside interface now ({guard.kind})")
             self._own_event("GuardGained", "Informational", {"kind": guard.kind})
 
     def _tell(self, total: int, *, shared: bool, meanwhile: bool = False) -> None:

@@ -1,4 +1,5 @@
 """The daemon's side of the datapath: from a configuration to probes, claims, queue and diversion.
+Runs in the engine process.
 
 The only module of the daemon that knows what a diversion consists of. Failures are the datapath's
 ``DatapathError``, a line for each reason, with nothing left changed.
@@ -69,11 +70,11 @@ class GuardState:
     dropped: int = 0
     """Packets since the start, and ``meanwhile``."""
     restored: int = 0
-    """Times that somebody else had taken it away."""
+    """Times that another program had removed it."""
     meanwhile: int = 0
-    """Packets while no gateway ran, after what the one before had told of."""
+    """Packets while no gateway ran, after what the previous one had reported."""
     shared: bool = False
-    """Whether others' filters may have dropped some of what is not told of yet."""
+    """Whether filters of other programs may have dropped some of what is not reported yet."""
     kind: str = "tc"
     """What it stands in: ``tc``, or ``nftables`` where that has no place; empty: there is none."""
     gained: int = 0
@@ -84,16 +85,16 @@ class Diverted(Protocol):
     """The host while its packets are diverted. Failures are DatapathError."""
 
     renewed: set[str]
-    """Interfaces that were removed and made again; who reads it takes them out."""
+    """Interfaces that were removed and created again; reading takes them out."""
 
     def with_real_names(self, configuration: Configuration) -> Configuration:
         """The same with each interface by its own name, where the file has an alternative one."""
 
     def change(self, configuration: Configuration) -> None:
-        """Divert what another configuration says; the interfaces are the same."""
+        """Divert by another configuration; the interfaces are the same."""
 
     def refresh(self) -> list[str]:
-        """Restore what an interface lost that was down, and rules that somebody removed; what
+        """Restore what an interface lost that was down, and rules that were removed; what
         could not be restored yet."""
 
     def rules_restored(self) -> int:
@@ -110,16 +111,16 @@ class Diverted(Protocol):
         """Readable when rules on this host have changed."""
 
     def look_at_rules(self) -> None:
-        """Read that: the next ``refresh`` looks at them."""
+        """Read that: the next ``refresh`` checks them."""
 
     def guard(self) -> GuardState:
         """The guard as it is now."""
 
     def guard_told(self) -> None:
-        """What it has dropped was told of."""
+        """What it has dropped was reported."""
 
     def guard_fileno(self) -> int:
-        """Readable when somebody may have taken it away."""
+        """Readable when it may have been removed."""
 
     def restore_guard(self) -> None:
         """Put it back then. Raises DatapathError."""
@@ -128,7 +129,7 @@ class Diverted(Protocol):
     """What was said of the host's firewall before the start."""
 
     def firewall(self) -> list[str] | None:
-        """What the host's own firewall drops, after each look at it; None: nothing new."""
+        """What the host's own firewall drops, after each check; None: nothing new."""
 
     def leave(self) -> None:
         """Expect another start soon after the end."""
@@ -137,13 +138,13 @@ class Diverted(Protocol):
         """Readable when interfaces, addresses, routes, neighbours or settings have changed."""
 
     def look_at_network(self) -> bool:
-        """Read that; whether the next ``refresh`` looks at them."""
+        """Read that; whether the next ``refresh`` checks them."""
 
     def restored(self) -> list[str]:
         """What was set again since the last time."""
 
     def probes_fileno(self) -> int:
-        """Readable when somebody asks by ARP whether an address is free; -1: never."""
+        """Readable when an ARP probe asks whether an address is free; -1: never."""
 
     def answer_probes(self) -> None:
         """Answer that."""

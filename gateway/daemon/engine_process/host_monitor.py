@@ -1,9 +1,10 @@
-"""Keeps the host as the gateway needs it: what interfaces lose, and rules that others take away.
+"""Keeps the host as the gateway needs it: what interfaces lose, and rules that other programs
+remove. Runs in the engine process.
 
-Somebody's ``nft flush ruleset`` (a firewall that starts anew) takes the gateway's rules along while
+An ``nft flush ruleset`` (a firewall that restarts) removes the gateway's rules as well while
 forwarding is on: that is noticed at once, interfaces are closed until the rules are back, and it is
-said. So is what becomes of interfaces, addresses, routes, neighbours and settings: at once, but not
-more than once a second.
+reported. So is what becomes of interfaces, addresses, routes, neighbours and settings: at once, but
+not more than once a second.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from gateway.datapath.fastpath import FastPath
 from gateway.datapath.host.teardown import Collecting
 
 RULES_INTERVAL = 0.1
-"""Seconds (real) between looks at rules while somebody changes them again and again: each takes
+"""Seconds (real) between checks of rules that another program changes again and again: each takes
 two milliseconds, in which no packet passes. What takes longer, because rules are set again, has as
 long a pause."""
 NETWORK_INTERVAL = 1.0
-"""Seconds (real) between looks at the network while it changes again and again."""
-RULES_MOVED = "somebody put netfilter rules where this gateway's must stand: its own were moved"
-RULES_RESTORED = "somebody removed or changed this gateway's netfilter rules: they were set again"
+"""Seconds (real) between checks of the network while it changes again and again."""
+RULES_MOVED = (
+    "another program put netfilter rules where this gateway's must stand: its own were moved"
+)
+RULES_RESTORED = (
+    "another program removed or changed this gateway's netfilter rules: they were set again"
+)
 
 
 class HostMonitor:
@@ -71,7 +76,7 @@ class HostMonitor:
         }
 
     def tick(self) -> None:
-        """Put back what is missing: an interface that was down has lost routes and addresses."""
+        """Restore what is missing: an interface that was down has lost routes and addresses."""
         # The collector is off for what lives; what netlink leaves behind is young and in cycles.
         gc.freeze()
         diverted = self._diverted
@@ -99,7 +104,7 @@ class HostMonitor:
             diverted.renewed.clear()
 
     def _tell_of_network(self, problems: list[str], restored: list[str]) -> None:
-        """What was set again, what has come to an end by itself, and what is newly wrong."""
+        """What was set again, which problems have ended, and which are new."""
         self._restored += len(restored)
         for line in restored:
             warn(line)
@@ -130,7 +135,7 @@ class HostMonitor:
         self._firewall = problems
 
     def _rules_changed(self) -> None:
-        """Look at ours at once, but not again and again."""
+        """Check ours at once, but not again and again."""
         self._diverted.look_at_rules()
         real = time.monotonic()
         if real >= self._rules_due:
@@ -139,7 +144,7 @@ class HostMonitor:
             self._rules_due = now + max(RULES_INTERVAL, now - real)
 
     def _network_changed(self) -> None:
-        """Look at once, but not again and again: what is left is looked at within a second."""
+        """Check at once, but not again and again: what is left is checked within a second."""
         matters = self._diverted.look_at_network()
         real = time.monotonic()
         if matters and real >= self._network_due:
@@ -147,9 +152,9 @@ class HostMonitor:
             self.tick()
 
     def _renew(self, interfaces: list[str]) -> None:
-        """Interfaces were removed and made again, and have their rules: now the rest."""
+        """Interfaces were removed and created again, and have their rules: now the rest."""
         self._own_event("HostRestored", "Informational", {"interfaces": interfaces})
-        say(f"{', '.join(interfaces)}: removed and made again, and programmed anew")
+        say(f"{', '.join(interfaces)}: removed and created again, and set up again")
         if isinstance(self._fast_path, str):
             return
         problems: list[str] = []
@@ -163,7 +168,7 @@ class HostMonitor:
 
 
 def _say_over(before: list[str], problems: list[str]) -> list[str]:
-    """The problems that there were before and are no more, each said."""
+    """The earlier problems that no longer exist, each logged."""
     over = [problem for problem in before if problem not in problems]
     for problem in over:
         say(f"over: {problem}")

@@ -1,4 +1,5 @@
-"""Health probes as the engine process has them: what is probed, by whom, and what came of it.
+"""Health probes as the engine process has them: what is probed, from which process, and the
+results. Runs in the engine process.
 
 The prober (``prober.py``) is another process, started only where there is something to probe. It
 gets the list of targets at its start and with each reload, with what is known of their health, and
@@ -40,7 +41,7 @@ SHORTEST_INTERVAL = 0.25
 MOST_PER_SECOND = 500
 """Probes of all targets; with more targets than that allows, intervals grow."""
 SILENCE = 10.0
-"""Seconds without a report, after which a prober is started anew; it has one each second."""
+"""Seconds without a report, after which a prober is restarted; it has one each second."""
 REPORTS_PER_TURN = 32
 RECORDS_PER_PART = 64
 _SOCKET_BUFFER = 1 << 20
@@ -100,7 +101,7 @@ class ProbeSupervisor:
             self._connect(time.monotonic())
 
     def reconfigured(self, configuration: Configuration) -> None:
-        """Probe what another configuration says; flows whose backend is gone end."""
+        """Probe by another configuration; flows whose backend is gone end."""
         self._number_targets(configuration)
         self._settle()
         if not self._targets:

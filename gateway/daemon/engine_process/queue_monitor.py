@@ -1,4 +1,6 @@
-"""The packet queue in the loop: where packets come from, and events about those that it lost."""
+"""The packet queue in the loop: where packets come from, and events about those that it lost.
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ OVERFLOW_INTERVAL = 10.0
 
 
 class QueueMonitor:
-    """Looks at one queue's counters. ``post`` takes events: name, level, properties."""
+    """Polls one queue's counters. ``post`` takes events: name, level, properties."""
 
     def __init__(self, queue: Queue, post: Callable[[str, str, dict[str, Any]], None]) -> None:
         self._queue = queue

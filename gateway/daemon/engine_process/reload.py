@@ -1,7 +1,8 @@
 """A reload: another process reads the file; it is carried out as a whole or not at all.
+Runs in the engine process.
 
-Afterwards the live flows are looked at again, in slices between packets: which of them would the
-new rules refuse? They go on, unless the request, or their network security group, ends them.
+Afterwards the live flows are evaluated again, in slices between packets: which of them would the
+new rules deny? They continue, unless the request, or their network security group, ends them.
 
 The reader prints what ``gateway.model`` makes of the file; its output arrives through the loop like
 anything else, so that not even a large file holds packets up. Requests that come while one is under
@@ -54,7 +55,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     refused_flows: int = 0
-    """Live flows that the network security groups would refuse if they opened now."""
+    """Live flows that the network security groups would deny if they opened now."""
     ended_flows: int = 0
     """Those of them that were ended."""
 
@@ -97,8 +98,8 @@ class Reloader:
         """``read`` starts the reader and returns its output's descriptor (OSError: it cannot).
 
         ``apply`` carries a configuration out and returns the changes, or raises
-        ReloadRefusedError. ``review`` looks at the live flows again (True: and ends those that
-        are refused), ``in_slices`` does that between packets. ``report`` is told of each reload.
+        ReloadRefusedError. ``review`` evaluates the live flows again (True: and ends those that
+        are denied), ``in_slices`` does that between packets. ``report`` is called for each reload.
         """
         self._read = read
         self._watch = watch
@@ -117,9 +118,9 @@ class Reloader:
         self._next: list[tuple[Answer, bool]] = []
 
     def request(self, answer: Answer, *, enforce: bool = False) -> None:
-        """Read the file and carry it out; ``answer`` is told what came of it.
+        """Read the file and carry it out; ``answer`` gets the result.
 
-        ``enforce``: end the live flows that the groups would refuse if they opened now.
+        ``enforce``: end the live flows that the groups would deny if they opened now.
         """
         self._next.append((answer, enforce))
         if not self._busy:

@@ -1,4 +1,5 @@
 """The engine's end of the channel to the API process: never waits, and does work in slices.
+Runs in the engine process.
 
 ``read`` takes requests, ``work`` does one bounded slice of the oldest one (``requests.py`` has who
 answers; at most 16 flows, half a tenth of a millisecond), ``post`` keeps events until they can be
@@ -31,9 +32,9 @@ from gateway.daemon.engine_process.requests import Requests
 
 EVENTS_PER_MESSAGE = 64
 EVENTS_BYTES = 128 << 10
-"""Of a message with several events: what the socket cannot take whole it refuses for ever."""
+"""Of a message with several events: what the socket cannot take whole it rejects for ever."""
 MAXIMUM_PENDING = 64
-"""Requests that wait; more are refused. The API process shares answers and never needs as many."""
+"""Requests that wait; more are rejected. The API process shares answers and never needs as many."""
 MAXIMUM_EVENTS = 10_000
 """Events that wait to be sent; more are counted as lost."""
 REQUESTS_PER_TURN = 8
@@ -45,11 +46,11 @@ _integer = Struct("i")
 
 
 class RequestChannel:
-    """Requests of the API process and events for it, over ``connection`` (None: nobody there)."""
+    """Requests of the API process and events for it, over ``connection`` (None: no API process)."""
 
     def __init__(self) -> None:
         self.requests: Requests | None = None
-        """Who answers; nothing is answered before there is somebody."""
+        """Who answers; nothing is answered before it is set."""
         self.flow_log: Callable[[], Any] = lambda: None
         """Gives the next message for the flow logs, or None."""
         self._flow_log_goes_on = False
@@ -77,14 +78,14 @@ class RequestChannel:
             self._connection.close()
             self._connection = None
         self._waiting.clear()
-        # what was taken from the flow log is nobody's answer: it waits for the next one
+        # what was taken from the flow log is no answer: it waits for the next one
         kept = [m for m in self._unsent if decode_header(m)[1] is Kind.FLOW_LOG]
         self._unsent = deque(kept)
         self._current = None
         self._blocked = False
 
     def fileno(self) -> int:
-        """The descriptor to poll; -1 while nobody is there."""
+        """The descriptor to poll; -1 without an API process."""
         return -1 if self._connection is None else self._connection.fileno()
 
     @property
@@ -199,7 +200,7 @@ class RequestChannel:
         try:
             unread = _integer.unpack(ioctl(self._connection, TIOCOUTQ, bytes(_integer.size)))[0]
         except OSError:
-            return  # the other end is gone: sending will say so
+            return  # the other end is gone: sending will report it
         payload = captured() if unread < CAPTURED_UNREAD else None
         if payload is not None:
             self._captured_goes_on = True

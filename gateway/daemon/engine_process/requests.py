@@ -1,4 +1,5 @@
 """What the API process may ask for: one table, from a request's name to its parser and its handler.
+Runs in the engine process.
 
 A handler takes what the parser made of the parameters and answers in one of three ways: with one
 object at once (``at_once``), a step at a time with packets in between (``in_slices``), or when it

@@ -1,4 +1,5 @@
 """Captures in the engine process: begun and ended by the API process, handed to it in messages.
+Runs in the engine process.
 
 The first one puts the tap between queue and engine, the last one takes it away. What is captured
 waits here, within bounds, until the control channel has room for it; what does not fit is counted.
@@ -125,7 +126,7 @@ class CaptureRequests:
         self._patience = 0.0
 
     def end_all(self) -> None:
-        """Forget all captures: nobody is there to take them."""
+        """Forget all captures: they have no reader any more."""
         for number in list(self._running):
             self._stop(number)
 
@@ -151,7 +152,7 @@ class CaptureRequests:
         self._tap.attach(session)
         if len(self._running) == 1:
             self._use_handlers(self._tap.handlers())
-        for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries nobody sees
+        for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries is not seen
             yield None
         self._post("CaptureStarted", "Informational", {"capture": number, "of": description})
         gateway = self._engine.configuration.gateway

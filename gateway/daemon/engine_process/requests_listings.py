@@ -1,4 +1,5 @@
 """The engine process's answers to ``flows`` and ``ports``: listings of what changes all the time.
+Runs in the engine process.
 
 Each step is a slice of the flow table or of the port pools, so that a listing of everything holds
 no packet up. It is no snapshot: a flow that ends meanwhile is missing or is there as it was.

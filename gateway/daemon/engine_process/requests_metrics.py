@@ -1,6 +1,7 @@
 """The engine process's answer to a scrape: rows of plain numbers, gathered in slices.
+Runs in the engine process.
 
-Each slice is a look at ``FLOWS_PER_SLICE`` flows, ``POOLS_PER_SLICE`` port pools or one message of
+Each slice covers ``FLOWS_PER_SLICE`` flows, ``POOLS_PER_SLICE`` port pools or one message of
 ``ROWS_PER_PART`` rows, so that a scrape of a full table holds no packet up. How many rows there can
 be is bounded (``SERIES``): what has no row of its own is added up under ``OTHER_NAME``. Names and
 texts of metrics are the API process's (``metrics.py``); here is only what it cannot know.

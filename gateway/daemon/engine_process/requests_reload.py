@@ -1,4 +1,5 @@
 """The engine process's answer to ``reload``, which SIGHUP asks for as well.
+Runs in the engine process.
 
 ``reload.py`` reads the file and says when; here is what carrying a configuration out means for the
 host and the parts of the gateway, and what is said of it.
@@ -32,7 +33,7 @@ _NO_FILE = "started without a configuration file: there is nothing to reload"
 
 class ReloadRequests:
     """The handler. ``read`` starts reading ``file`` and returns the descriptor that gets the
-    result; ``parts`` are told of the configuration once it is carried out, in order."""
+    result; ``parts`` are given the configuration once it is carried out, in order."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class ReloadRequests:
         loop.every(1.0, self._reloader.look)
 
     def on_hangup(self) -> None:
-        """SIGHUP: nobody is answered."""
+        """SIGHUP: there is no one to answer."""
         self._reload(enforce=False, respond=lambda kind, payload: None)
 
     def _reload(self, enforce: bool, respond: Respond) -> None:
@@ -88,7 +89,7 @@ class ReloadRequests:
             raise ReloadRefusedError(problems)
         try:
             self._diverted.change(configuration)
-        except Exception as error:  # whatever the host refuses, the gateway goes on as it was
+        except Exception as error:  # whatever the host rejects, the gateway continues as it was
             problems = [f"the rules could not be changed: {error}"]
             try:
                 self._diverted.change(before)
@@ -105,13 +106,13 @@ class ReloadRequests:
         for line in outcome.warnings:
             warn(line)
         for line in problems:
-            say(f"reload refused: {line}", Level.ERROR)
+            say(f"reload rejected: {line}", Level.ERROR)
         if problems:
             shown = problems[:CHANGES_IN_EVENT]
             self._post("ReloadRefused", "Error", {"problems": shown, "count": len(problems)})
             return
         refused, ended = outcome.refused_flows, outcome.ended_flows
-        flows = f"; of the live flows, rules now refuse {refused}, {ended} ended" if refused else ""
+        flows = f"; of the live flows, rules now deny {refused}, {ended} ended" if refused else ""
         say(f"reloaded: {len(changes)} change{'' if len(changes) == 1 else 's'}{flows}")
         properties = {
             "changes": changes[:CHANGES_IN_EVENT],

@@ -1,4 +1,5 @@
 """The engine process's answers about VMs and their rules: ``explain``, ``nsg``, ``machines``.
+Runs in the engine process.
 
 What the API process asks is checked again. An explanation is one bounded answer; a listing comes
 in parts, one a turn of the loop. For a VM that there is not, the answer is the names of those that

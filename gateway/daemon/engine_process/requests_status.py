@@ -1,4 +1,6 @@
-"""The engine process's answer to ``status``: the state of daemon and engine, ready for JSON."""
+"""The engine process's answer to ``status``: the state of daemon and engine, ready for JSON.
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Sends the TCP resets that the engine queues for flows that idled out, a few a turn."""
+"""Sends the TCP resets that the engine queues for flows that idled out, a few a turn.
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ class ResetSender:
         self._on_send = on_send
 
     def register(self, loop: EventLoop) -> None:
-        """Send from now on, if the profile has flows whose ends are told."""
+        """Send from now on, if the profile has flows whose ends get an RST."""
         if self._profile.tcp_reset_on_idle or self._profile.nat_gateway is not None:
             loop.every_tick(self.tick)
 

@@ -1,4 +1,6 @@
-"""How often a process that ended is started again, before the gateway goes on without it."""
+"""How often a process that ended is started again, before the gateway continues without it.
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 

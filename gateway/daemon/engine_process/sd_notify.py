@@ -1,4 +1,6 @@
-"""systemd's readiness protocol (sd_notify(3)), for as much of it as a gateway needs."""
+"""systemd's readiness protocol (sd_notify(3)), for as much of it as a gateway needs.
+Runs in the engine process.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Tell the service manager, e.g. ``READY=1``. Does nothing without one; never fails."""
+    """Notify the service manager, e.g. ``READY=1``. Does nothing without one; never fails."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path or path[0] not in "/@":
         return
@@ -16,4 +18,4 @@ def notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
             manager.sendto(state.encode(), address)
     except OSError:
-        return  # the service manager is gone: nobody to tell
+        return  # the service manager is gone

@@ -1,4 +1,5 @@
 """SIGTERM, SIGINT and SIGHUP as something to poll: nothing happens inside a signal handler.
+Runs in the engine process.
 
 They are taken from the first moment of ``snatgw run``, so that one that comes half-way through the
 start is acted upon between two steps, when everything done so far can be undone.

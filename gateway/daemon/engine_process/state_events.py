@@ -1,7 +1,8 @@
-"""Tells the operator of the state: what a start went on with, and whether it is being kept.
+"""Reports the state to the operator: what a start continued with, and whether it is being kept.
+Runs in the engine process.
 
 Lines on standard error before the gateway is ready and when something changes; events once there is
-somebody to take them.
+a reader to take them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class StateEvents:
             self._post("StateNotKept", "Warning", {"reason": state_writer.unavailable_reason})
 
     def tick(self) -> None:
-        """Now and then: whether it is kept no more, or again."""
+        """Now and then: whether it is no longer kept, or again."""
         unavailable_reason = self._state_writer.unavailable_reason
         if unavailable_reason == self._unavailable_reason:
             return

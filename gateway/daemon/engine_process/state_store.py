@@ -1,12 +1,13 @@
 """What survives a restart, in files of ``<stateDirectory>/state``: read once, written all the time.
+Runs in the engine process.
 
-``state.json`` says what there is and names the two others: the configuration that it was made with,
-and the flows, a record for each slot. It is replaced whole and each configuration is a new file, so
-that these two fit together whenever the process is killed; the flows are written in place, record
-by record. Nothing is forced to the disk: the page cache outlives a process that is killed, and what
-is of an earlier boot is of no use.
+``state.json`` lists what there is and names the two others: the configuration that it was made
+with, and the flows, a record for each slot. It is replaced whole and each configuration is a new
+file, so that these two fit together whenever the process is killed; the flows are written in place,
+record by record. Nothing is forced to the disk: the page cache outlives a process that is killed,
+and what is of an earlier boot is of no use.
 
-What cannot be gone on with is kept aside under ``refused``, said in a line, and the gateway starts
+What cannot be used is quarantined under ``refused``, logged in a line, and the gateway starts
 empty. Nothing that a file holds makes the start fail.
 """
 
@@ -44,7 +45,7 @@ _MAGIC = b"snatgwFL"
 
 
 class StateRefusedError(Exception):
-    """Why a state that is there is not gone on with, in a sentence without its end."""
+    """Why an existing state is not used, in a sentence without its end."""
 
 
 class Index(BaseModel):
@@ -142,7 +143,7 @@ class StateStore:
         return SavedRun(index, configuration, flows)
 
     def quarantine(self) -> Path:
-        """Keep what is refused, the latest only; where."""
+        """Quarantine what is rejected, the latest only; where."""
         refused = self._path / REFUSED
         shutil.rmtree(refused, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -191,7 +192,8 @@ class StateStore:
         self._replace(names.configuration, Loaded(configuration=configuration).to_json())
 
     def write_configuration(self, configuration: Configuration) -> None:
-        """What the engine has been told to do now; it counts with the next ``write_index``."""
+        """The configuration that the engine carries out now; it counts with the next
+        ``write_index``."""
         self._reloads += 1
         self._replace(self._names.configuration, Loaded(configuration=configuration).to_json())
 
@@ -221,7 +223,7 @@ class StateStore:
                 os.unlink(name, dir_fd=self._directory)
 
     def invalidate(self) -> None:
-        """Remove what is written so far, as far as that can be: nobody is to go on with it."""
+        """Remove what is written so far, as far as that can be: no start is to continue with it."""
         with contextlib.suppress(OSError):
             for name in sorted(self._ours(), reverse=True):  # that which makes it count first
                 os.unlink(name, dir_fd=self._directory)
@@ -293,7 +295,7 @@ class _FlowFile:
 
 
 def _not_ours(found: os.stat_result) -> str | None:
-    """Why others than this user may have written to a file; None: nobody else may."""
+    """Why others than this user may have written to a file; None: no other may."""
     if found.st_uid != os.geteuid():
         return f"belongs to user {found.st_uid}"
     return "can be written by others" if found.st_mode & 0o022 else None

@@ -1,4 +1,5 @@
 """Keeps the engine's state written down while packets flow, and puts a left one back at the start.
+Runs in the engine process.
 
 A flow that opens, changes its state or ends is written within ``FLUSH_INTERVAL``; counters and the
 time of the last packet, which change with every packet, by a round over all flows of which a part
@@ -40,7 +41,7 @@ FLUSH_INTERVAL = 0.1
 FLUSHED = 32
 """Flows that are written between two chances to handle packets."""
 ROUND = 16_384
-"""Flows a second whose counters and times are looked at."""
+"""Flows a second whose counters and times are read."""
 SLICE = 64
 AGAIN = 30.0
 """Seconds (real) after which a state that could not be written is tried again."""

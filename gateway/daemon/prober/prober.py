@@ -1,13 +1,15 @@
 """The prober: a process of its own that sends health probes and reports what came of them.
+Runs in the prober process.
 
 It runs as the API process does, as an unprivileged user without capabilities: binding to an address
-of this host's takes none. The engine sends it targets and hears results; that is all it knows. That
-it is a process means that nothing else's work delays a probe, and that a probe delays no packet.
+of this host's takes none. The engine sends it targets and receives results; that is all it knows.
+That it is a process means that nothing else's work delays a probe, and that a probe delays no
+packet.
 
 Each target has a task. Targets are spread over their interval, so that hundreds of them make a
 steady trickle; the first round is within a second, so that a start does not wait for it. A probe is
-one connection: opened and closed for Tcp, one GET for Http and Https, whose certificate nobody
-verifies. HTTP is spoken by h11; a client library above it costs five times as much for the same.
+one connection: opened and closed for Tcp, one GET for Http and Https, whose certificate is not
+verified. HTTP is spoken by h11; a client library above it costs five times as much for the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The Unix socket that the API is served on: made, guarded against a second daemon, removed.
+Runs in the engine process, before the loop begins.
 
-A socket on which somebody answers belongs to a live daemon and is left alone; one on which nobody
+A socket on which a process answers belongs to a live daemon and is left alone; one on which none
 does is what a crash left, and is replaced. The engine process makes it, because its directory
 belongs to root; the API process only accepts on it.
 """

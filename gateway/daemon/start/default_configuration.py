@@ -1,8 +1,9 @@
-"""A configuration from three flags: whoever is behind an inside interface is a standalone VM.
+"""A configuration from three flags: every host behind an inside interface is a standalone VM.
+Runs in the engine process, before the loop begins.
 
-"Behind" is what this host's routing says: the networks that it reaches through the interface, which
-are the only sources that replies could go back to. The networks on the outside interface count as
-internet, private or not. The result passes the same checks as a file.
+"Behind" is determined by this host's routing: the networks that it reaches through the interface,
+which are the only sources that replies could go back to. The networks on the outside interface
+count as internet, private or not. The result passes the same checks as a file.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def from_flags(
 ) -> Loaded:
     """The configuration that flags stand for; ``settings``: further keys of ``gateway``.
 
-    Raises NoNetworkError where the interfaces do not tell who is behind them.
+    Raises NoNetworkError where the interfaces do not show what is behind them.
     """
     inside, outside = [real_name(name) for name in inside], real_name(outside)
     networks = _networks(inside, outside)
@@ -50,7 +51,7 @@ def from_flags(
     behind = [network for name in inside for network in networks.get(name, [])]
     if not problems and not behind:
         names = ", ".join(inside)
-        problems = [f"{names}: no IPv4 address and no route, so nobody can be behind it"]
+        problems = [f"{names}: no IPv4 address and no route, so no VM can be behind it"]
     if problems:
         raise NoNetworkError(problems)
     subnets = list(collapse_addresses(behind))

@@ -1,8 +1,9 @@
 """The TCP side of the API, for the dashboard and metrics: its listener and its token.
+Runs in the engine process, before the loop begins.
 
 The engine process makes both while it still may, as it does the API's socket; the API process only
 accepts. On a loopback address no token is asked for. On any other there is one, made at the first
-start and kept in the state directory, where whoever may use the API's socket may read it.
+start and kept in the state directory, where those who may use the API's socket may read it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gateway.daemon.start.api_socket import give_to_group
 from gateway.model.reading.http_address import Endpoint
 
 TOKEN_FILE = "dashboard-token"  # noqa: S105 - a file's name
-"""In the state directory. Whoever removes it gets another token at the next start."""
+"""In the state directory. If it is removed, the next start makes another token."""
 MODE = 0o640
 BACKLOG = 128
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{16,256}")

@@ -1,7 +1,8 @@
 """What each process may still do once it has what it needs.
+Runs in each process of the daemon as it starts.
 
 The engine process keeps the two capabilities that packets and rules need. The API process, which
-reads what strangers write, keeps nothing: no capability, no group, another user, no way back.
+reads untrusted input, keeps nothing: no capability, no group, another user, irrevocably.
 Where the program was started with less (a container), what is missing is simply not there to keep.
 """
 
@@ -63,7 +64,7 @@ def drop_to(user: int, group: int) -> None:
 
     Raises OSError where the process is neither that user nor allowed to become it.
     """
-    _bound(set())  # takes a capability that the change of user takes away
+    _bound(set())  # takes a capability that the change of user removes
     if os.getuid() != user or os.getgid() != group:
         os.setgroups([])
         os.setresgid(group, group, group)

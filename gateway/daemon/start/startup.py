@@ -1,9 +1,10 @@
 """``snatgw run`` from its first line to its last: each step can be undone, and is.
+Runs in the engine process.
 
 Load, probe, claim, socket, queue, rules, API process, ``ready``, loop: in this order, so that what
-can be refused is refused before the host is touched. A failure or a signal half-way undoes what was
-done, in reverse. At the end the rules go first and the rest after them; a SIGKILL leaves them, and
-with nobody on the queue they let nothing through, until the next start takes them over.
+can be rejected is rejected before the host is touched. A failure or a signal half-way undoes what
+was done, in reverse. At the end the rules go first and the rest after them; a SIGKILL leaves them,
+and without a reader on the queue they let nothing through, until the next start takes them over.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Start:
     file: Path | None
     api: Path
     site: Site
-    """What ``gateway.http`` serves: the daemon knows no face."""
+    """What ``gateway.http`` serves: the daemon knows no client."""
     interfaces: Interfaces = THE_FILES
     """With what a reload reads ``file``; ``read`` has them already."""
 

@@ -1,8 +1,9 @@
 """The process that starts and ends processes, so that the engine needs no privilege to do it.
+Runs in the supervisor process; its handle, ``Supervisor``, in the engine process.
 
 The engine gives up the capabilities to change users and to signal other users' processes. This
-small process, forked before anything else, keeps exactly those and does three things when the
-engine says so: start the API process (handing it the sockets that came with the order) in place of
+small process, forked before anything else, keeps exactly those and does three things on the
+engine's order: start the API process (handing it the sockets that came with the order) in place of
 the one before, start the prober likewise, and run ``python -m gateway.model`` for a reload. It
 reads its orders from the engine alone.
 
@@ -30,7 +31,7 @@ from gateway.daemon.start import privileges
 ApiMain = Callable[[Sockets], None]
 """Serves on its sockets until the engine ends."""
 ProberMain = Callable[[socket.socket], None]
-"""Probes what the engine tells it to over this socket, until that closes."""
+"""Probes what the engine asks for over this socket, until that closes."""
 
 _START_API, _START_PROBER, _READ_CONFIGURATION = b"start", b"probe", b"read"
 _API, _PROBER = "the API process", "the prober"
@@ -211,7 +212,7 @@ class _SupervisorProcess:
             )
 
     def _end(self, name: str, grace: float = 0.0) -> None:
-        """Kill a process; it has ``grace`` seconds to end by itself, its channel having ended."""
+        """Kill a process; it has ``grace`` seconds to end on its own, its channel having ended."""
         pid = self._children.pop(name, None)
         if pid is None:
             return

@@ -1,4 +1,5 @@
 """``/v1/capture``: what crosses the gateway, as a stream of pcapng, and a way to end it well.
+Runs in the API process.
 
 Packets are more than figures: these routes belong on the daemon's Unix socket, whose permissions
 say who may read them, and on nothing that is open to more.

@@ -1,4 +1,5 @@
 """pcapng, as much of it as a capture of two interfaces needs: blocks as bytes, and back.
+Runs in the API process.
 
 The format is draft-ietf-opsawg-pcapng's; tshark reads in the tests what is made here. Little-endian
 throughout, times in nanoseconds since 1970. A library would save little: these are four kinds of
@@ -117,7 +118,7 @@ def _block(kind: int, body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a statistics block says."""
+    """What a statistics block contains."""
 
     interface: int
     dropped: int

@@ -1,9 +1,10 @@
-"""Captures in the API process: the engine's messages as pcapng, streamed to whoever asked.
+"""Captures in the API process: the engine's messages as pcapng, streamed to the client that asked.
+Runs in the API process.
 
 A stream is made of whole blocks, so that it can be cut between any two of its pieces: header, two
 interfaces, packets as they come, counters when packets were lost, and at the end the counters again
 with the reason in a comment. A reader that is slow costs packets, which are counted with those that
-the engine lost; never memory beyond a bound, and never time of anybody else.
+the engine lost; never memory beyond a bound, and never time of other requests.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ class CaptureStream:
 
 
 class CaptureStreams:
-    """All captures that somebody reads."""
+    """All captures that have a reader."""
 
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
@@ -316,7 +317,7 @@ class CaptureStreams:
         stream.end(why)
 
     def _ended(self, stream: CaptureStream) -> None:
-        """Of its own accord, most often: the engine need not go on."""
+        """By the reader, most often: the engine need not continue."""
         if self._running.pop(stream.number, None) is not None:
             asked = self._engine.end_capture(stream.number)
             asked.add_done_callback(lambda done: done.cancelled() or done.exception())

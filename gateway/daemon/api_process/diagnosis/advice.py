@@ -1,8 +1,9 @@
 """What would help a VM that holds too many ports toward one destination, in its own numbers.
+Runs in the API process.
 
 Each piece of advice is worked out from the flows that hold the ports, under the profile's rules:
 what pooling would leave, what closing brings back and when, what a further frontend, an address of
-its own or a NAT gateway would change. What would not help in this case is not said.
+its own or a NAT gateway would change. What would not help in this case is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gateway.daemon.api_process.diagnosis.finding import (
 from gateway.model.profile import NAT_GATEWAY_PORTS, DestinationScope, Method, Profile
 
 HORIZON = 60.0
-"""Seconds for which it is said how many ports come back by themselves."""
+"""Seconds for which it is forecast how many ports are released unaided."""
 
 
 def destination_scope(profile: Profile, protocol: str) -> DestinationScope:
@@ -55,7 +56,7 @@ def advice(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) ->
         early = f"{soon:,}" if soon else "none"
         yield (
             f"Left alone, {early} of these ports come back within {duration(HORIZON)} and "
-            f"{len(back):,} within {duration(max(back))}, unless somebody uses their "
+            f"{len(back):,} within {duration(max(back))}, unless packets use their "
             "flows again."
         )
     yield from _more_ports(vm, supply, at, facts)
@@ -132,7 +133,7 @@ def _churn(at: Destination, facts: Facts) -> str:
 
 
 def _pool(at: Destination) -> str:
-    """What would have to be open for what goes on now."""
+    """What would have to be open for the present traffic."""
     if not at.busy:
         return f"Not one of them had a packet in the last {duration(BUSY)}."
     return (
@@ -142,7 +143,7 @@ def _pool(at: Destination) -> str:
 
 
 def _closing(at: Destination) -> str:
-    """Why closing idle connections is no way out."""
+    """Why closing idle connections does not help."""
     if at.fin_hold < at.timeout - 1:
         return (
             f" Closing the idle ones helps, too: a FIN holds the port for "

@@ -1,7 +1,8 @@
 """What is wrong, and what to do about it: facts in, findings out, the worst first.
+Runs in the API process.
 
-A pure function. When nothing is wrong with a VM it says so, with how much is left. Which facts
-there are is in ``facts.py``; what is said of ports, of other traffic and of the gateway
+A pure function. A VM without a problem gets one finding that is good, with how much is left. Which
+facts there are is in ``facts.py``; what is said of ports, of other traffic and of the gateway
 itself, in ``ports.py``, ``traffic.py`` and ``gateway.py``.
 """
 
@@ -42,7 +43,7 @@ def diagnose(facts: Facts, *, one: bool) -> list[Finding]:
         )
         findings = [*findings[:MOST], Finding(INFORMATION, None, "There is more", text)]
     if any(finding.host and finding.severity == CRITICAL for finding in findings):
-        return findings  # whatever is said of ports, no VM is well
+        return findings  # whatever the ports, no VM is healthy
     if one:
         findings += [Finding(GOOD, vm.name, f"{vm.name} is healthy", _one(vm)) for vm in well]
     elif well or not facts.machines:
@@ -58,7 +59,7 @@ def _one(vm: VirtualMachine) -> str:
         return f"{text} {count(failed, 'attempt')} found no port {since}."
     if not vm.flows or any(not drops.inward for drops in vm.drops):
         return text
-    return f"{text} Nothing it sent was refused."
+    return f"{text} Nothing it sent was dropped."
 
 
 def _all(well: list[VirtualMachine], number: int) -> Finding:

@@ -1,4 +1,5 @@
 """What a diagnosis is made from: plain data, gathered from listings a few seconds apart.
+Runs in the API process.
 
 ``Gatherer`` takes the records as they come (all flows once, the ports twice, the VMs, the latest
 events, the status) and gives ``Facts``. It keeps figures for the destinations that take most ports
@@ -26,7 +27,7 @@ flow that holds a SNAT port is in the table for so long at least (an RST holds i
 UNANSWERED = 3.0
 """Seconds after which a SYN without answer counts: two retransmissions were not answered either."""
 REMOTES = 1_000
-"""Remotes of unanswered flows that are told apart, of one VM."""
+"""Remotes of unanswered flows that are distinguished, of one VM."""
 Remote = tuple[str, int | None]
 """What makes a port reusable: an address, or address and port; None where the port is no part."""
 
@@ -67,7 +68,7 @@ class Destination:
 
     @property
     def over(self) -> int:
-        """Flows that nobody goes on with: ended, or about to."""
+        """Flows that have ended, or are about to."""
         return self.half_closed + self.closed + self.reset
 
     def add(self, record: FlowRecord) -> None:
@@ -127,7 +128,7 @@ class Unanswered:
     remotes: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def add(self, record: FlowRecord) -> None:
-        """Count a flow; of very many remotes the first are told apart."""
+        """Count a flow; of very many remotes the first are distinguished."""
         self.count += 1
         self.oldest = max(self.oldest, record.age)
         remote = record.remote_ip, record.remote_port
@@ -204,13 +205,13 @@ class VirtualMachine:
 
 @dataclass
 class Facts:
-    """What was seen. ``machines`` are those that were asked for."""
+    """What was seen. ``machines`` are the VMs that were asked for."""
 
     profile: Profile
     window: float  # seconds between the two looks
     scale: float  # Azure's seconds in a real one
     uptime: float  # Azure's seconds
-    events_window: float  # real seconds back to which events were looked at
+    events_window: float  # real seconds back to which events were read
     status: Mapping[str, Any]
     earlier: Mapping[str, Any]  # the status at the first look
     machines: list[VirtualMachine]
@@ -224,7 +225,7 @@ class Facts:
 
 
 class Gatherer:
-    """Takes what the listings have: machines, ports twice, flows, health; then gives ``facts``."""
+    """Takes what the listings have: VMs, ports twice, flows, health; then gives ``facts``."""
 
     def __init__(self, profile: str, machines: Iterable[MachineRecord]) -> None:
         self._profile = PROFILES[profile]
@@ -232,7 +233,7 @@ class Gatherer:
         self._first: dict[tuple[str, str, str], PortRecord] = {}
         self._by_remote: dict[tuple[str, str, Remote], Destination] = {}
         self._failed_before: Counter[tuple[str, str]] = Counter()
-        """Attempts refused by pools that a VM only keeps until their last flows end."""
+        """Attempts that failed on pools which a VM keeps only until their last flows end."""
 
     def first_ports(self, records: Iterable[PortRecord]) -> None:
         """Ports at the first look."""
@@ -242,7 +243,7 @@ class Gatherer:
                 self._first[record.vm, record.protocol, record.public_ip] = record
 
     def second_ports(self, records: Iterable[PortRecord]) -> None:
-        """Ports at the second look: flows to the busiest destinations of both are looked at."""
+        """Ports of the second listing: flows to the busiest destinations of both are counted."""
         for record in records:
             vm = self._machines.get(record.vm)
             if vm is None:
@@ -335,7 +336,7 @@ class Gatherer:
 
     def _sort(self, vm: str, supply: Supply) -> None:
         """The busiest first. What a destination held at the first look, if it was not among the
-        busiest then, was no more than the least of these."""
+        busiest then, was at most the least of these."""
         for destination in supply.destinations:
             for public in supply.publics:
                 first = self._first.get((vm, supply.protocol, public))
@@ -354,7 +355,7 @@ class Gatherer:
             if event["operationName"] == "PacketsDropped":
                 source = properties["source"]
                 if source is None:
-                    continue  # the kernel dropped them: nobody knows whose they were
+                    continue  # the kernel dropped them: whose they were is unknown
                 vm = vm or by_address.get(source)
                 if vm is None and properties["vm"] is not None:
                     continue  # another VM than those asked for

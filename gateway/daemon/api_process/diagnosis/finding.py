@@ -1,4 +1,5 @@
 """What a diagnosis consists of, and how it writes numbers: thousands, durations, lists.
+Runs in the API process.
 
 A finding's text has each number with its basis (of how many, since when, toward whom). Its data has
 the same numbers for programs.
@@ -32,7 +33,7 @@ class Finding:
     advice: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     host: bool = False
-    """It is about the host's network: while it is critical no VM is well."""
+    """It is about the host's network: while it is critical no VM is healthy."""
 
     def document(self) -> dict[str, Any]:
         """The API's JSON."""

@@ -1,4 +1,4 @@
-"""What is wrong with the gateway itself, whichever VM one asks for."""
+"""What is wrong with the gateway itself, whichever VM one asks for. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def _flow_table(facts: Facts) -> Iterator[Finding]:
         return
     text = f"It has {flows:,} of at most {most:,} flows"
     if refused:
-        text += f"; {count(refused, 'new flow')} refused in the last {duration(facts.window)}"
+        text += f"; {count(refused, 'new flow')} dropped in the last {duration(facts.window)}"
     yield Finding(
         CRITICAL if refused or flows >= most else WARNING,
         None,
         f"The flow table is {percent(flows, most)} full",
-        f"{text}. When it is full, every VM's new flows are dropped; those that there are go on.",
+        f"{text}. When it is full, every VM's new flows are dropped; existing ones continue.",
         (
             (
                 "Raise gateway.maximumFlows and reload: a flow takes about 0.7 KB, so a million "
@@ -97,7 +97,7 @@ def _guard(facts: Facts) -> Iterator[Finding]:
             "Nothing but netfilter rules keeps private addresses in",
             f"There is no guard on the outside interface: {guard['reason']}. Who flushes this "
             "host's rules opens the gateway until it has set its own again.",
-            ("snatgw check -c FILE --host says what the guard needs.",),
+            ("snatgw check -c FILE --host lists what the guard needs.",),
             dict(guard),
         )
     elif guard.get("reason"):
@@ -107,7 +107,7 @@ def _guard(facts: Facts) -> Iterator[Finding]:
             "The guard on the outside interface stands in nftables",
             f"tc has no place for it: {guard['reason']}. Flushed rules do not open the gateway as "
             "long as the daemon lives; nft flush ruleset does once it is dead.",
-            ("snatgw check -c FILE --host says what the guard needs.",),
+            ("snatgw check -c FILE --host lists what the guard needs.",),
             dict(guard),
         )
     told = [
@@ -121,7 +121,7 @@ def _guard(facts: Facts) -> Iterator[Finding]:
             None,
             "The guard or another program's filter stopped packets at the outside interface",
             f"{count(shared, 'packet')} {lately} were dropped by tc filters there. One counter has "
-            "the guard's and all others', at ingress too, so that it cannot be told whether any "
+            "the guard's and all others', at ingress too, so that it is not known whether any "
             "had a private address; if so, it did not leave.",
             (
                 (
@@ -141,8 +141,8 @@ def _guard(facts: Facts) -> Iterator[Finding]:
             None,
             "Packets with private addresses were stopped while no gateway ran",
             f"The guard stopped {count(alone, 'packet')} of VMs before the last start; none left. "
-            "On a host that forwards by itself that is so between a stop and a start, and after a "
-            "crash if somebody flushed the rules.",
+            "On a host that forwards without the gateway that is so between a stop and a start, "
+            "and after a crash if the rules were flushed.",
             (),
             {"stopped": alone},
         )
@@ -174,7 +174,7 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
             WARNING,
             None,
             "The configuration file is not what is in force",
-            f"The reload at {reload['time']} was refused, and the gateway goes on as before: "
+            f"The reload at {reload['time']} was rejected, and the gateway continues as before: "
             f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
             ("snatgw check -c FILE lists all problems; snatgw reload applies the mended file.",),
             {"problems": problems},
@@ -190,7 +190,7 @@ def _latest_events(facts: Facts) -> Iterator[Finding]:
             f"Since {firewall['time']}: {'; '.join(said.rstrip('. ') for said, _, _ in parts)}.",
             (
                 *(f"{LETS_PASS.strip()}\n{command}" for _, _, command in parts if command),
-                "snatgw check -c FILE --host says whether it still does.",
+                "snatgw check -c FILE --host reports whether it still does.",
             ),
             {"problems": problems},
             host=True,
@@ -218,7 +218,7 @@ def _host(facts: Facts) -> Iterator[Finding]:
             None,
             "The host's network is not as the gateway needs it",
             f"Since {host['since']}: {'; '.join(problems)}.",
-            ("snatgw check -c FILE --host says what is missing; the gateway restores the rest.",),
+            ("snatgw check -c FILE --host lists what is missing; the gateway restores the rest.",),
             {"problems": problems},
             host=True,
         )
@@ -233,9 +233,9 @@ def _host(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             None,
-            "Somebody changes the host's network under the gateway",
+            "Another program changes the host's network under the gateway",
             f"{count(len(restored), 'time')} in the last {duration(facts.events_window)} the "
-            f"gateway had to put back what it needs, last at {when}: {line}.",
+            f"gateway had to restore what it needs, last at {when}: {line}.",
             (
                 (
                     "A network manager, firewall or script on this host does not know of the "
@@ -257,7 +257,7 @@ def _ended_flows(facts: Facts) -> Iterator[Finding]:
             f"A reload ended {count(flows, 'flow')}",
             f"Last at {events[-1]['time']}: {events[-1]['properties']['reason']}. Their ends get "
             "no answer any more, and no RST.",
-            ("Have the clients connect anew.",),
+            ("Have the clients connect again.",),
             {"flows": flows},
         )
 
@@ -271,7 +271,7 @@ def _logs(facts: Facts) -> Iterator[Finding]:
             None,
             "Events are being lost",
             f"{count(lost, 'event')} found no room on their way to the log in the last "
-            f"{duration(facts.window)}: what this diagnosis says of refused packets lacks them.",
+            f"{duration(facts.window)}: the dropped packets in this diagnosis lack them.",
             (),
             {"lost": lost},
         )
@@ -318,7 +318,7 @@ def _no_backend(drops: Drops, facts: Facts) -> Finding:
     return Finding(
         CRITICAL,
         None,
-        f"Nobody behind {drops.destination} takes connections",
+        f"No VM behind {drops.destination} accepts connections",
         f"At least {count(drops.count, 'packet')} in the last {duration(facts.events_window)} were "
         f"dropped, the last one {drops.protocol} from {drops.source}. "
         f"{DropReason.NO_HEALTHY_BACKEND.sentence}",

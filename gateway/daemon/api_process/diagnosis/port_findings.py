@@ -1,4 +1,5 @@
 """SNAT ports: who is out of them or will be, which destination takes them, and what would help.
+Runs in the API process.
 
 A VM is out of ports toward a destination, not as such: the ports that matter are those that its
 flows to one destination hold. What they are doing there decides what would help
@@ -40,13 +41,14 @@ from gateway.daemon.api_process.diagnosis.finding import (
 from gateway.model.profile import HIGH_SNAT_PORT_USAGE, DestinationScope, Method, Profile
 
 SOON = 240.0
-"""Seconds: a VM that will be out of ports earlier than this is told so, however many are left."""
+"""Seconds: a VM that will be out of ports earlier than this gets a finding, however many are
+left."""
 NOTABLE = 0.25
-"""Of a VM's ports; what idle or closed flows hold below it is nobody's trouble."""
+"""Of a VM's ports; what idle or closed flows hold below it is no problem."""
 
 
 def port_findings(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
-    """For each protocol, what is to be said of the destination that holds most ports."""
+    """For each protocol, the finding about the destination that holds most ports."""
     for supply in vm.supplies.values():
         busiest = supply.busiest
         if busiest is None or not supply.allocated:
@@ -108,7 +110,7 @@ def _exhausted(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts
     full = [d for d in supply.destinations if d.held >= supply.allocated]
     if not full:
         text = (
-            f"{_attempts(supply.failed_lately)} refused for want of a port in the last "
+            f"{_attempts(supply.failed_lately)} failed because no port was free in the last "
             f"{duration(facts.window)}. By now {at.held:,} of the {supply.allocated:,} "
             f"{_name(supply)} ports {_where(supply)} are held by flows to {remote}: "
             f"{_breakdown(at)}."
@@ -117,7 +119,7 @@ def _exhausted(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts
         text = (
             f"All {supply.allocated:,} {_name(supply)} SNAT ports {_where(supply)} are held by "
             f"flows to {remote}: {_breakdown(at)}. A further flow there is dropped silently: its "
-            f"client sees a time-out, no refusal. {_attempts(supply.failed_lately)} refused in the "
+            f"client sees a time-out, not an RST. {_attempts(supply.failed_lately)} failed in the "
             f"last {duration(facts.window)}, {supply.failed:,} since the gateway started "
             f"({_refusals(supply)})."
         )
@@ -155,7 +157,7 @@ def _filling(vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts) 
 def _wasteful(
     vm: VirtualMachine, supply: Supply, at: Destination, facts: Facts
 ) -> Iterator[Finding]:
-    """Nothing is wrong yet, but ports are held that nobody uses."""
+    """Nothing is wrong yet, but ports are held by unused flows."""
     notable = NOTABLE * supply.allocated
     remote, name = endpoint(at.remote), _name(supply)
     if at.over >= notable:
@@ -186,9 +188,9 @@ def _was_exhausted(vm: VirtualMachine, supply: Supply, facts: Facts) -> Iterator
         return
     remote = f"{last.remote[0]}:{last.remote[1]}"
     held = next((d.held for d in supply.destinations if d.remote[0] == last.remote[0]), 0)
-    refused = "No attempt was refused"
+    refused = "No attempt failed"
     if supply.failed:  # not of ports that are gone
-        refused = f"{_attempts(supply.failed)} refused since the gateway started, none"
+        refused = f"{_attempts(supply.failed)} failed since the gateway started, none"
     yield Finding(
         WARNING,
         vm.name,
@@ -222,7 +224,7 @@ def _reclaimed(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
         f"{listed(publics)} from {vm.name}, and the flows on them broke silently: their ends still "
         "believe in them and get no answer. That is what a pool that grows over a tier does in "
         "Azure (50, 100, 200, 400, 800 VMs).",
-        ("Have the clients connect anew; the old connections do not come back.",),
+        ("Have the clients connect again; the old connections do not come back.",),
         {"ports": ports, "flowsBroken": flows, "publicIps": publics},
     )
 
@@ -239,7 +241,7 @@ def _where(supply: Supply) -> str:
 
 
 def _attempts(number: int) -> str:
-    return f"{count(number, 'attempt')} {'was' if number == 1 else 'were'}"
+    return count(number, "attempt")
 
 
 def _refusals(supply: Supply) -> str:
@@ -282,7 +284,7 @@ def _growth(at: Destination, facts: Facts) -> float:
 
 
 def _seconds_left(supply: Supply, at: Destination, facts: Facts) -> float:
-    """When the last port is taken, if it goes on growing as it did between the looks.
+    """When the last port is taken, if it grows on as it did between the listings.
 
     Ports of flows that have ended come back when they are due. Where most flows end, what is taken
     from now on comes back, too, after the hold time: then it ends before that or never.

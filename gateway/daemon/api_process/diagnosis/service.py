@@ -1,6 +1,7 @@
-"""``/v1/diagnose``: looks at ports and status twice and at all flows once, and has it judged.
+"""``/v1/diagnose``: lists ports and status twice and all flows once, and has them diagnosed.
+Runs in the API process.
 
-Two looks ``BETWEEN_LOOKS`` apart give the rate at which ports fill up, and whether attempts fail
+Two listings ``BETWEEN_LOOKS`` apart give the rate at which ports fill up, and whether attempts fail
 right now. Clients that ask the same meanwhile share the answer. All of the work is the API
 process's; the engine sees two port listings and one of flows.
 """
@@ -38,7 +39,7 @@ Event = Mapping[str, Any]
 
 class Diagnosis:
     """Answers for the API. ``no_such_machine`` makes the error for an unknown VM from its name and
-    the engine's answer; ``events`` gives all events that there are, the oldest first.
+    the engine's answer; ``events`` gives all existing events, the oldest first.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Diagnosis:
 
     def _forget(self, vm: str | None, ended: asyncio.Task[dict[str, Any]]) -> None:
         del self._running[vm]
-        ended.exception()  # looked at, also where every client has left
+        ended.exception()  # retrieved, also where every client has left
 
     async def _diagnose(self, vm: str | None) -> dict[str, Any]:
         clock = asyncio.get_running_loop().time

@@ -1,7 +1,8 @@
 """What else keeps a VM's traffic from flowing: no outbound method, no answer, rules, drops.
+Runs in the API process.
 
-Refused packets are known from events, which are sampled: numbers of them are lower bounds, and said
-to be. What comes from outside and is refused is the internet's noise, and no more than mentioned.
+Dropped packets are known from events, which are sampled: numbers of them are lower bounds, and
+stated as such. What comes from outside and is dropped is the internet's noise, and only mentioned.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MANY_DATAGRAMS = 0.25
 
 
 def traffic_findings(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
-    """All that is to be said about a VM but for its ports."""
+    """All findings about a VM except for its ports."""
     yield from _no_way_out(vm, facts)
     yield from _down(vm)
     yield from _unanswered_connections(vm, facts)
@@ -70,7 +71,7 @@ def _no_way_out(vm: VirtualMachine, facts: Facts) -> Iterator[Finding]:
         f"{', '.join(lacks)}, and {standalone}."
     )
     if refused:
-        text += f" Refused: at least {_packets(refused, facts)}."
+        text += f" Dropped: at least {_packets(refused, facts)}."
     table = f"{profile.ports_per_vm(1):,} SNAT ports"
     yield Finding(
         CRITICAL if refused else WARNING,
@@ -262,7 +263,7 @@ def _denied(vm: VirtualMachine, drops: Drops, facts: Facts) -> Finding:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """What packets of a VM that are refused for one reason mean to its owner."""
+    """What packets of a VM that are dropped for one reason mean to its owner."""
 
     severity: str
     title: str
@@ -321,7 +322,7 @@ def _refused(vm: VirtualMachine, drops: Drops, facts: Facts) -> Iterator[Finding
     yield Finding(
         INFORMATION if known is None else known.severity,
         vm.name,
-        f"Packets of {vm.name} are refused: {reason.value}"
+        f"Packets of {vm.name} are dropped: {reason.value}"
         if known is None
         else known.title.format(**words),
         f"At least {_packets(drops.count, facts)} were dropped, the last one {drops.protocol} to "

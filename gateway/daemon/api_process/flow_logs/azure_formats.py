@@ -1,4 +1,5 @@
 """Flow log entries in Azure's shapes: NSG flow log version 2, VNet flow log version 4.
+Runs in the API process.
 
 Pure: entries and times in, JSON-ready records out. Sources: the overviews of NSG and VNet flow logs
 (docs/flow-logs.md lists what they leave open). Identifiers that only Azure could give, GUIDs, MAC

@@ -1,8 +1,9 @@
 """Flow logs on disk, in the API process: files as Azure's blobs are, rotated and bounded.
+Runs in the API process.
 
 A file holds one JSON document, ``{"records": [...]}``, and holds it after each write: new records
 go in place of the last two bytes, with these behind them, as Azure appends blocks to PT1H.json.
-There is a file for each hour (UTC) and format, or several where the hour has much to tell. The
+There is a file for each hour (UTC) and format, or several where an hour has many entries. The
 oldest go when there are more than ``kept_files``. A disk that is full or read-only costs entries,
 which are counted, and one line on standard error; never more.
 """

@@ -1,4 +1,5 @@
 """What every flow carries in a second: a listing of the flow table compared with the one before.
+Runs in the API process.
 
 Kept between two listings are bare counters in arrays (48 bytes a flow), no objects. A flow keeps
 its place in the table for life, and listings walk the places in order: what was alive when the

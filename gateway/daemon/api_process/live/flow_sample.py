@@ -1,4 +1,5 @@
 """A moment of the gateway, kept as compactly as it came, from which every watcher's view is made.
+Runs in the API process.
 
 The flow listing stays the engine's bytes; what moves is a small dict of rates by flow id. A view is
 one walk through the listing: watchers that ask the same share it, and other requests are served
@@ -171,7 +172,7 @@ def rule_documents(
             continue
         rate = None
         if before is not None and seconds > 0:
-            # a reload may have begun a rule's count anew
+            # a reload may have reset a rule's count
             rate = round(max(record.hits - before.get(key, 0), 0) / seconds, 3)
         found.append(
             {

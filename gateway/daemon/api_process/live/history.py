@@ -1,8 +1,9 @@
 """The last hour in figures: what a dashboard that is opened after the event can still show.
+Runs in the API process.
 
 A grid of steps of real time; a step has the mean of rates and the latest of all else, and nothing
-(null) where nobody looked. Bounded: so many steps, so many port pools, the busiest first; a pool
-that nobody has seen for long makes room. Rings of plain arrays: 12 bytes a pool and step.
+(null) where there was no poll. Bounded: so many steps, so many port pools, the busiest first; a
+pool that has not been seen for long makes room. Rings of plain arrays: 12 bytes a pool and step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``/v1/live`` and ``/v1/history``: the sampler's work as HTTP (docs/api.md).
+Runs in the API process.
 
-A stream is NDJSON, or Server-Sent Events for who asks for them (a browser's EventSource). It ends
-when the reader leaves.
+A stream is NDJSON, or Server-Sent Events where the client accepts them (a browser's EventSource).
+It ends when the reader leaves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Looks at the engine at a steady pace, once for all who watch: many faces cost what one does.
+"""Polls the engine at a steady pace, once for all watchers: many clients cost what one does.
+Runs in the API process.
 
-While somebody waits for a sample: flows, ports, status, rules, probes; at most once a second
+While a watcher waits for a sample: flows, ports, status, rules, probes; at most once a second
 and rarer where a listing takes long, so that the engine lists a quarter of the time at most. While
-nobody does: ports and status every five seconds, for the history alone. A watcher that does not
+none does: ports and status every five seconds, for the history alone. A watcher that does not
 read waits for nothing, and so causes no work. Real time only; nothing here reaches packets.
 """
 
@@ -41,11 +42,11 @@ LISTING_SHARE = 0.25
 OWN_SHARE = 0.5
 """Of the time, in which this process may be busy with a sample at most."""
 QUIET_SHARE = 0.02
-"""Of the time, in which the engine may be listing ports while nobody watches."""
+"""Of the time, in which the engine may be listing ports without watchers."""
 FORGET_AFTER = 10.0
 """Seconds without a watcher until the last snapshot is forgotten: it may be large."""
 ENTRIES_PER_SECOND = 500
-"""Security rules, and backends, listed in a second: thousands are looked at less often."""
+"""Security rules, and backends, listed in a second: thousands are listed less often."""
 MAXIMUM_WATCHERS = 64
 MAXIMUM_EVENTS = 100
 """Events in a sample; the latest."""
@@ -107,7 +108,7 @@ class LivePoller:
                 continue
             try:
                 await (self._sample() if full <= now else self._look())
-            except EngineFailedError:  # too busy, or ended: who waits goes on waiting
+            except EngineFailedError:  # too busy, or ended: clients that wait continue to
                 self._again = self._quiet_due = time.monotonic() + RETRY
 
     def watch(self, query: LiveQuery) -> AsyncIterator[bytes]:
@@ -150,7 +151,7 @@ class LivePoller:
         return time.monotonic() > max(self._again, snapshot.moment + PACE)
 
     async def _look(self) -> None:
-        """Ports and status, for the history; and what nobody needs any more is let go."""
+        """Ports and status, for the history; and what is no longer needed is released."""
         begin = time.monotonic()
         ports = await self._ports()
         took = time.monotonic() - begin
@@ -160,7 +161,7 @@ class LivePoller:
             self._latest = self._counts = self._hits = None
 
     def _plan_quiet(self, took: float) -> None:
-        """The next look: in the middle of the next step that nobody has sampled."""
+        """The next poll: in the middle of the next step that has no sample."""
         now = time.monotonic()
         middle = (now // STEP + 1.5) * STEP
         self._quiet_due = max(middle, now + took / QUIET_SHARE)

@@ -118,7 +118,7 @@ def test_a_firewall_that_is_opened_is_said(told: Told, capsys: pytest.CaptureFix
 def test_an_interface_that_was_made_again_is_named(told: Told) -> None:
     told.host.renewed = {"wan0"}
     assert told.look() == [("HostRestored", "Informational")]
-    assert told.lines == ["HostRestored: made again, and programmed anew: wan0"]
+    assert told.lines == ["HostRestored: created again, and set up again: wan0"]
 
 
 @pytest.mark.parametrize("operation", ["HostRestored", "HostFirewall"])

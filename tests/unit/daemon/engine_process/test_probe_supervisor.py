@@ -46,7 +46,7 @@ PROBED = TWO.replace(
 )
 
 
-# -- what is said between the two
+# -- messages between the two
 
 
 def test_targets_come_in_parts_of_bounded_size() -> None:

@@ -251,7 +251,7 @@ def test_a_stopped_engine_is_said_to_be(daemon: Daemon) -> None:
             answer = http.get(path)
             assert answer.status_code == 503
             assert answer.json()["problems"] == [
-                "the engine has said nothing for 5 s: its process is stopped, or overloaded"
+                "the engine has sent nothing for 5 s: its process is stopped, or overloaded"
             ]
         process.send_signal(signal.SIGCONT)
         assert http.get("/v1/flows").status_code == 200

@@ -161,7 +161,7 @@ def test_a_vm_that_is_well_has_its_headroom_told(world: Scenario) -> None:
     assert (finding.severity, finding.vm, finding.title) == ("Good", "vm1", "vm1 is healthy")
     assert finding.text == (
         "vm1 has 1,021 of its 1,024 TCP ports free toward its busiest destination 198.51.100.1. "
-        "Nothing it sent was refused."
+        "Nothing it sent was dropped."
     )
 
 
@@ -171,7 +171,7 @@ def test_a_vm_with_an_address_of_its_own_needs_no_ports(world: Scenario) -> None
     (finding,) = look.diagnosed()
     assert finding.text == (
         "vm3 goes out by its own address 203.0.113.30 and needs no SNAT port (2,000 flows now). "
-        "Nothing it sent was refused."
+        "Nothing it sent was dropped."
     )
 
 
@@ -203,8 +203,8 @@ def test_an_exhausted_vm_word_for_word(world: Scenario) -> None:
         "All 1,024 TCP SNAT ports on 203.0.113.10 are held by flows to 198.51.100.1: 54 in use (a "
         "packet in the last 15 s), 860 open but idle (median 102 s, longest 102 s), 10 half-closed "
         "(a FIN from one side only) and 100 reset, their ports still held; by port 443 (1,000), 80 "
-        "(24). A further flow there is dropped silently: its client sees a time-out, no refusal. 7 "
-        "attempts were refused in the last 2 s, 7 since the gateway started (repeated SYNs count "
+        "(24). A further flow there is dropped silently: its client sees a time-out, not an RST. 7 "
+        "attempts failed in the last 2 s, 7 since the gateway started (repeated SYNs count "
         "again). Other addresses are not affected: there the same ports can be used again."
     )
     assert finding.advice == (
@@ -216,7 +216,7 @@ def test_an_exhausted_vm_word_for_word(world: Scenario) -> None:
         ),
         (
             "Left alone, 100 of these ports come back within 60 s and 970 within 3 min 58 s, unless "
-            "somebody uses their flows again."
+            "packets use their flows again."
         ),
         (
             "vm1 has default SNAT, whose 1,024 ports on one address cannot be raised. Behind a load "
@@ -263,7 +263,7 @@ def test_another_frontend_gives_what_was_said(world: Scenario) -> None:
     assert len(mine.public) == 1100
     (after,) = look.diagnosed()
     assert after.title == "vm2 was out of TCP ports toward 198.51.100.1"
-    assert "76 attempts were refused since the gateway started, none in the last 0 s" in after.text
+    assert "76 attempts failed since the gateway started, none in the last 0 s" in after.text
     assert "now 1,100 of the 2,048 ports on 203.0.113.20 and 203.0.113.21 are held" in after.text
 
 
@@ -288,7 +288,7 @@ def test_exhaustion_that_is_over_is_remembered(world: Scenario) -> None:
     finding = only(look.diagnosed(), "Warning")
     assert finding.title == "vm1 was out of TCP ports toward 198.51.100.1"
     assert finding.text == (
-        "Last at 2026-01-31T12:00:00.000Z, for a flow to 198.51.100.1:443. 6 attempts were refused "
+        "Last at 2026-01-31T12:00:00.000Z, for a flow to 198.51.100.1:443. 6 attempts failed "
         "since the gateway started, none in the last 2 s: now 124 of the 1,024 ports on 203.0.113.10 "
         "are held there."
     )
@@ -535,12 +535,12 @@ def test_attempts_that_ports_refused_which_are_on_their_way_out_count() -> None:
     end = " in the last 2 s: now 0 of the 64,512 ports on 203.0.113.25 are held there."
     Connections(world, "vm2", OTHER).open(range(4000, 4001))
     told_now = only(looked(world, "vm2"), "Warning")
-    assert f"{flow}6 attempts were refused since the gateway started, none{end}" in told_now.text
+    assert f"{flow}6 attempts failed since the gateway started, none{end}" in told_now.text
     world.wait(2000)  # the last flows have ended
     world.reconfigure(text.replace("203.0.113.20", "203.0.113.26"))
     Connections(world, "vm2", OTHER).open(range(4001, 4002))
     told_later = only(looked(world, "vm2"), "Warning")
-    assert f"{flow}No attempt was refused{end}" in told_later.text
+    assert f"{flow}No attempt failed{end}" in told_later.text
 
 
 def looked(world: Scenario, vm: str) -> list[Finding]:
@@ -702,7 +702,7 @@ def test_no_way_out() -> None:
     assert finding.title == "vm1 has no outbound connectivity"
     world.send("vm1", build(f"tcp 10.0.1.4:4000 > {SERVER}:443 syn"))
     finding = only(Look(world, "vm1").diagnosed(), "Critical")
-    assert "Refused: at least 1 packet in the last 5 min." in finding.text
+    assert "Dropped: at least 1 packet in the last 5 min." in finding.text
     assert "Or allow default SNAT (1,024 SNAT ports): a public IP under" in told(finding)
 
 
@@ -724,7 +724,7 @@ def test_connections_that_idled_out(world: Scenario) -> None:
     [
         ("echo 10.0.1.4 > 198.51.100.1 id=1", "vm1 pings, and ping does not pass SNAT"),
         ("udp 10.0.1.4:5 > 172.16.0.1:53", "vm1 sends to an address that is not internet"),
-        ("ip 10.0.1.4 > 198.51.100.1 proto=47", "Packets of vm1 are refused: ProtocolNotSupported"),
+        ("ip 10.0.1.4 > 198.51.100.1 proto=47", "Packets of vm1 are dropped: ProtocolNotSupported"),
         (
             "tcp 10.0.1.4:5 > 203.0.113.20:81 syn",
             "A VM sends to 203.0.113.20, and nothing there takes it",
@@ -785,7 +785,7 @@ def test_a_full_flow_table(world: Scenario) -> None:
     status = {"flows": 1000, "maximumFlows": 1000, "drops": {"FlowTableFull": 7}}
     finding = only(look.diagnosed(status=status), "Critical")
     assert finding.title == "The flow table is 100 % full"
-    assert "7 new flows refused in the last 2 s" in finding.text
+    assert "7 new flows dropped in the last 2 s" in finding.text
     nearly = only(Look(world).diagnosed(status={"flows": 950, "maximumFlows": 1000}), "Warning")
     assert nearly.title == "The flow table is 95 % full"
 
@@ -840,8 +840,8 @@ def test_what_somebody_takes_away_again_and_again(world: Scenario) -> None:
         gateway_event("HostRestored", problems=[], restored=[f"{n} was set again"]) for n in "ab"
     ]
     finding = only(Look(world).diagnosed(events), "Warning")
-    assert finding.title == "Somebody changes the host's network under the gateway"
-    assert finding.text.startswith("2 times in the last 5 min the gateway had to put back")
+    assert finding.title == "Another program changes the host's network under the gateway"
+    assert finding.text.startswith("2 times in the last 5 min the gateway had to restore")
     assert finding.text.endswith(": b was set again.")
 
 
@@ -856,7 +856,7 @@ def test_a_frontend_without_a_healthy_backend(world: Scenario) -> None:
         0, DropReason.NO_HEALTHY_BACKEND, None, 6, "192.0.2.9", "203.0.113.20", 5
     )
     finding = only(Look(world).diagnosed([event_document(dropped, NOON)]), "Critical")
-    assert finding.title == "Nobody behind 203.0.113.20 takes connections"
+    assert finding.title == "No VM behind 203.0.113.20 accepts connections"
     assert "At least 5 packets in the last 5 min" in finding.text
 
 
