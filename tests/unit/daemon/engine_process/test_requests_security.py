@@ -11,10 +11,8 @@ import httpx
 import pytest
 
 from gateway.core.engine import Engine
-from gateway.daemon.channel.api_messages import Kind, Request, decode_payload, encode
-from gateway.daemon.channel.rule_encoding import TEXTS_PER_PART, read_rules, rule_parts
+from gateway.daemon.channel.api_messages import Kind, Request
 from gateway.daemon.engine_process.requests_security import RulesQuery, SecurityRequests
-from gateway.schema.records import SecurityRuleRecord
 from tests.unit.daemon.serving import judging_engine, requests_with, served
 
 
@@ -153,26 +151,6 @@ def test_expanded_rules_say_what_tags_and_groups_stand_for(http: httpx.Client) -
     assert some["expandedDestinationAddressPrefix"] == ["10.0.1.4/32"]
     vnet = rules["nic-nsg", "AllowVnetInBound"]["expandedSourceAddressPrefix"]
     assert "10.0.0.0/16" in vnet
-
-
-def record(**changes: Any) -> SecurityRuleRecord:
-    (first, *_) = judging_engine().security_records()
-    return first._replace(**changes)
-
-
-def test_a_listing_of_any_size_comes_in_small_parts_and_whole() -> None:
-    many = tuple(str(number) for number in range(3 * TEXTS_PER_PART))
-    shared = tuple(str(number) for number in range(3000))
-    records = [
-        record(name="a", expanded_sources=many, sources=()),
-        record(name="b", expanded_sources=shared, expanded_destinations=many),
-        *(record(name=str(number), expanded_destinations=shared) for number in range(500)),
-    ]
-    parts = list(rule_parts(records, expand=True))
-    messages = [encode(1, Kind.PART, part) for part in parts]
-    assert max(map(len, messages)) < 1 << 17
-    assert sum(map(len, messages)) < 1 << 18
-    assert list(read_rules(map(decode_payload, messages))) == records
 
 
 def test_the_engine_checks_again_what_the_api_process_asks() -> None:
