@@ -128,7 +128,8 @@ def walk(
             final = ending
             break
         possible.append(ending)
-    known[name] = Walk(final, tuple(possible))
+    # Each ending once: two jumps to one chain would double them, at every level again.
+    known[name] = Walk(final, tuple(dict.fromkeys(possible)))
     return known[name]
 
 

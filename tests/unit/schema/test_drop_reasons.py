@@ -11,7 +11,7 @@ from gateway.schema.drop_reasons import DropReason
 
 @pytest.mark.parametrize("reason", list(DropReason), ids=lambda reason: str(reason.name))
 def test_each_has_its_name_in_json_and_a_sentence(reason: DropReason) -> None:
-    assert re.fullmatch(r"(?:[A-Z][a-z]+)+", reason.value)
+    assert re.fullmatch(r"(?:[A-Z][a-z0-9]+)+", reason.value)
     assert reason.value == reason.name.title().replace("_", "")
     assert DropReason.__members__[reason.name] is reason
     assert re.fullmatch(r"[A-Z].*[.]", reason.sentence)

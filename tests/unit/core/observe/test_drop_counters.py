@@ -29,8 +29,8 @@ def test_the_verdict_is_to_drop_and_only_reasons_that_there_were_are_listed(
     assert drops.counts == {}
     assert drops.drop(DropReason.MALFORMED, PACKET) is None
     drops.drop(DropReason.MALFORMED, b"")
-    drops.count_unseen(DropReason.FRAGMENT, 5)
-    assert drops.counts == {"Malformed": 2, "Fragment": 5}
+    assert drops.counts == {"Malformed": 2}
+    assert drops.unseen == {}
 
 
 def test_the_first_is_told_at_once_and_the_rest_of_an_interval_together(
@@ -97,3 +97,15 @@ def test_who_asks_is_told_of_every_drop_until_nobody_asks(drops: DropCounters) -
         (DropReason.DENIED_BY_SECURITY_RULE, "vm1", "nsg/deny"),
     ]
     assert drops.counts == {"Malformed": 2, "DeniedBySecurityRule": 1}
+
+
+def test_what_the_kernel_dropped_is_counted_apart_too_and_told_without_addresses(
+    drops: DropCounters, events: list[Event]
+) -> None:
+    drops.drop(DropReason.FRAGMENT, PACKET)
+    events.clear()
+    drops.count_unseen(DropReason.FRAGMENT, 5)
+    drops.count_unseen(DropReason.PRIVATE_ADDRESS_OUTSIDE, 2, report=False)
+    assert drops.counts == {"Fragment": 6, "PrivateAddressOutside": 2}
+    assert drops.unseen == {"Fragment": 5, "PrivateAddressOutside": 2}
+    assert events == [PacketsDropped(0.0, DropReason.FRAGMENT, None, None, "", "", 5)]
