@@ -49,7 +49,7 @@ def test_check_does_not_disturb_it(fresh: Topology) -> None:
     said = fresh.run("gw", *command, check=False)
     assert "a guard can stand on wan0" in said
     assert gateway.status()["guard"]["restored"] == 0
-    assert "took the guard away" not in gateway.errors.read_text()
+    assert "removed the guard" not in gateway.errors.read_text()
 
 
 def test_a_guard_that_is_taken_away_is_back_at_once_and_it_is_said(fresh: Topology) -> None:
@@ -58,7 +58,7 @@ def test_a_guard_that_is_taken_away_is_back_at_once_and_it_is_said(fresh: Topolo
     fresh.run("gw", "tc", "qdisc", "del", "dev", "wan0", "clsact")
     eventually(lambda: "0xac57" in fresh.run("gw", "tc", "filter", "show", "dev", "wan0", "egress"))
     assert gateway.event(operationName="GuardRestored")["properties"]["times"] >= 1
-    assert "took the guard away" in gateway.errors.read_text()
+    assert "removed the guard" in gateway.errors.read_text()
     assert gateway.status()["guard"]["active"]
 
 

@@ -1,13 +1,13 @@
 // The line to the gateway: status and history once, then a stream of samples, for as long as the
 // page is open. When the line breaks it is tried again, slower each time; what was missed comes
-// from the history. A page that nobody looks at lets go of it after a minute.
+// from the history. A hidden page lets go of it after a minute.
 
 const SILENCE = 8_000; // without a sample: as good as broken; longer where samples come less often
 const EVENTS = 200;
 const SLOWEST = 10_000;
 const HIDDEN = 60_000;
 
-/** JSON from the API. Throws an Error with `status` (0: nobody answers) and `problems`. */
+/** JSON from the API. Throws an Error with `status` (0: no answer) and `problems`. */
 export const ask = async (path, parameters = {}, patience = 10_000) => {
   let response;
   try {
@@ -21,7 +21,7 @@ export const ask = async (path, parameters = {}, patience = 10_000) => {
     const lines = response.headers.get("content-type")?.startsWith("application/x-ndjson");
     body = lines ? text.split("\n").filter(Boolean).map((line) => JSON.parse(line)) : JSON.parse(text);
   } catch {
-    // an answer that is not JSON is told by its status
+    // an answer that is not JSON is known by its status
   }
   if (response.ok) return body;
   const problems = body.problems ?? [`HTTP status ${response.status}`];
@@ -32,7 +32,7 @@ export class Connection {
   /**
    * `onStart({status, history})` when a line is up, `onSample(sample)`, `onEvents(events)` with
    * some that may be known, `onState(state, error)` with live, connecting, lost or resting,
-   * `onRefused(problems)` when the flows asked for are refused (null: they are not any more).
+   * `onRefused(problems)` when the query for flows is rejected (null: they are not any more).
    */
   constructor(listeners) {
     Object.assign(this, listeners);
@@ -109,7 +109,7 @@ export class Connection {
     }
   }
 
-  /** An event source does not say why: a refusal of the parameters is asked for once more. */
+  /** An event source gives no reason: rejected parameters are asked for once more. */
   async #failed(parameters) {
     this.source.close();
     this.source = null;
@@ -123,7 +123,7 @@ export class Connection {
       status = response.status;
       if (!response.ok) ({ problems } = await response.json());
     } catch {
-      // broken, not refused
+      // broken, not rejected
     }
     control.abort();
     if (this.attempt !== attempt || this.source !== null) return;

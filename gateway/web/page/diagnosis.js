@@ -4,7 +4,7 @@ import { Rows, byId, element, setData, setText } from "/dom.js";
 import { count } from "/format.js";
 import { Polling } from "/polling.js";
 
-const EVERY = 15_000; // it looks at every flow
+const EVERY = 15_000; // it visits every flow
 const SHOWN = 8;
 const MARKS = { critical: "■", warning: "▲", good: "●" };
 

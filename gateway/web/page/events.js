@@ -17,7 +17,7 @@ export const told = (event) => {
     return {
       kind: "exhaustion",
       title: `${p.vm} ran out of ${p.protocol} ports`,
-      more: `${publicIp} → ${endpoint(p.remote)}, ${count(p.count)} refused`,
+      more: `${publicIp} → ${endpoint(p.remote)}, ${count(p.count)} dropped`,
       notable: true,
       vm: p.vm,
       publicIp,

@@ -1,5 +1,5 @@
 // What no sample brings, asked for now and then while the line is up: diagnosis and probes. Asked
-// less often where the answer takes its time, and not while nobody looks. A gateway that cannot tell
+// less often where the answer takes its time, and not while the page is hidden. A gateway that cannot tell
 // is not asked again.
 
 import { ask } from "/connection.js";

@@ -1,5 +1,5 @@
 // The SNAT ports: a card for each VM, public IP and protocol, with its plot. Who has run out comes
-// first, is named at the top of the page, and is told to who listens rather than looks.
+// first, is named at the top of the page, and is announced to screen readers.
 
 import { byId, element, setData, setText } from "/dom.js";
 import { count, words } from "/format.js";
@@ -7,7 +7,7 @@ import { Plot, niceTop } from "/plot.js";
 import { rises } from "/series.js";
 
 const NEAR = 0.8;
-const LATELY = 15_000; // a refusal so long ago still counts as exhaustion
+const LATELY = 15_000; // a dropped packet so long ago still counts as exhaustion
 const SHOWN = 6;
 const RANK = { exhausted: 0, near: 1, ok: 2, unused: 3 };
 
@@ -107,7 +107,7 @@ export class Pools {
       value: (track, row) => `${count(track.columns.used[row])} of ${count(track.columns.allocated[row])}`,
     });
     const figures = {};
-    for (const [name, label] of [["free", "free"], ["high", "high water"], ["cooling", "cooling down"], ["refused", "packets refused"]]) {
+    for (const [name, label] of [["free", "free"], ["high", "high water"], ["cooling", "cooling down"], ["refused", "packets dropped"]]) {
       figures[name] = element("b");
       figures[`${name}Part`] = element("span", {}, figures[name], ` ${label}`);
       parts.rest.append(figures[`${name}Part`]);

@@ -112,7 +112,7 @@ const note = (entry, time, values) => {
   if (before !== null && values.failed > before) entry.refusedAt = time;
 };
 
-/** [from, to] of the times at which a count went up: flows were refused in between. */
+/** [from, to] of the times at which a count went up: flows were dropped in between. */
 export const rises = (track, name) => {
   const column = track.columns[name];
   const found = [];

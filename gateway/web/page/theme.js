@@ -1,5 +1,5 @@
 // The colours chosen, put on the page before it is first drawn. A plain script, so that it runs
-// at once. Storage may be refused (private windows): then the choice lasts as long as the page.
+// at once. Storage may be denied (private windows): then the choice lasts as long as the page.
 (() => {
   const root = document.documentElement;
   const choices = ["auto", "light", "dark"];
