@@ -32,6 +32,9 @@ LINES_PER_MESSAGE = 256
 MAXIMUM_LINE = 1000
 """Characters of a line; a file may have any text in it, and a message must fit into its socket."""
 MESSAGE_BYTES = 256 << 10
+MAXIMUM_WAITING = 64
+"""Requests that wait for the next reading. The API process, which may be hostile, could ask for
+thousands while one is under way, and all are answered in one turn."""
 
 Answer = Callable[[Kind, Any], None]
 
@@ -122,6 +125,9 @@ class Reloader:
 
         ``enforce``: end the live flows that the groups would deny if they opened now.
         """
+        if len(self._next) >= MAXIMUM_WAITING:
+            answer(Kind.FAILED, [f"{MAXIMUM_WAITING} requests to reload are waiting: try again"])
+            return
         self._next.append((answer, enforce))
         if not self._busy:
             self._begin()

@@ -130,6 +130,13 @@ def test_what_a_reader_that_failed_prints_is_no_configuration(scene: Scene) -> N
     assert scene.applied == []
 
 
+def test_no_more_than_so_many_requests_wait_for_a_reading(scene: Scene) -> None:
+    for _ in range(1 + reload_module.MAXIMUM_WAITING + 1000):
+        scene.request()
+    assert [kind for kind, _ in scene.answers] == [Kind.FAILED] * 1000
+    assert scene.started == 1
+
+
 def test_a_refused_configuration_says_why(scene: Scene) -> None:
     scene.refusal = ["gateway.inside: no"]
     scene.request()
