@@ -113,7 +113,7 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         self.table.detach_reply(flow)
         if self.log is not None:
             self.log.forgotten(flow)
-        flow.state = State.FINISHED
+        flow.finish()
         pool.cooling += 1
         flow.last_seen += flow.timeout
         flow.timeout = self._udp_hold
@@ -165,7 +165,7 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         """Leave the VM's endpoint to another flow, and continue delivering."""
         self.take_back(flow)
         self.table.detach_original(flow)
-        flow.state = State.OPENING
+        flow.reopen()
 
     def _leave(self, machine: Vm) -> None:
         """A VM has one flow less."""

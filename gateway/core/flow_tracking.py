@@ -18,9 +18,7 @@ from gateway.core.flows.tcp import (
     CLOSING,
     ENDED,
     RST_FLAG,
-    SEGMENT_OF_FLAGS,
     SYN_FLAG,
-    TRANSITIONS,
     Side,
     State,
     is_opening,
@@ -80,7 +78,7 @@ class Tracking:
             # A reply to an inbound datagram takes the short way, and is seen with the next one.
             answered = flow.inbound and flow.packets_out and flow.packets_in
             if (side is Side.REPLY) is not flow.inbound or answered:
-                flow.state = State.ESTABLISHED
+                flow.answer()
             return
         opener = _REPLY if flow.inbound else _ORIGINAL
         if is_opening(flags):
@@ -113,12 +111,9 @@ class Tracking:
     def _move(self, flow: Flow, side: Side, flags: int, now: float) -> None:
         """Change the flow's state as the table has it."""
         state = flow.state
-        if flow.inbound:
-            side = Side.REPLY if side is Side.ORIGINAL else Side.ORIGINAL  # who sent first
-        following = TRANSITIONS.get((state, side, SEGMENT_OF_FLAGS[flags & 7]))
+        following = flow.follow_segment(side, flags)
         if following is None:
             return
-        flow.state = following
         self.table.touch(flow)
         pool = flow.pool
         if isinstance(pool, VmNatUsage):
@@ -200,7 +195,7 @@ class Tracking:
         """The SYN of a flow that was reset comes again: the RST was of an older connection, or it
         was lost. The flow begins again on its port."""
         pool.cooling -= 1
-        flow.state = State.OPENING
+        flow.reopen()
         flow.timeout = self._idle_timeout(flow, pool)
         flow.last_seen = now
         self.expiry.arm(flow, now + flow.timeout)
@@ -252,8 +247,17 @@ class Tracking:
 
     def fold(self, flow: Flow) -> None:
         """Bring an offloaded flow's counters and times up to date."""
-        if self.offload is not None:
-            self.offload.fold(flow)
+        carried = None if self.offload is None else self.offload.carried(flow)
+        if carried is None:
+            return
+        flow.packets_out += carried.packets_out
+        flow.bytes_out += carried.bytes_out
+        flow.packets_in += carried.packets_in
+        flow.bytes_in += carried.bytes_in
+        if flow.protocol != TCP and (carried.packets_out if flow.inbound else carried.packets_in):
+            flow.answer()
+        if flow.state is not State.RESET:  # what follows an RST extends nothing
+            flow.last_seen = max(flow.last_seen, carried.last_seen)
 
     def _learn(self, flow: Flow) -> None:
         """Know what an offloaded flow's sides have acknowledged."""

@@ -56,8 +56,8 @@ def main() -> None:
     adopted = [offloading.adopt(flow, (0, 0, 0, 0)) for flow in flows[:-1]]
     counted = []
     for flow in flows[:-1]:
-        offloading.fold(flow)
-        counted.append([flow.packets_out, flow.bytes_out, flow.packets_in, flow.bytes_in])
+        carried = offloading.carried(flow)
+        counted.append([0, 0, 0, 0] if carried is None else [*carried[:4]])
     recorder = cast(FlowLifecycle, SimpleNamespace(on_offloaded_segment=on_offloaded_segment))
     removed = offloading.settle(recorder)
     print(json.dumps([refused, adopted, counted, removed, told]))

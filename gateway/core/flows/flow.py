@@ -17,7 +17,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from gateway.core.flows.tcp import CLOSING, ENDED, State
+from gateway.core.flows.tcp import CLOSING, ENDED, SEGMENT_OF_FLAGS, TRANSITIONS, Side, State
 from gateway.model.profile import Method
 from gateway.schema.protocols import TCP
 from gateway.schema.records import FlowRecord
@@ -37,38 +37,55 @@ _original = Struct("!8B2H").unpack_from  # private, remote, private port, remote
 _public = Struct("!4x4B2xH").unpack_from  # of a reply key: public, public port
 
 
-class Flow:
-    """One translated conversation. Counters are of IP packets and their whole length in bytes."""
+WRITERS: dict[str, tuple[str, ...]] = {
+    # What the flow is. Set once, when it opens: a key never changes while the flow is in a table.
+    "protocol": (),
+    "original": (),
+    "reply": (),
+    "inbound": (),  # the remote sent first
+    "method": (),
+    "created": (),
+    "private": (),  # what rewriting puts in, as it goes on the wire
+    "private_port": (),
+    "public": (),
+    "public_port": (),
+    "ip_delta": (),  # what rewriting adds to the checksums
+    "l4_delta": (),
+    # Where it stands: the table alone gives a number and a slot, -1 for a flow in no table. A flow
+    # of an earlier process has its number from there.
+    "id": ("flows.table", "persistence.restore"),
+    "slot": ("flows.table",),
+    "bucket": ("flows.expiry",),  # None: no timer is armed
+    "awaiting_removal": ("flows.table", "persistence.restore"),  # listed only, until it times out
+    # Whose it is. The pool is None from the start or once the port has gone to another flow; a
+    # flow with a pool holds its port there, also in FINISHED and RESET (it cools down).
+    "machine": ("persistence.restore",),
+    "pool": ("flow_lifecycle", "persistence.restore"),
+    "rule_matches": ("persistence.restore",),  # what the security groups said when it opened
+    # How it lives. ``state`` has its legal writes in ``Flow``'s methods, below.
+    "state": (),
+    "timeout": ("flow_tracking", "flow_lifecycle"),  # with ``expiry.arm`` where it gets shorter
+    "last_seen": ("established", "flow_tracking", "flow_lifecycle", "persistence.restore"),
+    # While a flow is offloaded its packets pass elsewhere: ``Tracking.fold`` before these, and
+    # ``last_seen``, are read.
+    "offloaded": ("flow_tracking", "persistence.restore"),
+    "packets_out": ("established", "pipeline", "flow_tracking", "persistence.restore"),
+    "bytes_out": ("established", "pipeline", "flow_tracking", "persistence.restore"),
+    "packets_in": ("established", "pipeline", "flow_tracking", "persistence.restore"),
+    "bytes_in": ("established", "pipeline", "flow_tracking", "persistence.restore"),
+}
+"""A flow's fields, each with the modules of the core that may write it after the flow was made."""
 
-    __slots__ = (
-        "awaiting_removal",
-        "bucket",
-        "bytes_in",
-        "bytes_out",
-        "created",
-        "id",
-        "inbound",
-        "ip_delta",
-        "l4_delta",
-        "last_seen",
-        "machine",
-        "method",
-        "offloaded",
-        "original",
-        "packets_in",
-        "packets_out",
-        "pool",
-        "private",
-        "private_port",
-        "protocol",
-        "public",
-        "public_port",
-        "reply",
-        "rule_matches",
-        "slot",
-        "state",
-        "timeout",
-    )
+
+class Flow:
+    """One translated conversation. Counters are of IP packets and their whole length in bytes.
+
+    The state is written here and nowhere else, by ``follow_segment`` (TCP, as its table has it),
+    ``answer`` (all others: OPENING to ESTABLISHED), ``reopen`` (to OPENING, of any state: the
+    caller sees to the port that cools down), ``finish`` (to FINISHED) and ``resume``.
+    """
+
+    __slots__ = tuple(WRITERS)
 
     def __init__(  # noqa: PLR0913
         self,
@@ -118,6 +135,36 @@ class Flow:
         ports = words(original[8:10], "big") - words(reply[10:12], "big")
         self.ip_delta = NUMBERS[addresses % 0xFFFF]
         self.l4_delta = NUMBERS[(addresses + ports) % 0xFFFF]
+
+    # -- the state
+
+    def follow_segment(self, side: Side, flags: int) -> State | None:
+        """The state that a segment leads to by the table, which is the flow's from now on; None:
+        it leads nowhere."""
+        if self.inbound:
+            side = Side.REPLY if side is Side.ORIGINAL else Side.ORIGINAL  # who sent first
+        following = TRANSITIONS.get((self.state, side, SEGMENT_OF_FLAGS[flags & 7]))
+        if following is not None:
+            self.state = following
+        return following
+
+    def answer(self) -> None:
+        """Of a flow that is not TCP's: the other side has sent, too."""
+        self.state = State.ESTABLISHED
+
+    def reopen(self) -> None:
+        """Begin again, or leave the path that only established flows take."""
+        self.state = State.OPENING
+
+    def finish(self) -> None:
+        """End, and hold the port for a while."""
+        self.state = State.FINISHED
+
+    def resume(self, state: State) -> None:
+        """Go on where an earlier process was."""
+        self.state = state
+
+    # -- what follows from the fields
 
     @property
     def snat_port(self) -> int:

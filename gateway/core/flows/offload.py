@@ -8,7 +8,7 @@ does it, and how, is none of the core's business; with nothing there, nothing he
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.tcp import Side
@@ -35,6 +35,16 @@ class Reported(Protocol):
         """A SYN-ACK, FIN or RST of an offloaded flow passed at ``now``."""
 
 
+class Carried(NamedTuple):
+    """Packets and bytes of a flow that passed elsewhere, and when the last of them did."""
+
+    packets_out: int
+    bytes_out: int
+    packets_in: int
+    bytes_in: int
+    last_seen: float
+
+
 class Offload(Protocol):
     """Takes flows over and gives them back. All of it is quick and never raises."""
 
@@ -54,5 +64,5 @@ class Offload(Protocol):
     def report(self, to: Reported) -> int:
         """Report what passed since the last call, or some of it; how many segments."""
 
-    def fold(self, flow: Flow) -> None:
-        """Add to the flow's counters, and to its times, what happened since the last call."""
+    def carried(self, flow: Flow) -> Carried | None:
+        """What passed of a flow since the last call; None: nothing."""

@@ -77,7 +77,8 @@ def resume_flow(
         saved.created,
         inbound=saved.inbound,
     )
-    flow.state, flow.last_seen = saved.state, min(saved.last_seen, now)
+    flow.resume(saved.state)
+    flow.last_seen = min(saved.last_seen, now)
     flow.packets_out, flow.bytes_out, flow.packets_in, flow.bytes_in = saved.counters
     flow.awaiting_removal = saved.reclaimed
     if saved.holds_port:

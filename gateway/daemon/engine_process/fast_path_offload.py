@@ -14,14 +14,14 @@ from typing import Any
 
 from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.flow import Flow
-from gateway.core.flows.offload import Reported
+from gateway.core.flows.offload import Carried, Reported
 from gateway.core.flows.tcp import ACK_FLAG, SYN_FLAG, Side, State
 from gateway.core.snat.nat_gateway_pool import VmNatUsage
 from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.datapath.fastpath import Direction, FastPath
 from gateway.datapath.fastpath.map_layout import ANY, FROM_INSIDE, FROM_OUTSIDE
 from gateway.model.profile import Method
-from gateway.schema.protocols import TCP, UDP
+from gateway.schema.protocols import TCP
 
 _LONGEST = 0xFFFFFFFF  # milliseconds that an entry can have
 _seen = Struct("=QQQQ")  # packets and bytes of the original direction, then of the reply's
@@ -96,26 +96,23 @@ class FastPathOffload:
         self.path.remove(*self._directions(flow))
         self.flows -= 1
 
-    def fold(self, flow: Flow) -> None:
-        """Add what the kernel has counted since the last call."""
+    def carried(self, flow: Flow) -> Carried | None:
+        """What the kernel has counted since the last call."""
         at = flow.slot * _seen.size
         seen_out, seen_bytes_out, seen_in, seen_bytes_in = _seen.unpack_from(self._seen, at)
         packets_out, bytes_out, used_out, packets_in, bytes_in, used_in = self.path.totals(
             flow.slot
         )
         if packets_out == seen_out and packets_in == seen_in:
-            return
+            return None
         _seen.pack_into(self._seen, at, packets_out, bytes_out, packets_in, bytes_in)
-        flow.packets_out += packets_out - seen_out
-        flow.bytes_out += bytes_out - seen_bytes_out
-        flow.packets_in += packets_in - seen_in
-        flow.bytes_in += bytes_in - seen_bytes_in
-        answered = packets_out > seen_out if flow.inbound else packets_in > seen_in
-        if flow.protocol == UDP and answered:
-            flow.state = State.ESTABLISHED
-        if flow.state is not State.RESET:  # what follows an RST extends nothing
-            used = self._azure_time(max(used_out, used_in) * 1e-9)
-            flow.last_seen = max(flow.last_seen, used)
+        return Carried(
+            packets_out - seen_out,
+            bytes_out - seen_bytes_out,
+            packets_in - seen_in,
+            bytes_in - seen_bytes_in,
+            self._azure_time(max(used_out, used_in) * 1e-9),
+        )
 
     def acknowledged(self, flow: Flow) -> tuple[int, int]:
         """What the VM's side and the remote's acknowledged last."""

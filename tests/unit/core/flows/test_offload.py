@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.engine import Engine
 from gateway.core.flows.flow import Flow
-from gateway.core.flows.offload import BUSY, Reported
+from gateway.core.flows.offload import BUSY, Carried, Reported
 from gateway.core.flows.tcp import ACK_FLAG, FIN_FLAG, RST_FLAG, SYN_FLAG, Side, State
 from gateway.core.ingress import IngressPath
 from tests.scenario import build, configuration
@@ -66,14 +66,11 @@ class Elsewhere:
     def acknowledged(self, flow: Flow) -> tuple[int, int]:
         return self.numbers.get(flow.id, (0, 0))
 
-    def fold(self, flow: Flow) -> None:
-        out, back, when = self.passed.pop(flow.id, (0, 0, 0.0))
-        flow.packets_out += out
-        flow.bytes_out += 100 * out
-        flow.packets_in += back
-        flow.bytes_in += 100 * back
-        if flow.state is not State.RESET:
-            flow.last_seen = max(flow.last_seen, when)
+    def carried(self, flow: Flow) -> Carried | None:
+        if flow.id not in self.passed:
+            return None
+        out, back, when = self.passed.pop(flow.id)
+        return Carried(out, 100 * out, back, 100 * back, when)
 
 
 class Run:

@@ -93,7 +93,7 @@ def test_a_flow_that_is_handed_over_is_written_down_again() -> None:
     scenario.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
     (flow,) = scenario.engine.flows
     scenario.engine.flows.touched = set()
-    scenario.engine.lifecycle.offload = Mock()
+    scenario.engine.lifecycle.offload = Mock(carried=Mock(return_value=None))
     scenario.engine.lifecycle.hand_over(flow)
     assert scenario.engine.flows.touched == {flow.slot}
 
@@ -104,14 +104,14 @@ def test_what_the_kernel_carries_is_handed_over_anew_where_its_times_are_others(
     scenario.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
     (flow,) = scenario.engine.flows
     flow.packets_out = 3
-    offload = scenario.engine.lifecycle.offload = Mock()
+    offload = scenario.engine.lifecycle.offload = Mock(carried=Mock(return_value=None))
     scenario.engine.lifecycle.hand_over(flow)
     offload.reset_mock()
     hand_back(scenario.engine, anew=False)
     assert offload.mock_calls == []
     hand_back(scenario.engine, anew=True)
     assert offload.mock_calls == [
-        call.fold(flow),
+        call.carried(flow),
         call.remove(flow),
         call.install(flow, (0, 0), waits=True),
     ]
