@@ -30,18 +30,18 @@ UDP = "udp 10.0.1.4:5 > 198.51.100.1:53"
 
 def keep(directory: Path, run: Scenario) -> StateWriter:
     """The state of an engine, from now on."""
-    keeping = StateWriter.open(directory)
-    keeping.begin(run.engine, None, base=0.0, scale=1.0)
-    return keeping
+    writer = StateWriter.open(directory)
+    writer.begin(run.engine, None, base=0.0, scale=1.0)
+    return writer
 
 
 def start(directory: Path, told: Configuration) -> tuple[StateWriter, Engine]:
     """What a start goes on with."""
-    keeping = StateWriter.open(directory)
-    keeping.base(0.0, 1.0)
-    engine = keeping.resume(told, lambda c, seed: Engine(c, seed=seed), None, 0.0)
-    keeping.close()
-    return keeping, engine
+    writer = StateWriter.open(directory)
+    writer.base(0.0, 1.0)
+    engine = writer.resume(told, lambda c, seed: Engine(c, seed=seed), None, 0.0)
+    writer.close()
+    return writer, engine
 
 
 def written(store: StateStore) -> None:
@@ -79,13 +79,13 @@ def test_a_configuration_counts_with_the_ports_that_were_dealt_by_it(tmp_path: P
 
 def test_a_reload_is_what_the_next_start_goes_on_from(tmp_path: Path) -> None:
     run = Scenario(HEAD)
-    keeping = keep(tmp_path, run)
+    writer = keep(tmp_path, run)
     for text in (ONE, HEAD, ONE):
         run.engine.reconfigure(configuration(text), 0.0)
-        keeping.reconfigured(run.engine.configuration)
+        writer.reconfigured(run.engine.configuration)
     run.play(f"vm1 sends {UDP}")
-    keeping.finish()
-    keeping.close()
+    writer.finish()
+    writer.close()
     assert len(list((tmp_path / "state").iterdir())) == 3
     assert left(tmp_path) == configuration(ONE)
     seen, engine = start(tmp_path, configuration(ONE))
@@ -98,40 +98,40 @@ def test_what_cannot_be_written_is_void_and_begun_again_as_soon_as_it_can(
 ) -> None:
     monkeypatch.setattr(state_writer, "AGAIN", 0.0)
     run = Scenario(RESETTING)
-    keeping = keep(tmp_path, run)
+    writer = keep(tmp_path, run)
     run.play(f"vm1 sends {UDP}")
     with patch.object(
         StateStore, "write_flows", side_effect=OSError(28, "No space left on device")
     ):
-        keeping.flush_due()
-        assert keeping.unavailable_reason == "it cannot be written: No space left on device"
+        writer.flush_due()
+        assert writer.unavailable_reason == "it cannot be written: No space left on device"
         assert list((tmp_path / "state").iterdir()) == []
-        list(keeping.each_second())  # as full as before
-        assert keeping.status()["kept"] is False
+        list(writer.each_second())  # as full as before
+        assert writer.status()["kept"] is False
         assert list((tmp_path / "state").iterdir()) == []
-    work = keeping.each_second()
+    work = writer.each_second()
     next(work)
     run.play("vm1 sends udp 10.0.1.4:6 > 198.51.100.1:53")
     list(work)
-    assert keeping.status() == {"kept": True}
-    keeping.finish()
-    keeping.close()
+    assert writer.status() == {"kept": True}
+    writer.finish()
+    writer.close()
     assert len(start(tmp_path, run.configuration)[1].flows) == 2
 
 
 def test_a_reload_while_a_state_is_begun_again_is_in_it(tmp_path: Path) -> None:
     run = Scenario(HEAD)
     run.play(f"vm1 sends {UDP}")
-    keeping = StateWriter.open(tmp_path)
+    writer = StateWriter.open(tmp_path)
     with patch.object(StateStore, "begin", side_effect=OSError(28, "full")):
-        keeping.begin(run.engine, None, base=0.0, scale=1.0)
-    with patch.object(keeping, "_again_at", 0.0):
-        work = keeping.each_second()
+        writer.begin(run.engine, None, base=0.0, scale=1.0)
+    with patch.object(writer, "_again_at", 0.0):
+        work = writer.each_second()
         next(work)
     run.engine.reconfigure(configuration(ONE), 0.0)
-    keeping.reconfigured(run.engine.configuration)
+    writer.reconfigured(run.engine.configuration)
     list(work)
-    keeping.close()
+    writer.close()
     assert left(tmp_path) == configuration(ONE)
 
 
@@ -140,15 +140,15 @@ def test_a_directory_that_another_gateway_has_taken_meanwhile_is_left_to_it(
 ) -> None:
     monkeypatch.setattr(state_writer, "AGAIN", 0.0)
     run = Scenario(RESETTING)
-    keeping = keep(tmp_path, run)
+    writer = keep(tmp_path, run)
     with patch.object(StateStore, "write_index", side_effect=OSError(5, "Input/output error")):
-        keeping.reconfigured(run.configuration)
+        writer.reconfigured(run.configuration)
     other = keep(tmp_path, Scenario(RESETTING))
-    list(keeping.each_second())
-    assert keeping.unavailable_reason == "another gateway keeps its state in this directory"
+    list(writer.each_second())
+    assert writer.unavailable_reason == "another gateway keeps its state in this directory"
     other.close()
-    list(keeping.each_second())
-    assert keeping.status()["kept"] is False
+    list(writer.each_second())
+    assert writer.status()["kept"] is False
     assert left(tmp_path) == run.configuration
 
 
@@ -156,16 +156,16 @@ def test_a_directory_that_another_gateway_has_taken_meanwhile_is_left_to_it(
 def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path, mode: int) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state").chmod(mode)
-    keeping = keep(tmp_path, Scenario(RESETTING))
-    assert keeping.unavailable_reason == f"{tmp_path}/state: can be written by others"
+    writer = keep(tmp_path, Scenario(RESETTING))
+    assert writer.unavailable_reason == f"{tmp_path}/state: can be written by others"
     assert list((tmp_path / "state").iterdir()) == []
 
 
 def test_a_directory_of_another_user_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     with patch.object(os, "geteuid", return_value=os.geteuid() + 1):
-        keeping = keep(tmp_path, Scenario(RESETTING))
-    assert keeping.unavailable_reason == f"{tmp_path}/state: belongs to user {os.geteuid()}"
+        writer = keep(tmp_path, Scenario(RESETTING))
+    assert writer.unavailable_reason == f"{tmp_path}/state: belongs to user {os.geteuid()}"
 
 
 def test_records_far_into_a_file_of_nothing_are_found(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("sound")
     run = Scenario(BOTH)
     run.play(f"vm1 sends {UDP}\nother sends udp 10.0.2.4:5 > 198.51.100.1:53")
-    keeping = keep(directory, run)
-    keeping.close()
+    writer = keep(directory, run)
+    writer.close()
     return directory
 
 

@@ -18,12 +18,12 @@ FLOWS = 40
 def left(directory: Path) -> tuple[int, SavedState]:
     """How many flows a daemon that stopped has left, and all else."""
     world = Scenario(yaml())
-    keeping = StateWriter.open(directory)
-    keeping.begin(world.engine, None, base=0.0, scale=1.0)
+    writer = StateWriter.open(directory)
+    writer.begin(world.engine, None, base=0.0, scale=1.0)
     for number in range(FLOWS):
         assert world.send("vm3", build(f"udp 10.0.1.6:{2000 + number} > 198.51.100.1:53"))
-    keeping.finish()
-    keeping.close()
+    writer.finish()
+    writer.close()
     after = StateWriter.open(directory)
     assert after.refused is None
     found = after._left
