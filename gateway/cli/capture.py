@@ -49,6 +49,7 @@ _REASONS = {
         "snatgw capture -w - | wireshark -k -i -",
         "snatgw capture -w - --remote 198.51.100.7:443 | tshark -r - -T fields -e frame.comment",
         "snatgw capture -w vms.pcapng --side inside --snaplen 128 --count 1000",
+        "snatgw capture -w stages.pcapng --vm vm1 --trace",
     )
 )
 @click.option(
@@ -69,6 +70,13 @@ _REASONS = {
 @click.option("--remote", metavar="IP[:PORT]", help="Only packets from or to this remote.")
 @click.option("--protocol", metavar="P", help="Only this protocol's packets: Tcp, Udp or Icmp.")
 @click.option("--snaplen", metavar="BYTES", help="Of each packet at most this much.")
+@click.option(
+    "--trace",
+    is_flag=True,
+    flag_value="1",
+    default=None,
+    help="Note in each packet's comment the stages that it passed.",
+)
 @click.option("--count", metavar="N", help="End after N packets in the file.")
 @click.option(
     "--size",

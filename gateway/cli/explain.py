@@ -24,6 +24,7 @@ _STEPS = (Column(""), Column(""), Column(""))
     epilog=examples(
         "snatgw explain --vm vm1 --to 198.51.100.7:443/tcp",
         "snatgw explain --vm vm1 --to 198.51.100.1/icmp --json",
+        "snatgw explain --vm vm1 --to 203.0.113.20:80/tcp --trace",
         "snatgw explain --inbound --from 198.51.100.7:50000 --to 203.0.113.30:22/tcp",
     )
 )
@@ -37,6 +38,7 @@ _STEPS = (Column(""), Column(""), Column(""))
 @click.option("--from-port", metavar="P", help="The VM's source port.  [default: one without flow]")
 @click.option("--inbound", is_flag=True, help="From outside to a public IP, instead of from a VM.")
 @click.option("--from", "remote", metavar="IP:PORT", help="The sender outside (icmp: IP).")
+@click.option("--trace", is_flag=True, help="List the stages that the packet would pass.")
 @json_option("one JSON object")
 @api_option
 def explain(
@@ -45,6 +47,7 @@ def explain(
     from_port: str | None,
     inbound: bool,
     remote: str | None,
+    trace: bool,
     as_json: bool,
     api: str,
 ) -> None:
@@ -61,6 +64,7 @@ def explain(
         "fromPort": from_port,
         "inbound": "1" if inbound else None,
         "from": remote,
+        "trace": "1" if trace else None,
     }
     query = {name: value for name, value in values.items() if value is not None}
     try:
@@ -77,6 +81,8 @@ def explain(
     if steps:
         for line in list(plain_lines(_STEPS, steps))[1:]:
             click.echo(f"  {line}")
+    for line in list(plain_lines(_STEPS, list(_stages(document))))[1:]:
+        click.echo(f"  {line}")
     verdict = document["verdict"]
     click.echo(f"{click.style(verdict, fg=COLOURS.get(verdict), bold=True)}: {document['reason']}")
 
@@ -105,6 +111,11 @@ def _steps(document: dict[str, Any]) -> Iterator[list[str]]:
         yield ["backend", to, f"{backend['loadBalancer']}/{backend['rule']}, {up}"]
     if document["existingFlow"] is not None:
         yield ["flow", str(document["existingFlow"]), "is live"]
+
+
+def _stages(document: dict[str, Any]) -> Iterator[list[str]]:
+    for step in document.get("trace", ()):
+        yield [step["stage"], step["result"], step["detail"]]
 
 
 def _ports(free: int | None) -> str:

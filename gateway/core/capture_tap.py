@@ -24,6 +24,7 @@ from gateway.core.flows.nat_rewrite import snat_outbound
 from gateway.core.flows.resets import Reset
 from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import ICMP_ERRORS, PORTED, PacketView
+from gateway.core.path_trace import ESTABLISHED, noting
 from gateway.schema.captures import (
     INSIDE,
     OUTSIDE,
@@ -54,6 +55,7 @@ class CaptureFilter:
 
     A VM's packets are those with its private address at either end and on either side, and those
     dropped in its name. A remote's are those with it at either end, or quoted by an ICMP error.
+    ``trace``: each with the stages that it passed.
     """
 
     side: int | None = None
@@ -63,6 +65,7 @@ class CaptureFilter:
     remote_port: bytes | None = None
     protocol: int | None = None
     snap_length: int = 0xFFFF
+    trace: bool = False
 
     @property
     def everything(self) -> bool:
@@ -145,6 +148,7 @@ class CaptureSession:
         "sides",
         "size",
         "snap_length",
+        "traces",
     )
 
     def __init__(self, wanted: CaptureFilter, maximum_bytes: int, maximum_count: int) -> None:
@@ -153,6 +157,7 @@ class CaptureSession:
         self.covers = wanted.covers
         self.sides = wanted.side in (None, INSIDE), wanted.side in (None, OUTSIDE)
         self.snap_length = wanted.snap_length
+        self.traces = wanted.trace
         self.matched = [0, 0]
         self.lost = [0, 0]
         self.size = 0
@@ -212,6 +217,7 @@ class CaptureTap:
         self._sessions: tuple[CaptureSession, ...] = ()
         self._dropped: tuple[DropReason, str | None, str | None] | None = None
         self._number = 0
+        self._passed: list[str] = []  # stages, of the packet that is handled
 
     @property
     def sessions(self) -> tuple[CaptureSession, ...]:
@@ -234,17 +240,21 @@ class CaptureTap:
         return any(session.covers(flow) for session in self._sessions)
 
     def handlers(self) -> tuple[PacketHandler, ...]:
-        """The engine's handlers, watched."""
+        """The engine's handlers, watched; noting stages, if a session of now wants them."""
+        handlers = self._engine.handlers
+        if any(session.traces for session in self._sessions):
+            handlers = self._engine.build_handlers(noting(self._passed))
         return tuple(
             self._watched(ingress.whole, handler)
-            for ingress, handler in zip(IngressPath, self._engine.handlers, strict=True)
+            for ingress, handler in zip(IngressPath, handlers, strict=True)
         )
 
     def _watched(self, ingress: IngressPath, handler: PacketHandler) -> PacketHandler:
-        clock = self._clock
+        clock, passed = self._clock, self._passed
 
         def watched(packet: bytes, now: float) -> bytes | None:
             self._dropped = None
+            passed.clear()
             came = clock()
             verdict = handler(packet, now)
             self._see(ingress, packet, verdict, came)
@@ -279,10 +289,15 @@ class CaptureTap:
                 left = self._clock()
                 number = self._number = self._number + 1
                 annotation = self._annotation(ingress, packet, verdict)
+            noted = (*annotation[:-1], self._stages(verdict)) if session.traces else annotation
             if first is not None:
-                session.keep(number, first, direction, came, packet, annotation)
+                session.keep(number, first, direction, came, packet, noted)
             if second is not None and verdict is not None:
-                session.keep(number, second, SENT, left, verdict, annotation)
+                session.keep(number, second, SENT, left, verdict, noted)
+
+    def _stages(self, verdict: bytes | None) -> str | None:
+        """The stages that the packet passed; none before its path: it is no packet to look at."""
+        return ",".join(self._passed) or (None if verdict is None else ESTABLISHED)
 
     def made(self, reset: Reset) -> None:
         """The gateway itself sends an RST: it came in nowhere and leaves on one side."""
@@ -297,6 +312,7 @@ class CaptureTap:
             reset.method,
             "sent",
             reset.reason,
+            None,
             None,
             None,
             None,
@@ -341,6 +357,7 @@ class CaptureTap:
             rule,
             to_flow,
             to_vm,
+            None,
         )
 
     def _name_of(self, address: bytes) -> str | None:

@@ -80,6 +80,7 @@ class Engine:
         self.drops.now = now
         self._pipeline = Pipeline(self.lifecycle, self._admission(configuration), self.drops)
         self.handlers = self._pipeline.handlers
+        self.build_handlers = self._pipeline.build_handlers
         self.count_segments = self._pipeline.count_segments
         self.lifecycle.log = self._flow_log(configuration)
         self.health = HealthTracker(self.balancer, self.lifecycle, self._events.append)

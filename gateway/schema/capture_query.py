@@ -15,6 +15,7 @@ from gateway.schema.explain_query import MAXIMUM_NAME
 from gateway.schema.queries import (
     QueryError,
     Readers,
+    parse_flag,
     parse_protocol,
     parse_remote,
     read_parameters,
@@ -22,8 +23,8 @@ from gateway.schema.queries import (
 )
 
 SIDES = ("inside", "outside", "both")
-ENGINES = ("vm", "side", "snaplen", "remote", "protocol")
-"""The parameters that the engine's filter is made of; the others end the capture."""
+ENGINES = ("vm", "side", "snaplen", "remote", "protocol", "trace")
+"""The parameters of which packets, and what of each, for the engine; the others end the capture."""
 MAXIMUM_SNAP_LENGTH = 0xFFFF
 DEFAULT_SIZE = 100_000_000
 UNLIMITED = "unlimited"
@@ -38,7 +39,10 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclass(frozen=True)
 class CaptureQuery:
-    """A capture. None asks for nothing; ``size`` None is no bound, ``duration`` is real seconds."""
+    """A capture. None asks for nothing; ``size`` None is no bound, ``duration`` is real seconds.
+
+    ``trace``: comments have the stages that packets passed.
+    """
 
     vm: str | None = None
     side: str = "both"
@@ -49,6 +53,7 @@ class CaptureQuery:
     count: int | None = None
     size: int | None = DEFAULT_SIZE
     duration: float | None = None
+    trace: bool = False
 
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> CaptureQuery:
@@ -122,6 +127,7 @@ _READERS: Readers = {
     "snaplen": _snap_length,
     "remote": parse_remote,
     "protocol": lambda text: {"protocol": parse_protocol(text)},
+    "trace": lambda text: {"trace": parse_flag({"trace": text}, "trace")},
     "count": _count,
     "size": _size,
     "duration": _duration,

@@ -11,9 +11,18 @@ UNKNOWN, RECEIVED, SENT = 0, 1, 2
 
 
 PacketAnnotation = tuple[
-    int | None, str | None, str | None, str, str | None, str | None, int | None, str | None
+    int | None,
+    str | None,
+    str | None,
+    str,
+    str | None,
+    str | None,
+    int | None,
+    str | None,
+    str | None,
 ]
-"""Flow, VM, method, verdict, reason, rule; a VM that the packet is for: its flow, its name."""
+"""Flow, VM, method, verdict, reason, rule; a VM that the packet is for: its flow, its name; where a
+capture asks for it, the stages that the packet passed."""
 
 
 CapturedPacket = tuple[int, int, int, int, int, bytes, PacketAnnotation]

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 from gateway.schema.queries import QueryError, parse_flag, unknown_parameters, whole
 
-PARAMETERS = ("vm", "to", "fromPort", "inbound", "from")
+PARAMETERS = ("vm", "to", "fromPort", "inbound", "from", "trace")
 PROTOCOLS = {"tcp": "Tcp", "udp": "Udp", "icmp": "Icmp"}
 MAXIMUM_NAME = 256
 
@@ -21,7 +21,8 @@ MAXIMUM_NAME = 256
 class ExplainQuery:
     """A packet from ``vm`` (outbound), or from ``remote`` to a public IP (inbound).
 
-    Ports are 0 for Icmp; ``from_port`` None: any that has no flow yet.
+    Ports are 0 for Icmp; ``from_port`` None: any that has no flow yet. ``trace``: with the stages
+    of its path.
     """
 
     protocol: str
@@ -31,6 +32,7 @@ class ExplainQuery:
     from_port: int | None = None
     remote: IPv4Address | None = None
     remote_port: int = 0
+    trace: bool = False
 
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> ExplainQuery:
@@ -38,6 +40,7 @@ class ExplainQuery:
         problems = unknown_parameters(values, PARAMETERS)
         try:
             inbound = parse_flag(values, "inbound")
+            trace = parse_flag(values, "trace")
         except QueryError as error:
             raise QueryError(problems + error.problems) from None
         wanted, others = (
@@ -65,7 +68,7 @@ class ExplainQuery:
         if problems:
             raise QueryError(problems)
         vm = None if inbound else values["vm"]
-        return cls(protocol, to, to_port, vm, from_port, remote, remote_port)
+        return cls(protocol, to, to_port, vm, from_port, remote, remote_port, trace)
 
 
 _MEANING = {

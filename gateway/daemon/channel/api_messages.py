@@ -30,12 +30,12 @@ REQUESTS = {
     "ports": frozenset[str](),
     "status": frozenset[str](),
     "reload": frozenset({"enforce"}),
-    "explain": frozenset({"vm", "to", "fromPort", "inbound", "from"}),
+    "explain": frozenset({"vm", "to", "fromPort", "inbound", "from", "trace"}),
     "nsg": frozenset({"vm", "expand"}),
     "metrics": frozenset[str](),
     "health": frozenset[str](),
     "machines": frozenset({"vm"}),
-    "capture": frozenset({"vm", "side", "snaplen", "remote", "protocol"}),
+    "capture": frozenset({"vm", "side", "snaplen", "remote", "protocol", "trace"}),
     "endCapture": frozenset({"capture"}),
 }
 """What may be asked for, and with which parameters. The engine process has a handler for each

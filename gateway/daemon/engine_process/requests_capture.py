@@ -150,7 +150,7 @@ class CaptureRequests:
         self._unseen_before[number] = self._engine.drops.unseen
         self._sent[number] = self._monotonic()
         self._tap.attach(session)
-        if len(self._running) == 1:
+        if len(self._running) == 1 or query.trace:
             self._use_handlers(self._tap.handlers())
         for _ in self._engine.watch_flows(self._tap.wants):  # what eBPF carries is not seen
             yield None
@@ -195,6 +195,8 @@ class CaptureRequests:
         self._tap.detach(session)
         if not self._running:
             self._use_handlers(self._engine.handlers)
+        elif session.traces:
+            self._use_handlers(self._tap.handlers())
         wanted = self._tap.wants if self._running else None
         self._spawn(self._engine.watch_flows(wanted))
         properties = {"capture": number, "packets": sum(session.matched)}
@@ -223,4 +225,5 @@ def _filter_of(query: CaptureQuery, vm_address: IPv4Address | None) -> CaptureFi
         remote_port=None if query.remote_port is None else query.remote_port.to_bytes(2, "big"),
         protocol=query.protocol,
         snap_length=query.snap_length,
+        trace=query.trace,
     )

@@ -64,6 +64,7 @@ class SecurityRequests:
                     query.protocol,
                     query.to,
                     query.to_port,
+                    trace=query.trace,
                 ),
             )
             return
@@ -75,7 +76,13 @@ class SecurityRequests:
         yield (
             Kind.END,
             explain_outbound(
-                self._engine, source, query.protocol, query.to, query.to_port, query.from_port
+                self._engine,
+                source,
+                query.protocol,
+                query.to,
+                query.to_port,
+                query.from_port,
+                trace=query.trace,
             ),
         )
 

@@ -47,6 +47,16 @@ def test_explain_is_a_short_story(daemon: Served) -> None:
     assert last.startswith("Allow: ")
 
 
+def test_a_trace_lists_what_each_stage_said(daemon: Served) -> None:
+    result = snatgw(
+        *("explain", "--vm", "vm1", "--to", "198.51.100.7:25/tcp", "--trace"), api=daemon.path
+    )
+    stages = [line.split() for line in result.stdout.splitlines() if "_" in line]
+    assert stages[0] == ["find_by_original", "Continue", "no", "flow"]
+    assert stages[-1] == ["admit_outbound", "Drop", "DeniedBySecurityRule"]
+    assert result.stdout.splitlines()[-1].startswith("Deny: ")
+
+
 def test_a_verdict_has_a_colour_on_a_terminal(daemon: Served) -> None:
     arguments = ["explain", "--vm", "vm1", "--to", "198.51.100.7:25/tcp", "--api", str(daemon.path)]
     result = CliRunner().invoke(group, arguments, color=True)

@@ -10,6 +10,7 @@ import pytest
 from gateway.core.capture_tap import CaptureFilter, CaptureSession, CaptureTap
 from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import PacketView
+from gateway.core.pipeline import INBOUND, OUTBOUND
 from gateway.daemon.api_process.capture.streams import comment_of
 from gateway.schema.captures import INSIDE, OUTSIDE, CapturedPacket
 from tests.scenario import Scenario, build, describe
@@ -292,9 +293,27 @@ def test_after_the_last_recorder_nothing_is_told() -> None:
     assert scenario.tap.sessions == ()
 
 
+def test_a_session_that_asks_has_the_stages_of_each_packet() -> None:
+    scenario = Tapped(NETWORK, trace=True)
+    plain = scenario.capture()
+    scenario.play("""
+        vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 syn
+        outside sends  tcp 198.51.100.1:443 > 203.0.113.10:1024 syn ack
+        vm1 sends      tcp 10.0.1.4:40000 > 198.51.100.1:443 ack len=3
+        vm1 sends      tcp 10.0.1.4:40001 > 198.51.100.1:443 ack
+        dropped        TcpWithoutFlow
+    """)
+    opening = ",".join(stage.__name__ for stage in OUTBOUND)
+    answer = ",".join(stage.__name__ for stage in INBOUND)
+    stopped = opening[: opening.index(",open_outbound_flow")]
+    stages = [opening, opening, answer, answer, "established", "established", stopped]
+    assert [packet[6][-1] for packet in scenario.taken()] == stages
+    assert {packet[6][-1] for packet in scenario.taken(plain)} == {None}
+
+
 def test_whatever_arrives_is_captured_and_judged_as_without() -> None:
     """Random and damaged packets by every way: the same verdicts, never an exception."""
-    plain, tapped = Scenario(NETWORK), Tapped(NETWORK)
+    plain, tapped = Scenario(NETWORK), Tapped(NETWORK, trace=True)
     tapped.capture(remote=address("198.51.100.1"), remote_port=b"\x01\xbb", vm_address=VM1)
     random_ = random.Random(5)
     begun = [build(line.split("sends")[1].strip()) for line in TALK.strip().splitlines()]

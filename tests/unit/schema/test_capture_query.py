@@ -22,12 +22,15 @@ def test_everything_asked() -> None:
         "count": "10",
         "size": "2G",
         "duration": "1h30m",
+        "trace": "1",
     }
     query = CaptureQuery.parse(values)
     assert query == CaptureQuery(
-        "vm1", "inside", 96, "198.51.100.7", 443, 6, 10, 2_000_000_000, 5400.0
+        "vm1", "inside", 96, "198.51.100.7", 443, 6, 10, 2_000_000_000, 5400.0, trace=True
     )
-    assert engines_part(values).keys() == {"vm", "side", "snaplen", "remote", "protocol"}
+    assert engines_part(values).keys() == {
+        *("vm", "side", "snaplen", "remote", "protocol", "trace"),
+    }
     assert described(values).startswith("vm=vm1 side=Inside")
     assert described({"count": "3"}) == "everything"
 

@@ -38,7 +38,7 @@ _NAMES = {INSIDE: "inside", OUTSIDE: "outside"}
 
 def comment_of(annotation: PacketAnnotation) -> str:
     """A packet's comment: ``flow=7 vm=vm1 verdict=translated method=DefaultOutboundAccess``."""
-    flow, vm, method, verdict, reason, rule, to_flow, to_vm = annotation
+    flow, vm, method, verdict, reason, rule, to_flow, to_vm, stages = annotation
     said = {
         "flow": flow,
         "vm": vm,
@@ -48,6 +48,7 @@ def comment_of(annotation: PacketAnnotation) -> str:
         "method": method,
         "toFlow": to_flow,
         "toVm": to_vm,
+        "stages": stages,
     }
     return " ".join(f"{name}={value}" for name, value in said.items() if value is not None)
 

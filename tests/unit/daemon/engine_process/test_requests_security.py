@@ -56,6 +56,21 @@ def test_explain_outbound(http: httpx.Client) -> None:
     assert candidate["portsFree"] > 0
 
 
+def test_explain_lists_the_stages_when_asked(http: httpx.Client) -> None:
+    target = "/v1/explain?vm=vm1&to=198.51.100.7:25/tcp"
+    plain, traced = http.get(target).json(), http.get(f"{target}&trace=1").json()
+    trace = traced.pop("trace")
+    assert traced == plain
+    assert trace[0] == {"stage": "find_by_original", "result": "Continue", "detail": "no flow"}
+    assert trace[-1] == {
+        "stage": "admit_outbound",
+        "result": "Drop",
+        "detail": "DeniedBySecurityRule",
+    }
+    inbound = "/v1/explain?inbound=1&from=198.51.100.7:50000&to=203.0.113.30:22/tcp&trace=1"
+    assert http.get(inbound).json()["trace"][0]["stage"] == "find_by_reply"
+
+
 def test_explain_inbound(http: httpx.Client) -> None:
     target = "/v1/explain?inbound=1&from=198.51.100.7:50000&to=203.0.113.30:22/tcp"
     denied = http.get(target).json()

@@ -129,6 +129,27 @@ def test_the_first_packets_are_there(daemon: Served) -> None:
         assert reading.told[0].comment == "ended=count"
 
 
+def test_stages_are_noted_for_who_asks(daemon: Served) -> None:
+    with (
+        capturing(daemon) as (plain, _),
+        capturing(daemon, "?trace=1&side=inside") as (traced, http),
+    ):
+        eventually(lambda: daemon.captures.running == 2)
+        daemon.handle(DENIED, IngressPath.OUTBOUND)
+        (line,) = (traced.some(1), traced.packets())[1]
+        assert line.endswith(
+            " stages=find_by_original,drop_fragments,supersede_reused_tuple,"
+            "translate_icmp_error_out,admit_outbound"
+        )
+        http.delete(f"/v1/capture/{traced.number}")
+        traced.rest()
+        daemon.handle(DENIED, IngressPath.OUTBOUND)
+        plain.some(2)
+        http.delete(f"/v1/capture/{plain.number}")
+        plain.rest()
+    assert not any("stages=" in line for line in plain.packets())
+
+
 def test_the_engine_filters(daemon: Served) -> None:
     with capturing(daemon, "?vm=vm1&side=outside&snaplen=28&count=1") as (reading, _):
         daemon.handle(build("udp 10.0.2.4:4000 > 198.51.100.7:53"), IngressPath.OUTBOUND)
