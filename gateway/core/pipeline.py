@@ -40,16 +40,18 @@ from gateway.core.stages import (
     open_inbound_flow,
     open_lateral_flow,
     open_outbound_flow,
-    pass_icmp_error,
     pass_unchanged,
     supersede_reused_tuple,
     take_shared_endpoint,
     track,
     translate_destination,
+    translate_source,
+)
+from gateway.core.stages_icmp import (
+    pass_icmp_error,
     translate_icmp_error_in,
     translate_icmp_error_out,
     translate_own_icmp_error,
-    translate_source,
 )
 from gateway.schema.drop_reasons import DropReason
 from gateway.schema.protocols import ICMP, TCP

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from gateway.core import pipeline, stages
+from gateway.core import pipeline, stages, stages_icmp
 from gateway.core.ingress import IngressPath
 from gateway.core.pipeline import HAIRPIN, INBOUND, LATERAL, OUTBOUND, PATHS
 from gateway.core.stages import Path, Stage
@@ -38,7 +38,7 @@ def test_every_stage_is_on_a_path_and_says_what_it_is_for() -> None:
 
     written: set[Stage] = {
         function
-        for module in (stages, pipeline)
+        for module in (stages, stages_icmp, pipeline)
         for _, function in inspect.getmembers(module, is_stage)
     }
     assert written == {stage for path in EVERY for stage in path}
