@@ -37,6 +37,7 @@ _original = Struct("!8B2H").unpack_from  # private, remote, private port, remote
 _public = Struct("!4x4B2xH").unpack_from  # of a reply key: public, public port
 
 
+_COUNTING = "established", "pipeline", "stages", "flow_tracking", "persistence.restore"
 WRITERS: dict[str, tuple[str, ...]] = {
     # What the flow is. Set once, when it opens: a key never changes while the flow is in a table.
     "protocol": (),
@@ -69,10 +70,10 @@ WRITERS: dict[str, tuple[str, ...]] = {
     # While a flow is offloaded its packets pass elsewhere: ``Tracking.fold`` before these, and
     # ``last_seen``, are read.
     "offloaded": ("flow_tracking", "persistence.restore"),
-    "packets_out": ("established", "pipeline", "flow_tracking", "persistence.restore"),
-    "bytes_out": ("established", "pipeline", "flow_tracking", "persistence.restore"),
-    "packets_in": ("established", "pipeline", "flow_tracking", "persistence.restore"),
-    "bytes_in": ("established", "pipeline", "flow_tracking", "persistence.restore"),
+    "packets_out": _COUNTING,
+    "bytes_out": _COUNTING,
+    "packets_in": _COUNTING,
+    "bytes_in": _COUNTING,
 }
 """A flow's fields, each with the modules of the core that may write it after the flow was made."""
 
