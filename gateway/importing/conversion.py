@@ -1,4 +1,9 @@
-"""From the names of files to a configuration, notes, and what check will say of the result."""
+"""From the names of files to a configuration, notes, and what check will report of the result.
+
+Each file is read (``read_json.py``) and taken for a template or for az's output; both fill one
+inventory, of which ``build.py`` makes the configuration. An unusable file ends it, after all files
+were tried, so that every reason is reported at once. It knows no resource type.
+"""
 
 from __future__ import annotations
 

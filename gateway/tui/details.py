@@ -1,4 +1,9 @@
-"""One flow, or one event, whole: a window over the screen that Escape closes."""
+"""One flow, or one event, whole: a window over the screen that Escape closes.
+
+It names the query that finds its flow, is given that again with each sample, and keeps the rates of
+the last minute; it asks the
+daemon for nothing itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""All live flows: found by their two keys, walked by slots, at most so many."""
+"""All live flows: found by their two keys, walked by slots, at most so many.
+
+Each protocol has one dict of original keys and one of reply keys, as conntrack has one table of
+both directions' tuples: a packet is one look-up in one of them. A flow keeps its slot (a number)
+for life, so that listings, counters and records on disk can name it. It decides nothing: which
+flow may be opened, and when one ends, is ``flow_opening.py``'s and ``expiry.py``'s.
+"""
 
 from __future__ import annotations
 

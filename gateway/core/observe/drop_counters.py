@@ -1,4 +1,10 @@
-"""Packets that are dropped: counted by reason, and sampled into events."""
+"""Packets that are dropped: counted by reason, and sampled into events.
+
+``drop`` is called for each dropped packet and is the verdict as well. The first of a kind (reason,
+VM, rule) makes an event at once, those after it one an interval, with their count; kinds are
+bounded. What was dropped outside the engine, by the datapath's rules, is only a number here. It
+does not know why a packet is dropped, and decides nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Which ports are free toward one destination, when they are not simply all from the n-th on."""
+"""Which ports are free toward one destination, when they are not simply all from the n-th on.
+
+Indices from 0, not port numbers: which ports these are is the pool's. The cost of taking and
+releasing does not grow with the ports in use.
+"""
 
 from __future__ import annotations
 

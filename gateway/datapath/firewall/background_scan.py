@@ -1,4 +1,9 @@
-"""Asks for the host's obstacles in a process of its own, and never waits for it."""
+"""Asks for the host's obstacles in a process of its own, and never waits for it.
+
+Reading all rules of a host can take seconds, in which no packet would pass the engine. So
+``python -m gateway.datapath.firewall`` does it, at most once an interval while rules change, and
+``news`` is polled for its result. What the sentences mean, it does not know.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What is wrong with the gateway itself, whichever VM one asks for. Runs in the API process."""
+"""What is wrong with the gateway itself, whichever VM one asks for. Runs in the API process.
+
+Each function takes ``Facts`` and yields findings about one thing: flow table, queue, guard, host,
+configuration, logs. Pure, as the others of this package: no question to the engine, no clock.
+"""
 
 from __future__ import annotations
 
