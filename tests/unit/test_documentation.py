@@ -80,3 +80,15 @@ def test_each_module_of_the_daemon_names_its_process() -> None:
         if path.name != "__init__.py" and not processes.search(summary):
             silent.append(str(path.relative_to(ROOT)))
     assert silent == []
+
+
+def test_the_files_that_the_code_refers_to_exist() -> None:
+    """``name.py`` in a docstring or comment of gateway/ is a file of that name, or of that path."""
+    files = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("[!.]*/**/*.*")]
+    stale = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / "gateway").rglob("*.py"))
+        for name in re.findall(r"``([\w/]+\.(?:py|c))``", path.read_text())
+        if not any(file.endswith(f"/{name}") for file in files)
+    ]
+    assert stale == []
