@@ -91,6 +91,7 @@ class KernelQueue:
         self._queue: NetfilterQueue | None = None
         self._socket: socket.socket | None = None
         self._reader: _Reader | None = None
+        self._counts = 0, 0, 0
 
     def open(self) -> None:
         """Bind to the first free number. Raises DatapathError if that cannot be."""
@@ -144,7 +145,8 @@ class KernelQueue:
             COPY_PACKET,
         )
         self._socket.send(message)
-        copied = self._counters()[4]
+        row = self._counters()
+        copied = 0 if row is None else row[4]
         if copied < 0xFFF0:
             raise DatapathError(
                 [f"NFQUEUE {self.number} copies {copied} bytes of a packet; it must copy all"]
@@ -197,12 +199,14 @@ class KernelQueue:
 
     def counts(self) -> tuple[int, int, int]:
         """Packets that wait in the kernel's queue, were lost because it was full, and because the
-        socket's buffer was. Reads a file of /proc."""
+        socket's buffer was. Reads a file of /proc; what cannot be read now is as it was."""
         row = self._counters()
-        return row[2], row[5], row[6]
+        if row is not None:
+            self._counts = row[2], row[5], row[6]
+        return self._counts
 
-    def _counters(self) -> list[int]:
-        return next((row for row in _counters() if row[0] == self.number), [0] * 9)
+    def _counters(self) -> list[int] | None:
+        return next((row for row in _counters() if row[0] == self.number), None)
 
     def close(self) -> None:
         """Unbind. Packets that still wait are dropped by the kernel."""
