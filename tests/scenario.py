@@ -37,7 +37,7 @@ are known. A run that goes wrong prints the whole script as it went, with what w
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import fields, is_dataclass
 from ipaddress import IPv4Address
 from typing import Any, get_args
@@ -84,6 +84,11 @@ def configuration(text: str) -> Configuration:
     assert not errors, "\n".join(errors)
     assert loaded.configuration is not None
     return loaded.configuration
+
+
+def sentences(told: Iterable[str | None]) -> list[str]:
+    """What is told, without the pauses."""
+    return [sentence for sentence in told if sentence is not None]
 
 
 class Scenario:

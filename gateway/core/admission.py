@@ -16,7 +16,8 @@ from typing import NamedTuple
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.table import FlowTable
 from gateway.core.flows.tcp import is_opening
-from gateway.core.inbound.load_balancer import Balancer, Listener
+from gateway.core.inbound.listeners import Listener
+from gateway.core.inbound.load_balancer import Balancer
 from gateway.core.packet.view import (
     ECHO_REPLY,
     ECHO_REQUEST,

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from gateway.core.events import Event, NoHealthyBackends, ProbeHealthChanged
 from gateway.core.flow_lifecycle import FlowLifecycle
 from gateway.core.flows.tcp import ENDED
-from gateway.core.inbound.load_balancer import INBOUND_RULES, Balancer, Listener, Target
+from gateway.core.inbound.listeners import Listener, Target
+from gateway.core.inbound.load_balancer import INBOUND_RULES, Balancer
 from gateway.core.policy.nsg import FiveTuple, Policy
 from gateway.model.checks.inbound_rules import threshold
 from gateway.model.configuration import Configuration
@@ -48,8 +49,14 @@ class ProbeTarget(NamedTuple):
 
 def probe_targets(configuration: Configuration) -> list[ProbeTarget]:
     """Every VM that a load balancing rule's probe is sent to, once for each probe."""
+    return [target for target in probe_targets_in_slices(configuration) if target is not None]
+
+
+def probe_targets_in_slices(configuration: Configuration) -> Iterator[ProbeTarget | None]:
+    """The same; None where a caller may pause."""
     addresses = {vm.name: vm.private_ip_address for vm in configuration.virtual_machines}
-    found: dict[Target, ProbeTarget] = {}
+    yield None
+    met: set[tuple[str, str, str]] = set()
     for balancer in configuration.load_balancers:
         probes = {probe.name: probe for probe in balancer.probes}
         pools = {pool.name: pool.virtual_machines for pool in balancer.backend_address_pools}
@@ -58,9 +65,13 @@ def probe_targets(configuration: Configuration) -> list[ProbeTarget]:
                 continue
             probe = probes[rule.probe]
             interval = float(probe.interval_in_seconds)
-            for vm in pools[rule.backend_address_pool]:
+            needed = threshold(probe, configuration.profile)
+            for number, vm in enumerate(pools[rule.backend_address_pool], 1):
                 target = Target(balancer.name, probe.name, vm)
-                found[target] = ProbeTarget(
+                if target in met:
+                    continue
+                met.add(target)
+                yield ProbeTarget(
                     target,
                     probe.protocol,
                     addresses[vm],
@@ -68,9 +79,10 @@ def probe_targets(configuration: Configuration) -> list[ProbeTarget]:
                     probe.request_path or "",
                     interval,
                     min(interval, LONGEST_PROBE),
-                    threshold(probe, configuration.profile),
+                    needed,
                 )
-    return list(found.values())
+                if not number % SETTLE_SLICE:
+                    yield None
 
 
 class ProbeHysteresis:

@@ -8,8 +8,7 @@ runs behind NFQUEUE, behind a capture and behind a property test. What happens t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from ipaddress import IPv4Network
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 from gateway.core.admission import Admission
@@ -26,9 +25,10 @@ from gateway.core.observe.flow_log import FlowLog
 from gateway.core.observe.listings import port_records, security_records
 from gateway.core.pipeline import Pipeline
 from gateway.core.policy.address_scope import AddressScope
-from gateway.core.policy.nsg import Policy
-from gateway.core.reload.change_report import allocation_changes, changes_between
-from gateway.core.reload.flow_eviction import end_misplaced, end_outside, resize
+from gateway.core.policy.nsg import Policy, take_over_hits
+from gateway.core.reload.change_report import allocation_changes
+from gateway.core.reload.preparation import Preparation, scope_of
+from gateway.core.reload.resolved import Resolved, resolve
 from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.plan import plan
 from gateway.model.configuration import Configuration
@@ -64,7 +64,8 @@ class Engine:
         self.profile = PROFILES[configuration.gateway.profile]
         self._events: deque[Event] = deque(maxlen=MAXIMUM_EVENTS)
         self._shortage = ExhaustionMonitor(self.profile, MAXIMUM_SAMPLED, self._events.append)
-        self.outbound = AllocationManager(plan(configuration, self.profile), self.profile)
+        self._plan = plan(configuration, self.profile)
+        self.outbound = AllocationManager(self._plan, self.profile)
         self.lifecycle = FlowLifecycle(
             self.profile,
             self.outbound,
@@ -78,7 +79,8 @@ class Engine:
         self.balancer.apply(configuration)
         self.drops = DropCounters(MAXIMUM_SAMPLED, self._events.append)
         self.drops.now = now
-        self._pipeline = Pipeline(self.lifecycle, self._admission(configuration), self.drops)
+        admission = self._admission(configuration, scope_of(configuration), Policy(configuration))
+        self._pipeline = Pipeline(self.lifecycle, admission, self.drops)
         self.handlers = self._pipeline.handlers
         self.build_handlers = self._pipeline.build_handlers
         self.count_segments = self._pipeline.count_segments
@@ -143,44 +145,59 @@ class Engine:
     # -- changes
 
     def reconfigure(self, configuration: Configuration, now: float) -> list[str]:
-        """Carry another configuration out; returns a sentence for each change.
+        """Carry another configuration out at once; returns a sentence for each change."""
+        steps = self.reconfiguring(resolve(configuration), lambda: now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as finished:
+                changes: list[str] = finished.value
+                return changes
 
-        Flows that the new configuration does not contradict continue untouched. The profile is
-        fixed for an engine's life: the caller rejects a configuration with another one.
+    def reconfiguring(
+        self, after: Resolved, now: Callable[[], float]
+    ) -> Generator[None, None, list[str]]:
+        """Carry another configuration out in slices, between which packets may be handled; returns
+        a sentence for each change.
+
+        Until the last step the old configuration holds. Flows that the new one does not contradict
+        go on untouched; others end before it takes effect, so that no port is another VM's
+        while a flow is on it. The profile is fixed for an engine's life: the caller rejects a
+        configuration with another one. Only one at a time.
         """
-        before = self.configuration
-        self.configuration = configuration
-        policy = self.admission.policy
-        self._pipeline.admission = self._admission(configuration)
-        self.admission.policy.take_over_hits(policy)
+        prepared = Preparation(
+            self.configuration,
+            self._plan,
+            after,
+            self.lifecycle,
+            self.balancer,
+            self.admission.policy,
+        )
+        yield from prepared.steps()
+        configuration, eviction = after.configuration, prepared.eviction
+        eviction.finish()
+        take_over_hits(prepared.hits)
+        outdated = prepared.is_outdated
+        self.configuration, self._plan = configuration, after.plan
+        self._pipeline.admission = self._admission(configuration, prepared.scope, prepared.policy)
         self.lifecycle.log = self._flow_log(configuration)
         self.flows.maximum = configuration.gateway.maximum_flows
-        owners = self.outbound.owners()
-        machines = list(self.outbound.machines.values())
-        resized = self.outbound.apply(plan(configuration, self.profile))
-        broken = resize(self.lifecycle, resized)
-        changes = changes_between(before, configuration, self.profile)
+        resized = self.outbound.apply(after.plan, prepared.touched, prepared.made)
+        eviction.finish_resizing(resized)
+        self.balancer.swap(prepared.tables)
+        if outdated:
+            self.balancer.apply(configuration)
+        self.health.reconfigured()
+        changes, broken = prepared.changes, eviction.broken
         for sentence, machine, address, ports, lost in allocation_changes(resized, broken):
             changes.append(sentence)
             if ports or lost:
-                self._events.append(SnatPortsReclaimed(now, machine.name, address, ports, lost))
-        gone = self.balancer.apply(configuration)
-        self.health.reconfigured()
-        # A walk over every flow: only where an address went, or went to another VM, or a rule or
-        # VM.
-        moved = owners.items() - self.outbound.owners().items()
-        lost = any(m.flows and self.outbound.machines.get(m.address) is not m for m in machines)
-        ended = end_misplaced(self.lifecycle, gone) if moved or gone or lost else 0
-        self._flows_ended(
-            ended,
-            "their public IP is no longer their VM's, or their inbound rule or VM is gone",
-            changes,
-            now,
-        )
-        if _prefixes(before) - _prefixes(configuration):
-            ended = end_outside(self.lifecycle, self.admission.scope)
-            reason = "they are of no subnet any more, or lead out of the virtual network"
-            self._flows_ended(ended, reason, changes, now)
+                event = SnatPortsReclaimed(now(), machine.name, address, ports, lost)
+                self._events.append(event)
+        misplaced = "their public IP is no longer their VM's, or their inbound rule or VM is gone"
+        self._flows_ended(eviction.misplaced, misplaced, changes, now())
+        outside = "they are of no subnet any more, or lead out of the virtual network"
+        self._flows_ended(eviction.outside, outside, changes, now())
         return changes
 
     def _flows_ended(self, count: int, reason: str, changes: list[str], now: float) -> None:
@@ -239,16 +256,12 @@ class Engine:
         """Every rule of every network security group, with its hits."""
         return security_records(self.admission.policy, self.configuration)
 
-    def _admission(self, configuration: Configuration) -> Admission:
-        network = configuration.virtual_network
-        scope = AddressScope(
-            network.address_prefixes,
-            [subnet.address_prefix for subnet in network.subnets],
-            configuration.gateway.internet_address_prefixes,
-        )
+    def _admission(
+        self, configuration: Configuration, scope: AddressScope, policy: Policy
+    ) -> Admission:
         return Admission(
             scope,
-            Policy(configuration),
+            policy,
             self.outbound,
             self.flows,
             self.balancer,
@@ -275,9 +288,3 @@ class Engine:
             return log
         log.subnets, log.everything = subnets, everything
         return log
-
-
-def _prefixes(configuration: Configuration) -> set[IPv4Network]:
-    """What decides which private addresses there may be flows of."""
-    network = configuration.virtual_network
-    return {*network.address_prefixes, *(subnet.address_prefix for subnet in network.subnets)}

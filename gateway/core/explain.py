@@ -15,7 +15,7 @@ from gateway.core.dry_run import DryRun
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.table import FlowIndex
 from gateway.core.flows.tcp import SYN_FLAG
-from gateway.core.inbound.load_balancer import Listener
+from gateway.core.inbound.listeners import Listener
 from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import ECHO_REQUEST, PacketView
 from gateway.core.path_trace import Step, TracedContext

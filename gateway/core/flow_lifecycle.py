@@ -45,6 +45,8 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         self.allocator = PortAllocator(profile, outbound, seed, watch, self.connections)
         self._at_deadline = self._time_out if profile.tcp_reset_on_idle else self.end
         self.reset_queue = ResetQueue()
+        self.opened: list[Flow] | None = None
+        """Flows opened since an eviction began to watch for them; None: none is under way."""
         if profile.nat_gateway is not None:
             self._udp_hold = profile.nat_gateway.udp_hold
             self._at_deadline = self._time_out
@@ -68,6 +70,8 @@ class FlowLifecycle(Tracking, Opening[FlowTable]):
         if other is not None and other is not superseded:
             self.supersede(other)
         self.table.add(flow)
+        if self.opened is not None:
+            self.opened.append(flow)
         self.expiry.arm(flow, flow.created + flow.timeout)
         if flow.pool is not None:
             self.connections.opened(flow.machine.name, flow.public, flow.protocol)

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from gateway.core.flows.flow import PORTS, Flow
 from gateway.core.flows.table import FlowLookup
 from gateway.core.flows.tcp import ENDED
-from gateway.core.inbound.load_balancer import Listener
+from gateway.core.inbound.listeners import Listener
 from gateway.core.policy.nsg import RuleMatch
 from gateway.core.snat.allocations import PortAllocation, Vm
 from gateway.core.snat.port_pool import Ports

@@ -171,8 +171,12 @@ class PortAllocator:
 
     def release(self, flow: Flow, pool: Ports) -> None:
         """Take back the port that a flow holds of ``pool``."""
-        pool.release(self.destination(flow.protocol, flow.original), flow.snat_port)
+        self.give_back(flow, pool)
         self.forget_port(flow, pool)
+
+    def give_back(self, flow: Flow, pool: Ports) -> None:
+        """Release the port alone; ``forget_port`` is to follow."""
+        pool.release(self.destination(flow.protocol, flow.original), flow.snat_port)
 
     def forget_port(self, flow: Flow, pool: Ports) -> None:
         """Undo what else a flow's port of ``pool`` counts for: cooling, a UDP endpoint."""

@@ -26,7 +26,7 @@ from gateway.schema.protocols import ICMP, TCP, UDP
 if TYPE_CHECKING:
     from gateway.core.dry_run import DryRun
     from gateway.core.flow_lifecycle import FlowLifecycle
-    from gateway.core.inbound.load_balancer import Listener
+    from gateway.core.inbound.listeners import Listener
     from gateway.core.policy.nsg import RuleMatch
     from gateway.core.snat.allocations import Vm
 

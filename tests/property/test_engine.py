@@ -8,9 +8,10 @@ invariants of the issue must hold; after everything expired, no port may be miss
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 from unittest.mock import patch
 
@@ -28,6 +29,8 @@ from gateway.core.packet.view import PacketView
 from gateway.core.persistence.flow_record import pack, unpack
 from gateway.core.persistence.restore import resume_flow, resume_state
 from gateway.core.persistence.snapshot import save
+from gateway.core.reload import flow_eviction
+from gateway.core.reload.resolved import resolve
 from gateway.core.snat.port_pool import PortPool
 from gateway.model.configuration import Configuration
 from gateway.model.profile import AZURE_CURRENT, PROFILES, Method
@@ -155,6 +158,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         self.configurations: list[Configuration] = list(CONFIGURATIONS.values())
         self.engine = Engine(self.configurations[0], seed=3)
         self.now = 0.0
+        self.reloading: Iterator[None] | None = None
         self.sent: dict[bytes, bytes] = {}  # what the wire saw -> what the VM sent
 
     @initialize(now=st.booleans(), first=st.integers(0, 6))
@@ -328,6 +332,24 @@ class GatewayUnderLoad(RuleBasedStateMachine):
         while self.engine.expire(self.now, 7):
             pass
 
+    @precondition(lambda self: self.reloading is None)
+    @rule(chosen=st.integers(0, 27))
+    def reload_begins(self, chosen: int) -> None:
+        """In slices: whatever else happens may happen in between."""
+        resolved = resolve(self.configurations[chosen % len(self.configurations)])
+        self.reloading = self.engine.reconfiguring(resolved, lambda: self.now)
+
+    @precondition(lambda self: self.reloading is not None)
+    @rule(steps=st.integers(1, 40))
+    def reload_goes_on(self, steps: int) -> None:
+        assert self.reloading is not None
+        with patch.object(flow_eviction, "SLICE", 4), patch.object(flow_eviction, "LAST", 1):
+            if len(list(islice(self.reloading, steps))) < steps:
+                self.reloading = None
+                for _ in self.engine.health.settle():
+                    pass
+
+    @precondition(lambda self: self.reloading is None)
     @rule(chosen=st.integers(0, 27))
     def reload(self, chosen: int) -> None:
         configurations = self.configurations
@@ -338,6 +360,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Another engine goes on from what is written down, and nobody can tell."""
+        self.reloading = None
         before = self.engine
         with patch.dict(PROFILES, {before.profile.name: before.profile}):
             after = Engine(before.configuration, seed=3, now=self.now)
@@ -422,6 +445,8 @@ class GatewayUnderLoad(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """After everything expired nothing is left: no flow, no held port, no timer."""
+        for _ in self.reloading or ():
+            pass
         self.now += 100_000
         while self.engine.expire(self.now):
             pass

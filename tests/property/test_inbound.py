@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from scapy.layers.inet import IP, TCP, UDP
 
 from gateway.core.engine import Engine
-from gateway.core.inbound.load_balancer import Target
+from gateway.core.inbound.listeners import Target
 from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import PacketView
 from tests.scenario import configuration

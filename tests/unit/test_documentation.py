@@ -73,7 +73,9 @@ def test_installed_programs_find_the_documentation() -> None:
 
 def test_each_module_of_the_daemon_names_its_process() -> None:
     """In its docstring's first paragraph: ``Runs in the API process.``"""
-    processes = re.compile(r"\bRuns in (?:the (?:API|engine|prober|supervisor)|e\w+) process")
+    processes = re.compile(
+        r"\bRuns in (?:the (?:API|engine|prober|reader|supervisor)|e\w+) process"
+    )
     silent = []
     for path in sorted((ROOT / "gateway" / "daemon").rglob("*.py")):
         summary = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]

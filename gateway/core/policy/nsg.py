@@ -13,8 +13,8 @@ outbound the other way round. No group at a level allows.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from gateway.model.configuration import Configuration
 from gateway.model.resolved.intervals import EVERY_PORT, Interval
@@ -30,19 +30,28 @@ class _Field:
 
     __slots__ = ("_masks", "_starts")
 
-    def __init__(self, matches: Sequence[Iterable[Interval]]) -> None:
+    def __init__(self, starts: list[int], masks: list[int]) -> None:
+        self._starts = starts
+        self._masks = masks
+
+    @classmethod
+    def of(cls, matches: Sequence[Iterable[Interval]]) -> _Field:
         """``matches[i]``: the disjoint intervals in which rule i matches."""
         toggles: dict[int, int] = {0: 0}
         for bit, intervals in enumerate(matches):
             for low, high in intervals:
                 toggles[low] = toggles.get(low, 0) ^ 1 << bit
                 toggles[high + 1] = toggles.get(high + 1, 0) ^ 1 << bit
-        self._starts = sorted(toggles)
-        self._masks = []
+        starts, masks = sorted(toggles), []
         mask = 0
-        for start in self._starts:
+        for start in starts:
             mask ^= toggles[start]
-            self._masks.append(mask)
+            masks.append(mask)
+        return cls(starts, masks)
+
+    def parts(self) -> tuple[list[int], list[int]]:
+        """What another one is made of."""
+        return self._starts, self._masks
 
     def rules(self, value: int) -> int:
         return self._masks[bisect_right(self._starts, value) - 1]
@@ -54,6 +63,9 @@ def _bits(flags: Iterable[bool]) -> int:
         if flag:
             mask |= 1 << bit
     return mask
+
+
+_Parts = list[tuple[Any, ...]]
 
 
 class RuleSet:
@@ -71,9 +83,21 @@ class RuleSet:
         "rules",
     )
 
-    def __init__(self, rules: Iterable[ResolvedRule]) -> None:
+    def __init__(self, rules: Iterable[ResolvedRule], parts: _Parts | None = None) -> None:
+        """``parts``: an earlier set's of these rules, which were in order."""
         self.rules = tuple(sorted(rules, key=lambda rule: rule.priority))
         self.hits = [0] * len(self.rules)
+        self._any: int
+        self._portless: int
+        self._protocols: dict[int, int]
+        if parts is not None:
+            (self._any, self._protocols, self._portless), *fields = parts
+            sources, destinations, source_ports, destination_ports = fields
+            self._sources = _Field(*sources)
+            self._destinations = _Field(*destinations)
+            self._source_ports = _Field(*source_ports)
+            self._destination_ports = _Field(*destination_ports)
+            return
         self._any = _bits(rule.protocol == "*" for rule in self.rules)
         self._protocols = {
             number: self._any
@@ -83,10 +107,20 @@ class RuleSet:
         self._portless = _bits(
             rule.source_ports == rule.destination_ports == EVERY_PORT for rule in self.rules
         )
-        self._sources = _Field([rule.sources for rule in self.rules])
-        self._destinations = _Field([rule.destinations for rule in self.rules])
-        self._source_ports = _Field([rule.source_ports for rule in self.rules])
-        self._destination_ports = _Field([rule.destination_ports for rule in self.rules])
+        self._sources = _Field.of([rule.sources for rule in self.rules])
+        self._destinations = _Field.of([rule.destinations for rule in self.rules])
+        self._source_ports = _Field.of([rule.source_ports for rule in self.rules])
+        self._destination_ports = _Field.of([rule.destination_ports for rule in self.rules])
+
+    def parts(self) -> _Parts:
+        """What has been worked out, as plain data: another process may have done it."""
+        return [
+            (self._any, self._protocols, self._portless),
+            self._sources.parts(),
+            self._destinations.parts(),
+            self._source_ports.parts(),
+            self._destination_ports.parts(),
+        ]
 
     def first_match(
         self, protocol: int, source: int, source_port: int, destination: int, destination_port: int
@@ -104,10 +138,14 @@ class RuleSet:
             matching &= self._portless
         return (matching & -matching).bit_length() - 1
 
-    def take_over_hits(self, before: RuleSet) -> None:
-        """Continue counting where the same rule of an earlier set stopped."""
-        counted = dict(zip(before.rules, before.hits, strict=True))
-        self.hits = [counted.get(rule, 0) for rule in self.rules]
+    def places_in(self, before: RuleSet) -> list[int]:
+        """Where each rule stands in an earlier set; -1: there is none like it."""
+        places = {rule: number for number, rule in enumerate(before.rules)}
+        return [places.get(rule, -1) for rule in self.rules]
+
+    def take_over_hits(self, before: RuleSet, places: Sequence[int]) -> None:
+        """Go on counting where the same rule of an earlier set stopped."""
+        self.hits = [before.hits[place] if place >= 0 else 0 for place in places]
 
 
 class Group:
@@ -115,11 +153,22 @@ class Group:
 
     __slots__ = ("flush_connection", "inbound", "name", "outbound")
 
-    def __init__(self, group: ResolvedGroup) -> None:
-        self.name = group.name
-        self.flush_connection = group.flush_connection
-        self.inbound = RuleSet(rule for rule in group.rules if rule.direction == "Inbound")
-        self.outbound = RuleSet(rule for rule in group.rules if rule.direction == "Outbound")
+    def __init__(
+        self, name: str, flush_connection: bool, inbound: RuleSet, outbound: RuleSet
+    ) -> None:
+        self.name = name
+        self.flush_connection = flush_connection
+        self.inbound = inbound
+        self.outbound = outbound
+
+    @classmethod
+    def of(cls, group: ResolvedGroup) -> Group:
+        """Compile one."""
+        inbound, outbound = (
+            RuleSet(rule for rule in group.rules if rule.direction == direction)
+            for direction in ("Inbound", "Outbound")
+        )
+        return cls(group.name, group.flush_connection, inbound, outbound)
 
 
 class FiveTuple(NamedTuple):
@@ -155,8 +204,11 @@ SUBNET, INTERFACE = "Subnet", "NetworkInterface"
 class Policy:
     """Which groups stand where: by subnet, and by the private address of a VM's interface."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self.groups = {name: Group(group) for name, group in resolve_groups(configuration).items()}
+    def __init__(
+        self, configuration: Configuration, groups: dict[str, Group] | None = None
+    ) -> None:
+        """``groups``: its groups by name, compiled already."""
+        self.groups = compiled(configuration) if groups is None else groups
         self._subnets = tuple(
             (
                 int(subnet.address_prefix.network_address),
@@ -194,13 +246,34 @@ class Policy:
         levels = self.levels(packet.destination)
         return _ask([(level, group, group.inbound) for level, group in levels], packet, count)
 
-    def take_over_hits(self, before: Policy) -> None:
-        """Keep the hit counts of rules that a reload did not change."""
+    def hits_of(self, before: Policy) -> Generator[None, None, HitsToTakeOver]:
+        """What ``take_over_hits`` takes, for the rules that a reload did not change; None after
+        each group."""
+        found: HitsToTakeOver = []
         for name, group in self.groups.items():
             old = before.groups.get(name)
-            if old is not None:
-                group.inbound.take_over_hits(old.inbound)
-                group.outbound.take_over_hits(old.outbound)
+            for new, was in () if old is None else _directions(group, old):
+                found.append((new, was, new.places_in(was)))
+                yield
+        return found
+
+
+HitsToTakeOver = list[tuple[RuleSet, RuleSet, list[int]]]
+
+
+def take_over_hits(found: HitsToTakeOver) -> None:
+    """Keep the hit counts of rules that a reload did not change."""
+    for new, before, places in found:
+        new.take_over_hits(before, places)
+
+
+def compiled(configuration: Configuration) -> dict[str, Group]:
+    """Every group of a configuration, ready to be evaluated, by its name."""
+    return {name: Group.of(group) for name, group in resolve_groups(configuration).items()}
+
+
+def _directions(group: Group, old: Group) -> tuple[tuple[RuleSet, RuleSet], ...]:
+    return (group.inbound, old.inbound), (group.outbound, old.outbound)
 
 
 def _ask(levels: list[tuple[str, Group, RuleSet]], packet: FiveTuple, count: bool) -> Decision:

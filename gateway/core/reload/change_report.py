@@ -6,57 +6,64 @@ Compares two configurations and what became of allocations; decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 
 from gateway.core.reload.network_changes import network_changes
 from gateway.core.reload.security_changes import security_changes
 from gateway.core.snat.allocation_manager import Resized
-from gateway.core.snat.allocations import Vm
-from gateway.core.snat.plan import Plan, VmPlan, plan
+from gateway.core.snat.allocations import PortAllocation, Vm
+from gateway.core.snat.plan import Plan, VmPlan
 from gateway.model.configuration import Configuration
-from gateway.model.profile import Profile
 from gateway.schema.protocols import PROTOCOL_NAMES, TCP, UDP
 
+SLICE = 64  # things compared between two chances to handle packets
 
-def changes_between(before: Configuration, after: Configuration, profile: Profile) -> list[str]:
-    """A sentence for each difference that matters to traffic."""
-    old, new = plan(before, profile), plan(after, profile)
-    changes = []
+
+def changes_between(
+    before: Configuration, after: Configuration, old: Plan, new: Plan
+) -> Iterator[str | None]:
+    """A sentence for each difference that matters to traffic; None where a caller may pause.
+
+    ``old`` and ``new`` are what the two resolve to.
+    """
     machines_before = {machine.name: machine for machine in old.machines}
+    yield None
     machines_after = {machine.name: machine for machine in new.machines}
-    for name, machine in machines_after.items():
+    yield None
+    for number, (name, machine) in enumerate(machines_after.items(), 1):
         was = machines_before.get(name)
         if was is None:
-            changes.append(f"virtual machine {name} added: {_way(machine)}")
-        elif _way(was) != _way(machine):
-            changes.append(f"virtual machine {name}: {_way(was)} -> {_way(machine)}")
-    changes += [
-        f"virtual machine {name} removed" for name in machines_before if name not in machines_after
-    ]
-    changes += _frontend_changes(old, new)
-    changes += [
-        f"public IP {IPv4Address(address)} {what}"
-        for address in old.addresses.keys() ^ new.addresses.keys()
-        for what in ("added" if address in new.addresses else "removed",)
-    ]
-    changes += [
-        f"gateway.{field}: {getattr(before.gateway, attribute)} -> "
-        f"{getattr(after.gateway, attribute)}"
-        for field, attribute in (
-            ("maximumFlows", "maximum_flows"),
-            ("icmpEcho", "icmp_echo"),
-            ("flowLogs", "flow_logs"),
-            ("internetAddressPrefixes", "internet_address_prefixes"),
-        )
-        if getattr(before.gateway, attribute) != getattr(after.gateway, attribute)
-    ]
-    return [*changes, *network_changes(before, after), *security_changes(before, after)]
+            yield f"virtual machine {name} added: {_way(machine)}"
+        elif was != machine and _way(was) != _way(machine):
+            yield f"virtual machine {name}: {_way(was)} -> {_way(machine)}"
+        if not number % SLICE:
+            yield None
+    for name in machines_before:
+        if name not in machines_after:
+            yield f"virtual machine {name} removed"
+    yield None
+    yield from _frontend_changes(old, new)
+    for address in old.addresses.keys() ^ new.addresses.keys():
+        what = "added" if address in new.addresses else "removed"
+        yield f"public IP {IPv4Address(address)} {what}"
+    for field, attribute in (
+        ("maximumFlows", "maximum_flows"),
+        ("icmpEcho", "icmp_echo"),
+        ("flowLogs", "flow_logs"),
+        ("internetAddressPrefixes", "internet_address_prefixes"),
+    ):
+        was_set, is_set = getattr(before.gateway, attribute), getattr(after.gateway, attribute)
+        if was_set != is_set:
+            yield f"gateway.{field}: {was_set} -> {is_set}"
+    yield from network_changes(before, after)
+    yield from security_changes(before, after)
 
 
-def _frontend_changes(old: Plan, new: Plan) -> Iterator[str]:
+def _frontend_changes(old: Plan, new: Plan) -> Iterator[str | None]:
     """Who serves how many VMs with how many ports; said of a protocol where they differ in that."""
-    before, after = _sizes(old), _sizes(new)
+    before = yield from _sizes(old)
+    after = yield from _sizes(new)
     for address in dict.fromkeys([*before, *after]):
         was, size = before.get(address, {}), after.get(address, {})
         alike = all(len(set(s.values())) < 2 and len(s) != 1 for s in (was, size))
@@ -76,10 +83,12 @@ def _frontend_changes(old: Plan, new: Plan) -> Iterator[str]:
                 yield f"{frontend}: {vms} VMs, {ports} SNAT ports each"
 
 
-def _sizes(plan_: Plan) -> dict[bytes, dict[int, tuple[int, int]]]:
+def _sizes(plan: Plan) -> Generator[None, None, dict[bytes, dict[int, tuple[int, int]]]]:
     """Public IP → protocol → VMs that go out by it, and the most ports that one of them has."""
     sizes: dict[bytes, dict[int, tuple[int, int]]] = {}
-    for grant in plan_.grants:
+    for number, grant in enumerate(plan.grants):
+        if not number % 16:
+            yield None
         of_address = sizes.setdefault(grant.address, {})
         vms, ports = of_address.get(grant.protocol, (0, 0))
         most = max(grant.ports.values(), default=0)
@@ -104,24 +113,23 @@ def _way(machine: VmPlan) -> str:
 
 
 def allocation_changes(
-    resized: list[Resized], broken: Mapping[int, int]
+    resized: Iterable[Resized], broken: Mapping[PortAllocation, int]
 ) -> Iterator[tuple[str, Vm, str, int, int]]:
     """Sentence, VM, public IP, ports taken back and flows broken, for each VM and public IP.
 
-    ``broken``: live flows that broke, by position in ``resized``.
+    ``broken``: live flows that broke.
     """
-    together: dict[tuple[int, bytes], list[int]] = {}
-    for position, change in enumerate(resized):
+    together: dict[tuple[int, bytes], list[Resized]] = {}
+    for change in resized:
         allocation = change.allocation
-        together.setdefault((id(allocation.machine), allocation.address), []).append(position)
-    for positions in together.values():
-        counts = {(resized[n].before, sum(map(len, resized[n].ranges))) for n in positions}
-        both = len(positions) == 2 and len(counts) == 1
-        for number in positions[:1] if both else positions:
-            change = resized[number]
+        together.setdefault((id(allocation.machine), allocation.address), []).append(change)
+    for changes in together.values():
+        counts = {(change.before, sum(map(len, change.ranges))) for change in changes}
+        both = len(changes) == 2 and len(counts) == 1
+        for change in changes[:1] if both else changes:
             allocation = change.allocation
             before, after = change.before, sum(map(len, change.ranges))
-            lost = sum(broken.get(n, 0) for n in (positions if both else (number,)))
+            lost = sum(broken.get(c.allocation, 0) for c in (changes if both else (change,)))
             address = str(IPv4Address(allocation.address))
             of = "each protocol" if both else PROTOCOL_NAMES[allocation.protocol]
             sentence = (

@@ -19,11 +19,12 @@ from gateway.model.configuration import (
     Resource,
 )
 
+_SLICE = 64  # items compared between two chances to handle packets
 _Listed = TypeVar("_Listed", Probe, LoadBalancingRule, InboundNatRule, OutboundRule)
 
 
-def network_changes(before: Configuration, after: Configuration) -> Iterator[str]:
-    """A sentence for each difference."""
+def network_changes(before: Configuration, after: Configuration) -> Iterator[str | None]:
+    """A sentence for each difference; None where a caller may pause."""
     old, new = before.virtual_network, after.virtual_network
     if set(old.address_prefixes) != set(new.address_prefixes):
         yield (
@@ -56,7 +57,7 @@ def network_changes(before: Configuration, after: Configuration) -> Iterator[str
         yield from _balancer(balancer, LoadBalancer(name=name))
 
 
-def _balancer(old: LoadBalancer, new: LoadBalancer) -> Iterator[str]:
+def _balancer(old: LoadBalancer, new: LoadBalancer) -> Iterator[str | None]:
     head = f"load balancer {new.name}:"
     yield from _items(f"{head} rule", old.load_balancing_rules, new.load_balancing_rules)
     yield from _items(f"{head} inbound NAT rule", old.inbound_nat_rules, new.inbound_nat_rules)
@@ -64,9 +65,12 @@ def _balancer(old: LoadBalancer, new: LoadBalancer) -> Iterator[str]:
     yield from _items(f"{head} probe", old.probes, new.probes)
 
 
-def _items(head: str, before: Sequence[_Listed], after: Sequence[_Listed]) -> Iterator[str]:
+def _items(head: str, before: Sequence[_Listed], after: Sequence[_Listed]) -> Iterator[str | None]:
     old = {item.name: item for item in before}
-    for item in after:
+    yield None
+    for number, item in enumerate(after):
+        if not number % _SLICE:
+            yield None
         was = old.pop(item.name, None)
         if was is None:
             yield f"{head} {item.name} added"

@@ -7,7 +7,7 @@ change stays untouched, and where ports must move, only those flows break that b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import chain
@@ -53,9 +53,9 @@ class AllocationManager:
         self.machines: dict[bytes, Vm] = {}
         self.addresses: dict[bytes, PublicAddress] = {}
         self._by_name: dict[str, Vm] = {}
-        self._subnets: tuple[SubnetPlan, ...] = ()
-        self._nat_gateways: dict[str, NatGatewayPlan] = {}
-        self._default_addresses: tuple[bytes, ...] = ()
+        self.subnets: tuple[SubnetPlan, ...] = ()
+        self.nat_gateways: dict[str, NatGatewayPlan] = {}
+        self.default_addresses: tuple[bytes, ...] = ()
         ports = profile.ports_per_vm(profile.default_outbound_pool_size)
         self._default_ports = ports
         self._default_terms = FlowPolicy(
@@ -89,7 +89,7 @@ class AllocationManager:
     def _stranger(self, address: bytes) -> VmPlan:
         """How a VM that the configuration does not name goes out."""
         ip, timeout = IPv4Address(address), self.profile.idle_timeout
-        for subnet in self._subnets:
+        for subnet in self.subnets:
             if ip in subnet.prefix:
                 methods = subnet.tcp, subnet.udp
                 return VmPlan(str(ip), address, *methods, None, timeout, subnet.nat_gateway)
@@ -121,7 +121,7 @@ class AllocationManager:
             return [(a.address, a.pools[protocol].free_toward(destination)) for a in allocations]
         if machine.nat_gateway is None:
             return self._default_offers()
-        publics = (self.addresses[a] for a in self._nat_gateways[machine.nat_gateway].addresses)
+        publics = (self.addresses[a] for a in self.nat_gateways[machine.nat_gateway].addresses)
         return [(p.address, p.shared[protocol].free_toward(destination)) for p in publics]
 
     def _default_offers(self) -> list[tuple[bytes, int]]:
@@ -129,31 +129,53 @@ class AllocationManager:
         ports = self._default_ports
         return [
             (address, ports if self._has_room(self.addresses[address], (TCP, UDP)) else 0)
-            for address in self._default_addresses
+            for address in self.default_addresses
         ]
 
-    def apply(self, plan: Plan) -> list[Resized]:
+    def apply(
+        self,
+        plan: Plan,
+        touched: Collection[bytes] | None = None,
+        made: Mapping[bytes, Vm] | None = None,
+    ) -> list[Resized]:
         """Carry a plan out. Returns the allocations whose flows the caller must check.
 
         In this order: what is no longer wanted retires, shrinks or is lost; then what is new or
         grows takes from what became free.
+
+        ``touched``: the addresses of the VMs that it changes anything for, as
+        ``plan_comparison.py`` tells; None: of all. ``made``: VMs for those that are new.
         """
         resized: Resizings = {}
-        self._subnets = plan.subnets
-        self._apply_addresses(plan, resized)
-        self._apply_machines(plan, resized)
-        self._default_addresses = plan.default_addresses
-        wanted = {
-            (self._by_name[name].address, grant.address, grant.protocol): (grant.flow_policy, ports)
-            for grant in plan.grants
-            for name, ports in grant.ports.items()
-        }
-        self._apply_nat_gateways(plan)
-        self._retire_and_shrink(wanted, resized)
-        for grant in plan.grants:
-            self._allocate(grant, resized)
+        self.subnets = plan.subnets
+        changed = None if touched is None else set(touched)
+        self._apply_addresses(plan, changed, resized)
+        self._apply_machines(plan, changed, made or {}, resized)
+        self.default_addresses = plan.default_addresses
+        self._apply_nat_gateways(plan, changed)
+        if changed != set():
+            addresses = self._addresses_of(plan)
+            wanted = {
+                (addresses[name], grant.address, grant.protocol): (grant.flow_policy, ports)
+                for grant in plan.grants
+                for name, ports in grant.ports.items()
+                if changed is None or addresses[name] in changed
+            }
+            self._retire_and_shrink(wanted, changed, resized)
+            for grant in plan.grants:
+                self._allocate(grant, changed, resized)
         self._complete_default(resized)
         return list(resized.values())
+
+    def inventory(self, frontend_ports: Iterable[int]) -> PortRanges:
+        """All ports of a public IP with these frontend ports, for one protocol."""
+        profile = self.profile
+        return PortRanges(
+            profile.first_snat_port, profile.last_snat_port, profile.port_unit, frontend_ports
+        )
+
+    def _addresses_of(self, plan: Plan) -> dict[str, bytes]:
+        return {machine.name: machine.address for machine in plan.machines}
 
     def complete_default(self) -> None:
         """Allocate ports to the VMs that should have default outbound access and have none."""
@@ -166,15 +188,14 @@ class AllocationManager:
 
     def default_terms(self, machine: Vm, public: PublicAddress, protocol: int) -> FlowPolicy | None:
         """Default outbound access on a public IP, if that is how the VM goes out; or None."""
-        if public.address not in self._default_addresses:
+        if public.address not in self.default_addresses:
             return None
         default = machine.method_of(protocol) is Method.DEFAULT_OUTBOUND_ACCESS
         return self._default_terms if default else None
 
     # -- applying a plan, step by step
 
-    def _apply_addresses(self, plan: Plan, resized: Resizings) -> None:
-        profile = self.profile
+    def _apply_addresses(self, plan: Plan, changed: set[bytes] | None, resized: Resizings) -> None:
         for address in self.addresses.keys() - plan.addresses.keys():
             self._drop_all(self.addresses[address], resized)
             del self.addresses[address]
@@ -191,19 +212,22 @@ class AllocationManager:
                 continue
             public.frontend_ports = frontend_ports
             for protocol in (TCP, UDP):
-                public.port_ranges[protocol] = PortRanges(
-                    profile.first_snat_port,
-                    profile.last_snat_port,
-                    profile.port_unit,
-                    frontend_ports,
-                )
+                public.port_ranges[protocol] = self.inventory(frontend_ports)
             for allocation in (*public.allocations, *public.retired):
                 inventory = public.port_ranges[allocation.protocol]
                 kept = tuple(joined(inventory.claim(allocation.ranges)))
                 if kept != allocation.ranges:
                     resized[allocation] = Resized(allocation, allocation.count, kept)
+        if changed is not None:
+            changed.update(allocation.machine.address for allocation in resized)
 
-    def _apply_machines(self, plan: Plan, resized: Resizings) -> None:
+    def _apply_machines(
+        self,
+        plan: Plan,
+        changed: set[bytes] | None,
+        made: Mapping[bytes, Vm],
+        resized: Resizings,
+    ) -> None:
         by_address = {machine.address: machine for machine in plan.machines}
         for address, machine in list(self.machines.items()):
             if machine.named and address not in by_address:
@@ -213,12 +237,14 @@ class AllocationManager:
         for planned in plan.machines:
             existing = self.machines.get(planned.address)
             if existing is None:
-                self.machines[planned.address] = Vm(planned, named=True)
-            else:
-                existing.adopt(planned)
-                existing.named = True
+                existing = made.get(planned.address) or Vm(planned, named=True)
+                self.machines[planned.address] = existing
+            elif changed is not None and planned.address not in changed:
+                continue
+            existing.adopt(planned)
+            existing.named = True
         self._by_name = {m.name: m for m in self.machines.values() if m.named}
-        for machine in self.machines.values():
+        for machine in self.machines.values() if changed is None else ():
             if not machine.named:
                 machine.adopt(self._stranger(machine.address))
         for public in self.addresses.values():
@@ -228,12 +254,14 @@ class AllocationManager:
                 own = self.addresses[planned.instance]
                 own.instance_of = self.machines[planned.address]
 
-    def _apply_nat_gateways(self, plan: Plan) -> None:
+    def _apply_nat_gateways(self, plan: Plan, changed: set[bytes] | None) -> None:
         """Give VMs their shares of the addresses of their subnets' NAT gateways."""
-        self._nat_gateways = {gateway.name: gateway for gateway in plan.nat_gateways}
+        self.nat_gateways = {gateway.name: gateway for gateway in plan.nat_gateways}
         for public in self.addresses.values():
             for machine, allocations in list(public.shares.items()):
-                gateway = self._nat_gateways.get(machine.nat_gateway or "")
+                if changed is not None and machine.address not in changed:
+                    continue
+                gateway = self.nat_gateways.get(machine.nat_gateway or "")
                 if gateway is None or public.address not in gateway.addresses:
                     for allocation in allocations:
                         machine.allocations.remove(allocation)
@@ -242,7 +270,8 @@ class AllocationManager:
             if public.shared:
                 self._reap_retired(public, {})
         for machine in self.machines.values():
-            if machine.nat_gateway is not None:
+            of_concern = changed is None or machine.address in changed
+            if of_concern and machine.nat_gateway is not None:
                 self.share(machine)
 
     def share(self, machine: Vm) -> None:
@@ -251,7 +280,7 @@ class AllocationManager:
         One that the configuration does not name is remembered until ``forget``: for its first flow.
         """
         self.machines.setdefault(machine.address, machine)
-        gateway = self._nat_gateways[machine.nat_gateway or ""]
+        gateway = self.nat_gateways[machine.nat_gateway or ""]
         for address in gateway.addresses:
             allocations = self.addresses[address].shares.setdefault(machine, [])
             if not allocations:
@@ -274,7 +303,7 @@ class AllocationManager:
         if machine.allocations:
             return list(machine.allocations)
         if machine.nat_gateway is not None:
-            gateway = self._nat_gateways[machine.nat_gateway]
+            gateway = self.nat_gateways[machine.nat_gateway]
             shares = (self._shares(machine, gateway, address) for address in gateway.addresses)
             return list(chain.from_iterable(shares))
         return (self._foreseen_default(machine) if self._lacks_default(machine) else None) or []
@@ -287,13 +316,18 @@ class AllocationManager:
         return {number: NatGatewayPool(flow_policy.first_port, count) for number in SNAT_PROTOCOLS}
 
     def _retire_and_shrink(
-        self, wanted: dict[tuple[bytes, bytes, int], tuple[FlowPolicy, int]], resized: Resizings
+        self,
+        wanted: dict[tuple[bytes, bytes, int], tuple[FlowPolicy, int]],
+        changed: set[bytes] | None,
+        resized: Resizings,
     ) -> None:
         default = Method.DEFAULT_OUTBOUND_ACCESS, self._default_ports
         for public in self.addresses.values():
-            is_default = public.address in self._default_addresses
+            is_default = public.address in self.default_addresses
             for allocation in list(public.allocations):
                 machine, protocol = allocation.machine, allocation.protocol
+                if changed is not None and machine.address not in changed:
+                    continue
                 if allocation.method is Method.DEFAULT_OUTBOUND_ACCESS:
                     stays = is_default and machine.method_of(protocol) is default[0]
                     target = default[1] if stays else 0
@@ -308,12 +342,15 @@ class AllocationManager:
                     public.port_ranges[protocol].release(rest)
                     _resize(allocation, kept, resized)
 
-    def _allocate(self, grant: AddressGrant, resized: Resizings) -> None:
-        """Allocate what a grant specifies to those who have less; a VM's last grant is used
-        last."""
+    def _allocate(
+        self, grant: AddressGrant, changed: set[bytes] | None, resized: Resizings
+    ) -> None:
+        """Allocate what a grant says to those who have less; a VM's last grant is used last."""
         public, protocol = self.addresses[grant.address], grant.protocol
         for name, ports in grant.ports.items():
             machine = self._by_name[name]
+            if changed is not None and machine.address not in changed:
+                continue
             allocation = public.allocation(machine, protocol)
             if allocation is None:
                 ranges = self._deal(public, protocol, ports, resized)
@@ -350,7 +387,7 @@ class AllocationManager:
         default = Method.DEFAULT_OUTBOUND_ACCESS
         protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]
         for evict in (False, True):
-            for address in self._default_addresses:
+            for address in self.default_addresses:
                 public = self.addresses[address]
                 if evict:
                     self._evict_idle(public, resized)
@@ -370,7 +407,7 @@ class AllocationManager:
         default, flow_policy = Method.DEFAULT_OUTBOUND_ACCESS, self._default_terms
         protocols = [p for p in (TCP, UDP) if machine.method_of(p) is default]
         for evict in (False, True):
-            for address in self._default_addresses:
+            for address in self.default_addresses:
                 public = self.addresses[address]
                 free = [a for a in public.retired if not a.in_use]
                 if evict:

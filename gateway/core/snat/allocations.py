@@ -52,6 +52,17 @@ class Vm:
         self.idle_timeout = plan.idle_timeout
         self.nat_gateway = plan.nat_gateway
 
+    def follows(self, plan: VmPlan) -> bool:
+        """Whether it has taken exactly these decisions."""
+        return (
+            self.name == plan.name
+            and self.tcp is plan.tcp
+            and self.udp is plan.udp
+            and self.instance == plan.instance
+            and self.idle_timeout == plan.idle_timeout
+            and self.nat_gateway == plan.nat_gateway
+        )
+
     @property
     def method(self) -> Method | None:
         """The method of its outbound flows, whatever their protocol; None: there is none."""
@@ -102,11 +113,11 @@ class PortAllocation:
         pools = {number: PortPool(address, ports) for number in CARRIED[protocol]}
         return cls(machine, address, protocol, flow_policy, pools, ports)
 
-    def relocate(self, ranges: tuple[range, ...]) -> None:
-        """Give it other ports; the caller takes the live ones again."""
+    def relocate(self, ranges: tuple[range, ...]) -> bool:
+        """Give it other ports; what is held of them stays held. False: a flow holds one that is
+        gone, and has to be broken off."""
         self.ranges = ranges
-        for pool in self.pools.values():
-            pool.relocate(ranges)
+        return False not in [pool.relocate(ranges) for pool in self.pools.values()]
 
     @property
     def method(self) -> Method:

@@ -17,11 +17,12 @@ class FreePortBitmap:
     not grow as ports are used.
     """
 
-    __slots__ = ("summary", "taken", "words")
+    __slots__ = ("count", "summary", "taken", "words")
 
     def __init__(self, first_free: int, count: int) -> None:
         """``count`` indices, of which those below ``first_free`` are taken."""
         self.taken = first_free
+        self.count = count
         self.words = [0] * ((count + WORD - 1) // WORD)
         self.summary = 0
         for number in range(len(self.words)):
@@ -56,6 +57,19 @@ class FreePortBitmap:
     def is_free(self, index: int) -> bool:
         """Whether the port with this index is free."""
         return bool(self.words[index // WORD] >> index % WORD & 1)
+
+    def indices(self) -> list[int]:
+        """Those that are taken, ascending."""
+        found = []
+        for number, word in enumerate(self.words):
+            low = number * WORD
+            size = min(WORD, self.count - low)
+            taken = (1 << size) - 1 & ~word
+            while taken:
+                lowest = taken & -taken
+                found.append(low + lowest.bit_length() - 1)
+                taken ^= lowest
+        return found
 
     def take(self, index: int) -> None:
         """Take a free index."""

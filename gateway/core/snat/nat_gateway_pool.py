@@ -151,6 +151,7 @@ class VmNatUsage:
         "address",
         "cooling",
         "failed",
+        "gone",
         "high_water",
         "idle_timeout",
         "shared",
@@ -165,6 +166,7 @@ class VmNatUsage:
         self.high_water = 0
         self.cooling = 0
         self.failed = 0
+        self.gone = False
         self._taken: dict[bytes, int] = {}
 
     @property
@@ -232,14 +234,21 @@ class VmNatUsage:
 
     # A public IP that goes elsewhere takes all its ports along.
 
-    def relocate(self, _ranges: Iterable[range]) -> None:
+    def relocate(self, _ranges: Iterable[range]) -> bool:
         """Forget what is held: the shared ports no longer exist."""
+        was_held = self.used > 0
         self.used = 0
         self._taken = {}
+        self.gone = True
+        return not was_held
 
     def take_exactly(self, _destination: bytes, _port: int) -> bool:
-        """No port is held any more."""
+        """A NAT gateway's ports are taken at random."""
         return False
+
+    def has(self, _port: int) -> bool:
+        """Whether a flow may hold this port."""
+        return not self.gone
 
 
 def choose(shares: Sequence[VmNatUsage], destination: bytes, random: Random) -> int:

@@ -56,8 +56,11 @@ class Ports(Protocol):
     def release(self, destination: bytes, port: int) -> None:
         """A flow toward ``destination`` no longer holds ``port``."""
 
-    def relocate(self, ranges: Iterable[range]) -> None:
-        """Have these ports instead; what flows hold is forgotten."""
+    def relocate(self, ranges: Iterable[range]) -> bool:
+        """Have these ports instead; False: a flow holds one that is not among them."""
+
+    def has(self, port: int) -> bool:
+        """Whether a flow may hold this port."""
 
     def take_exactly(self, destination: bytes, port: int) -> bool:
         """Hold ``port`` toward ``destination`` if that can be; say whether."""
@@ -102,10 +105,38 @@ class PortPool:
         self.high_water = 0
         self.cooling = 0
         self.failed = 0  # flows that found no port
-        self.relocate(ranges)
+        self._begin(ranges)
 
-    def relocate(self, ranges: Iterable[range]) -> None:
-        """Give the pool other ports. It must hold none: the caller takes the live ones again."""
+    def relocate(self, ranges: Iterable[range]) -> bool:
+        """Give the pool other ports. What is held of them stays held; False: some that are gone
+        were held, too, and are forgotten. Costs as much as is held."""
+        ports = tuple(sorted(ranges, key=lambda ports: ports.start))
+        grows = len(self.ranges) == len(ports) == 1 and self.ranges[0] == ports[0][: self.count]
+        if grows and all(isinstance(taken, int) for taken in self._taken.values()):
+            self._grow(ports)
+            return True
+        held = [
+            (destination, [self.port(index) for index in _indices(taken)])
+            for destination, taken in self._taken.items()
+        ]
+        self._begin(ports)
+        lost = 0
+        for destination, taken in held:
+            for port in taken:
+                lost += not self.take_exactly(destination, port)
+        return not lost
+
+    def _grow(self, ports: tuple[range, ...]) -> None:
+        """Have more ports behind the existing ones."""
+        if self._holders:
+            self._holders.extend(bytes(len(ports[0]) - self.count))
+        self.ranges, self.count = ports, len(ports[0])
+
+    def has(self, port: int) -> bool:
+        """Whether a flow may hold this port: it is the pool's."""
+        return self.index(port) >= 0
+
+    def _begin(self, ranges: Iterable[range]) -> None:
         self.ranges = tuple(sorted(ranges, key=lambda ports: ports.start))
         self._starts = []
         self.count = 0
@@ -249,6 +280,13 @@ class PortPool:
             self.used += 1
             if self.used > self.high_water:
                 self.high_water = self.used
+
+
+def _indices(taken: int | FreePortBitmap) -> Iterable[int]:
+    """The indices that an entry of ``PortPool._taken`` stands for, ascending."""
+    if isinstance(taken, int):
+        return range(taken) if taken >= 0 else (-taken,)
+    return taken.indices()
 
 
 def _ports_held(taken: int | FreePortBitmap) -> int:

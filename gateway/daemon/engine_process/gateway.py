@@ -147,7 +147,7 @@ class Gateway:
             file,
             loop,
             read=supervised.read_configuration,
-            parts=(self.probes.reconfigured, state_writer.reconfigured),
+            parts=(self.probes.reconfiguring, state_writer.reconfiguring),
             post=events.post,
         )
         status = StatusRequests(

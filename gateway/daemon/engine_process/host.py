@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
-from gateway.core.backend_health import probe_targets
 from gateway.daemon.console import warn
 from gateway.datapath.errors import DatapathError
 from gateway.datapath.fastpath import FastPath
@@ -476,4 +475,10 @@ def _marks_fragments(configuration: Configuration) -> bool:
 
 def _probe_source(configuration: Configuration) -> IPv4Address | None:
     """Where health probes come from, if any are to be sent."""
-    return PLATFORM_ADDRESS.network_address if probe_targets(configuration) else None
+    probes = any(
+        rule.probe is not None and pools[rule.backend_address_pool]
+        for balancer in configuration.load_balancers
+        for pools in ({p.name: p.virtual_machines for p in balancer.backend_address_pools},)
+        for rule in balancer.load_balancing_rules
+    )
+    return PLATFORM_ADDRESS.network_address if probes else None

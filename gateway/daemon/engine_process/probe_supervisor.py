@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from gateway.core.backend_health import ProbeTarget, probe_targets
+from gateway.core.backend_health import ProbeTarget, probe_targets_in_slices
 from gateway.core.engine import Engine
-from gateway.core.inbound.load_balancer import Target
+from gateway.core.inbound.listeners import Target
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.channel.probe_messages import (
     MAXIMUM_REPORT,
@@ -86,7 +86,8 @@ class ProbeSupervisor:
         self._settling = False
         self._settle_again = False
         self.garbage = 0
-        self._number_targets(engine.configuration)
+        for _ in self._number_targets(engine.configuration):
+            pass
         self.handlers: Mapping[str, RequestHandler] = {"health": in_slices(nothing, self._records)}
 
     # -- the prober
@@ -100,13 +101,14 @@ class ProbeSupervisor:
         if self._targets:
             self._connect(time.monotonic())
 
-    def reconfigured(self, configuration: Configuration) -> None:
-        """Probe by another configuration; flows whose backend is gone end."""
-        self._number_targets(configuration)
+    def reconfiguring(self, configuration: Configuration) -> Iterator[None]:
+        """Probe what another configuration says; flows whose backend is gone end. In slices."""
+        yield from self._number_targets(configuration)
         self._settle()
         if not self._targets:
             self.end()
         elif self._connection is not None:
+            yield
             self._tell_targets()
         elif self._wanted:
             self._restart(time.monotonic(), None)
@@ -191,14 +193,18 @@ class ProbeSupervisor:
                 self._connection.send(self._unsent[0])
                 self._unsent.popleft()
 
-    def _number_targets(self, configuration: Configuration) -> None:
-        targets = probe_targets(configuration)
-        for target in targets:
-            if target not in self._numbers:
-                self._numbers[target] = self._next_number
-                self._next_number += 1
-        self._numbers = {target: self._numbers[target] for target in targets}
-        self._targets = {number: target for target, number in self._numbers.items()}
+    def _number_targets(self, configuration: Configuration) -> Iterator[None]:
+        numbers: dict[ProbeTarget, int] = {}
+        targets: dict[int, ProbeTarget] = {}
+        for target in probe_targets_in_slices(configuration):
+            if target is None:
+                yield
+                continue
+            number = self._numbers.get(target)
+            if number is None:
+                number, self._next_number = self._next_number, self._next_number + 1
+            numbers[target], targets[number] = number, target
+        self._numbers, self._targets = numbers, targets
         self._latest = {n: latest for n, latest in self._latest.items() if n in self._targets}
 
     # -- what it reports

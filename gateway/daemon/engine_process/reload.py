@@ -1,29 +1,29 @@
-"""A reload: another process reads the file; it is carried out as a whole or not at all.
-Runs in the engine process.
+"""A reload: another process reads the file and resolves it; it is carried out as a whole or not at
+all, in slices between packets. Runs in the engine process.
 
 Afterwards the live flows are evaluated again, in slices between packets: which of them would the
 new rules deny? They continue, unless the request, or their network security group, ends them.
 
-The reader prints what ``gateway.model`` makes of the file; its output arrives through the loop like
-anything else, so that not even a large file holds packets up. Requests that come while one is under
+The reader (``gateway.daemon.reader``) has everything worked out that does not depend on what the
+gateway is doing; its output arrives through the loop like anything else and is taken part by part,
+so that not even a large file holds packets up. Requests that come while one is under
 way are answered by another reading after it: the file may have changed since.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from pydantic import ValidationError
-
 from gateway.core.engine import Review
+from gateway.core.reload.resolved import Resolved
 from gateway.daemon.channel.api_messages import Kind
+from gateway.daemon.channel.reload_messages import NotHandedError, unpack
 from gateway.model.configuration import Configuration
 from gateway.model.problems import Problem
-from gateway.model.reading.load import Loaded
 
 MAXIMUM_OUTPUT = 64 << 20
 PATIENCE = 30.0
@@ -93,14 +93,14 @@ class Reloader:
         read: Callable[[], int],
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
-        apply: Callable[[Configuration], list[str]],
+        apply: Callable[[Resolved], Generator[None, None, list[str]]],
         review: Callable[[bool], Iterator[Review | None]],
         in_slices: Callable[[Iterator[object]], None],
         report: Callable[[Outcome], None],
     ) -> None:
         """``read`` starts the reader and returns its output's descriptor (OSError: it cannot).
 
-        ``apply`` carries a configuration out and returns the changes, or raises
+        ``apply`` carries a configuration out in slices and returns the changes, or raises
         ReloadRefusedError. ``review`` evaluates the live flows again (True: and ends those that
         are denied), ``in_slices`` does that between packets. ``report`` is called for each reload.
         """
@@ -161,27 +161,31 @@ class Reloader:
             return
         self._output += data
         if len(self._output) > MAXIMUM_OUTPUT:
-            self._refuse([f"the configuration is larger than {MAXIMUM_OUTPUT >> 20} MiB as JSON"])
+            self._refuse([f"the configuration is larger than {MAXIMUM_OUTPUT >> 20} MiB"])
         elif not data:
             self._finish()
 
     def _finish(self) -> None:
+        output, self._output = self._output, bytearray()
+        self._close()
+        self._in_slices(self._carry_out(output))
+
+    def _carry_out(self, output: bytearray) -> Iterator[None]:
         try:
-            loaded = Loaded.model_validate_json(bytes(self._output))
-        except ValidationError:
+            handed = yield from unpack(output)
+        except NotHandedError:
             self._refuse(["the configuration could not be read: its reader failed"])
             return
-        warnings = [_line(p) for p in loaded.problems if p.severity == "warning"]
-        if loaded.configuration is None:
-            self._refuse([_line(p) for p in loaded.problems if p.severity == "error"])
+        warnings = [_line(p) for p in handed.problems if p.severity == "warning"]
+        if handed.resolved is None:
+            self._refuse([_line(p) for p in handed.problems if p.severity == "error"])
             return
         try:
-            changes = self._apply(loaded.configuration)
+            changes = yield from self._apply(handed.resolved)
         except ReloadRefusedError as error:
             self._refuse(error.problems)
             return
-        self._close()
-        self._in_slices(self._look_at_flows(Outcome(changes, warnings)))
+        yield from self._look_at_flows(Outcome(changes, warnings))
 
     def _look_at_flows(self, outcome: Outcome) -> Iterator[None]:
         for review in self._review(self._enforce):

@@ -7,11 +7,12 @@ host and the parts of the gateway, and what is said of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gateway.core.engine import Engine
+from gateway.core.reload.resolved import Resolved
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.console import Level, say, warn
 from gateway.daemon.engine_process.event_loop import EventLoop
@@ -33,7 +34,8 @@ _NO_FILE = "started without a configuration file: there is nothing to reload"
 
 class ReloadRequests:
     """The handler. ``read`` starts reading ``file`` and returns the descriptor that gets the
-    result; ``parts`` are given the configuration once it is carried out, in order."""
+    result; ``parts`` take over the configuration once it is carried out, in order and in slices.
+    """
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class ReloadRequests:
         loop: EventLoop,
         *,
         read: Callable[[], int],
-        parts: tuple[Callable[[Configuration], None], ...],
+        parts: tuple[Callable[[Configuration], Iterator[None]], ...],
         post: Callable[[str, str, dict[str, Any]], None],
     ) -> None:
         self._engine = engine
@@ -78,15 +80,18 @@ class ReloadRequests:
             return
         self._reloader.request(respond, enforce=enforce)
 
-    def _apply(self, configuration: Configuration) -> list[str]:
+    def _apply(self, resolved: Resolved) -> Generator[None, None, list[str]]:
+        """None after each slice. Rules and addresses of the host are changed at once: packets wait
+        for the kernel there, where any of these change."""
         before = self._engine.configuration
         try:
-            configuration = self._diverted.with_real_names(configuration)
+            configuration = self._diverted.with_real_names(resolved.configuration)
         except DatapathError as error:
             raise ReloadRefusedError(error.problems) from None
         problems = fixed_changes(before, configuration)
         if problems:
             raise ReloadRefusedError(problems)
+        yield
         try:
             self._diverted.change(configuration)
         except Exception as error:  # whatever the host rejects, the gateway continues as it was
@@ -96,9 +101,12 @@ class ReloadRequests:
             except Exception as second:
                 problems.append(f"the earlier rules could not be restored: {second}")
             raise ReloadRefusedError(problems) from error
-        changes = self._engine.reconfigure(configuration, self._loop.now)
-        for reconfigured in self._parts:
-            reconfigured(configuration)
+        yield
+        resolved = resolved._replace(configuration=configuration)
+        changes = yield from self._engine.reconfiguring(resolved, lambda: self._loop.now)
+        for reconfiguring in self._parts:
+            yield
+            yield from reconfiguring(configuration)
         return changes
 
     def _report(self, outcome: Outcome) -> None:

@@ -191,11 +191,11 @@ class StateStore:
         os.pwrite(self._flows, _header(self._session), 0)
         self._replace(names.configuration, Loaded(configuration=configuration).to_json())
 
-    def write_configuration(self, configuration: Configuration) -> None:
-        """The configuration that the engine carries out now; it counts with the next
+    def write_configuration(self, text: str) -> None:
+        """The configuration that the engine carries out now, as JSON; it counts with the next
         ``write_index``."""
         self._reloads += 1
-        self._replace(self._names.configuration, Loaded(configuration=configuration).to_json())
+        self._replace(self._names.configuration, text)
 
     def write_index(
         self, state: SavedState, *, base: float, time_scale: float, seed: int, written: float

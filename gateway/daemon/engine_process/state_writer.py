@@ -35,6 +35,7 @@ from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.fast_path_offload import FastPathOffload
 from gateway.daemon.engine_process.state_store import SavedRun, StateRefusedError, StateStore
 from gateway.model.configuration import Configuration
+from gateway.model.reading.load import Loaded
 
 FLUSH_INTERVAL = 0.1
 """Seconds (real) that a flow's change may wait."""
@@ -103,6 +104,7 @@ class StateWriter:
         """The walk over all flows, a part of which falls to each second."""
         self._under_way = False
         self._written: SavedState | None = None
+        self._is_behind = False
         # Of each slot's flow as it was written: a packet in the same turn changes no time.
         self._last_seen = array("d")
         self._packets = array("Q")
@@ -283,23 +285,36 @@ class StateWriter:
         for state in save(engine):
             if state is None:
                 yield
-            elif state != self._written and self._store is not None:
+            elif not self._is_behind and state != self._written and self._store is not None:
                 try:
                     self._write_index(self._store, state)
                 except OSError as error:
                     self._give_up(error)
 
-    def reconfigured(self, configuration: Configuration) -> None:
-        """The engine does what another configuration says now."""
+    def reconfiguring(self, configuration: Configuration) -> Iterator[None]:
+        """The engine does what another configuration says now; None after each slice."""
         if self._store is None or self._engine is None:
             return
+        self._is_behind = True  # the state is of a configuration that is not written
         try:
-            self._store.write_configuration(configuration)
+            text: list[str] = []
+            for part in Loaded(configuration=configuration).json_parts():
+                text.append(part)
+                yield
+            saved: SavedState | None = None
+            for state in save(self._engine):
+                saved = state
+                yield
+            if self._store is None or saved is None:
+                return
+            self._store.write_configuration("".join(text))
             if self._written is not None:  # else ``_write_all`` is under way, and does both
-                self._write_index(self._store, _all_of(save(self._engine)))
+                self._write_index(self._store, saved)
                 self._store.remove_others()
         except OSError as error:
             self._give_up(error)
+        finally:
+            self._is_behind = False
 
     def finish(self) -> None:
         """The last writing, as far as time allows: what changed, then counters and times."""

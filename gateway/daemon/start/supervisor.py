@@ -4,8 +4,8 @@ Runs in the supervisor process; its handle, ``Supervisor``, in the engine proces
 The engine gives up the capabilities to change users and to signal other users' processes. This
 small process, forked before anything else, keeps exactly those and does three things on the
 engine's order: start the API process (handing it the sockets that came with the order) in place of
-the one before, start the prober likewise, and run ``python -m gateway.model`` for a reload. It
-reads its orders from the engine alone.
+the one before, start the prober likewise, and run ``python -m gateway.daemon.reader`` for a reload.
+It reads its orders from the engine alone.
 
 When the engine is gone, however it went, the order channel ends: the supervisor kills both
 processes and exits. When the supervisor is gone, they die with it (PR_SET_PDEATHSIG).
@@ -57,7 +57,7 @@ class Supervisor:
         reading: list[str] | None,
     ) -> Supervisor:
         """Start the supervisor. The API process and the prober run as ``user`` (user, group);
-        ``reading`` the arguments of ``gateway.model``: no other configuration will ever be read."""
+        ``reading`` the arguments of ``gateway.daemon.reader``: nothing else will ever be read."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -202,7 +202,7 @@ class _SupervisorProcess:
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
         self._end_reader()
         # -P: modules come from where this program's do, never from the current directory
-        command = [sys.executable, "-P", "-m", "gateway.model", *reading]
+        command = [sys.executable, "-P", "-m", "gateway.daemon.reader", *reading]
         with contextlib.suppress(OSError):  # nothing printed: the engine reports that
             self._reader = subprocess.Popen(
                 command,

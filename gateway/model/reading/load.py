@@ -1,12 +1,14 @@
 """From a file to a configuration or to all that is wrong with it.
 
 ``load`` reads, parses, validates and cross-checks; the result has a configuration if there is no
-error (warnings may come with it). It goes through JSON unchanged, because the daemon has this done
-by another process (``python -m gateway.model``).
+error (warnings may come with it). It goes through JSON unchanged, because a state is kept with its
+configuration. For a reload the daemon has all of this done by another process
+(``python -m gateway.daemon.reader``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from gateway.model.reading.validate import Mistake, RemovedParts, validate
 from gateway.model.reading.yaml_parser import Document, Unreadable
 
 MAX_BYTES = 8 * 1024 * 1024
+RESOURCES_IN_PART = 64  # of a configuration as JSON
 UNFINISHED = "notCarriedOver"
 """What an import leaves in a file that must not be run as it is."""
 
@@ -45,6 +48,23 @@ class Loaded(BaseModel):
     def to_json(self) -> str:
         """One JSON object; ``Loaded.model_validate_json`` reads it back."""
         return self.model_dump_json(by_alias=True)
+
+    def json_parts(self) -> Iterator[str]:
+        """The same of one without problems, in parts that are each made quickly."""
+        assert self.configuration is not None
+        yield '{"configuration":{'
+        for number, (name, field) in enumerate(Configuration.model_fields.items()):
+            yield f'{"," if number else ""}"{field.alias}":'
+            value = getattr(self.configuration, name)
+            if not isinstance(value, tuple):
+                yield value.model_dump_json(by_alias=True)
+                continue
+            for start in range(0, len(value), RESOURCES_IN_PART):
+                some = value[start : start + RESOURCES_IN_PART]
+                listed = ",".join(item.model_dump_json(by_alias=True) for item in some)
+                yield f"{',' if start else '['}{listed}"
+            yield "]" if value else "[]"
+        yield '},"problems":[]}'
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,7 @@ class Interfaces:
         return {**data, "gateway": {**gateway, **own}}
 
     def reading(self, file: Path) -> list[str]:
-        """The arguments with which ``python -m gateway.model`` reads that file so."""
+        """The arguments with which ``python -m gateway.daemon.reader`` reads that file so."""
         inside = ["--inside", ",".join(self.inside)] if self.inside else []
         outside = [] if self.outside is None else ["--outside", self.outside]
         return [*inside, *outside, "--", str(file)]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.core.engine import Engine
-from gateway.core.inbound.load_balancer import Target
+from gateway.core.inbound.listeners import Target
 from gateway.core.ingress import IngressPath
 from gateway.model.profile import AZURE_2017, PROFILES, HairpinToItself
 from tests.scenario import Scenario, build, configuration, describe

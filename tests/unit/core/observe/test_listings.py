@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from gateway.core import engine as engine_module
+from gateway.core.flows.table import FlowTable
 from gateway.core.observe import listings as reporting
 from gateway.core.snat.port_pool import SLICE
 from gateway.schema.protocols import UDP
@@ -42,9 +42,8 @@ def test_a_reload_looks_at_every_flow_only_where_an_address_went_elsewhere(
 ) -> None:
     scenario = Scenario(TEXT % "")
     walks = []
-    monkeypatch.setattr(
-        engine_module, "end_misplaced", lambda translation, gone: walks.append(1) or 0
-    )
+    whole = FlowTable.walk
+    monkeypatch.setattr(FlowTable, "walk", lambda *given: walks.append(1) or whole(*given))
     scenario.reconfigure(TEXT % "")
     assert not walks
     scenario.reconfigure(TEXT % ", publicIPAddress: own")

@@ -7,10 +7,10 @@ import pytest
 from gateway.core.reload.change_report import allocation_changes, changes_between
 from gateway.core.snat.allocation_manager import Resized
 from gateway.core.snat.allocations import PortAllocation
-from gateway.core.snat.plan import FlowPolicy
-from gateway.model.profile import PROFILES, Method
+from gateway.core.snat.plan import FlowPolicy, plan
+from gateway.model.profile import Method
 from gateway.schema.protocols import TCP, UDP
-from tests.scenario import configuration
+from tests.scenario import configuration, sentences
 from tests.unit.core.flows.making import PUBLIC, vm
 
 TOWN = """
@@ -87,7 +87,8 @@ CHANGES = {
 def test_each_difference_is_a_sentence(old: str, new: str, expected: list[str]) -> None:
     assert old in TOWN
     before, after = configuration(TOWN), configuration(TOWN.replace(old, new, 1))
-    said = changes_between(before, after, PROFILES["azure-2017"])
+    old, new = (plan(each, each.profile) for each in (before, after))
+    said = sentences(changes_between(before, after, old, new))
     assert sorted(said) == sorted(expected)
 
 
@@ -101,7 +102,7 @@ def test_both_protocols_alike_are_one_sentence_and_their_broken_flows_one_number
     tcp, udp = resized(1024, range(1024, 1536)), resized(1024, range(1024, 1536), UDP)
     udp.allocation.machine = tcp.allocation.machine
     ((sentence, machine, address, reclaimed, broken),) = allocation_changes(
-        [tcp, udp], {0: 1, 1: 2}
+        [tcp, udp], {tcp.allocation: 1, udp.allocation: 2}
     )
     assert sentence == (
         "vm1 on 203.0.113.10: 1024 -> 512 SNAT ports for each protocol, 3 flows broken"
@@ -114,7 +115,7 @@ def test_both_protocols_alike_are_one_sentence_and_their_broken_flows_one_number
 def test_protocols_that_differ_are_told_apart_and_growth_takes_nothing_back() -> None:
     tcp, udp = resized(1024, range(1024, 1536)), resized(512, range(1024, 2048), UDP)
     udp.allocation.machine = tcp.allocation.machine
-    first, second = allocation_changes([tcp, udp], {0: 1})
+    first, second = allocation_changes([tcp, udp], {tcp.allocation: 1})
     assert first[0] == "vm1 on 203.0.113.10: 1024 -> 512 SNAT ports for Tcp, 1 flow broken"
     assert second[0] == "vm1 on 203.0.113.10: 512 -> 1024 SNAT ports for Udp, 0 flows broken"
     assert (first[3], second[3]) == (512, 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.core.reload.flow_eviction import end_misplaced, end_outside, is_in_place, resize
-from tests.scenario import Scenario, build
+from gateway.core.reload.flow_eviction import Eviction, is_in_place
+from gateway.core.snat.plan import plan
+from tests.scenario import Scenario, build, configuration
 from tests.unit.core.reload.test_network_changes import TOWN, WITHOUT_DATA
 
+SSH = "    inboundNatRules:"
 WITHOUT_VM2S_ADDRESS = TOWN.replace(", publicIPAddress: pip-vm2", "")
 
 
@@ -35,13 +37,10 @@ def test_flows_of_an_inbound_rule_end_with_it_and_those_of_the_other_rule_go_on(
         outside sends  tcp 198.51.100.1:5000 > 203.0.113.20:50001 syn
         vm3 sees       tcp 198.51.100.1:5000 > 10.0.1.6:22 syn
     """)
-    web, ssh = sorted(run.engine.flows, key=lambda flow: flow.id)
-    lifecycle, key = run.engine.lifecycle, web.reply[4:8] + web.reply[10:12]
-    gone = {(web.protocol, key)}
-    assert is_in_place(lifecycle.outbound, web)
-    assert not is_in_place(lifecycle.outbound, web, gone)
-    assert is_in_place(lifecycle.outbound, ssh, gone)
-    assert end_misplaced(lifecycle, gone) == 1
+    _, ssh = sorted(run.engine.flows, key=lambda flow: flow.id)
+    assert is_in_place(run.engine.outbound, ssh)
+    said = run.reconfigure(TOWN[: TOWN.index("    loadBalancingRules:")] + TOWN[TOWN.index(SSH) :])
+    assert said[-1].startswith("1 flow ended")
     assert list(run.engine.flows) == [ssh]
 
 
@@ -54,11 +53,30 @@ def test_flows_of_a_subnet_that_went_end_and_so_do_those_to_it() -> None:
     assert len(run.engine.flows) == 4
     run.reconfigure(WITHOUT_DATA)
     assert sorted(record.remote_ip for record in run.flow_list()) == ["10.0.1.5", "198.51.100.1"]
-    assert end_outside(run.engine.lifecycle, run.engine.admission.scope) == 0
 
 
-def test_nothing_that_was_resized_is_nothing_to_look_for() -> None:
+def test_what_opens_while_others_are_looked_at_is_looked_at_last() -> None:
+    run = Scenario(TOWN)
+    run.play("vm2 sends tcp 10.0.1.5:40000 > 198.51.100.1:443 syn")
+    after = configuration(WITHOUT_VM2S_ADDRESS)
+    eviction = Eviction(run.engine.lifecycle, plan(after, after.profile), {})
+    for _ in eviction.prepare(set(), (), None):
+        pass
+    for _ in eviction.sweep():
+        run.play("vm2 sends tcp 10.0.1.5:40001 > 198.51.100.1:443 syn")
+    assert eviction.misplaced == 1
+    run.play("flows vm2 private_port=40001")
+    eviction.finish()
+    assert eviction.misplaced == 2
+    run.play("flows vm2 none")
+
+
+def test_where_nothing_goes_no_flow_is_looked_at() -> None:
     run = Scenario(TOWN)
     run.play("vm1 sends tcp 10.0.1.4:40000 > 198.51.100.1:443 syn")
-    assert resize(run.engine.lifecycle, []) == {}
+    same = configuration(TOWN)
+    eviction = Eviction(run.engine.lifecycle, plan(same, same.profile), {})
+    for _ in eviction.prepare(set(), (), None):
+        pass
+    assert list(eviction.sweep()) == []
     run.play("flows vm1 state=Opening")

@@ -3,6 +3,7 @@
 from gateway.core.reload.security_changes import security_changes
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import load_text
+from tests.scenario import sentences
 from tests.unit.core.policy.test_nsg import NO_SMTP, WEB, network
 
 
@@ -13,7 +14,7 @@ def configuration(text: str) -> Configuration:
 
 
 def changes(before: str, after: str) -> list[str]:
-    return list(security_changes(configuration(before), configuration(after)))
+    return sentences(security_changes(configuration(before), configuration(after)))
 
 
 def test_the_same_is_no_change() -> None:

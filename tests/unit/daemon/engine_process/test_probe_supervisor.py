@@ -19,7 +19,7 @@ from unittest.mock import Mock
 import pytest
 
 from gateway.core.engine import Engine
-from gateway.core.inbound.load_balancer import Target
+from gateway.core.inbound.listeners import Target
 from gateway.daemon.channel.api_messages import Kind
 from gateway.daemon.channel.probe_messages import (
     MAXIMUM_REPORT,
@@ -324,7 +324,8 @@ def test_a_reload_keeps_the_numbers_of_what_stays() -> None:
     def reload(text: str) -> None:
         after = configuration(text)
         bench.engine.reconfigure(after, 0.0)
-        bench.probes.reconfigured(after)
+        for _ in bench.probes.reconfiguring(after):
+            pass
 
     reload(PROBED.replace("[vm1, vm2]", "[vm2, vm4]"))
     after = bench.told()

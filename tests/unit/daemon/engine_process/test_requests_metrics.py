@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.core.engine import Engine
 from gateway.core.flows.counters import Connections, Traffic
-from gateway.core.inbound.load_balancer import Target
+from gateway.core.inbound.listeners import Target
 from gateway.daemon.engine_process.requests_metrics import (
     RULES_PER_SLICE,
     MetricsRequests,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from gateway.core.engine import Engine
 from gateway.daemon.channel.api_messages import Kind, Request
+from gateway.daemon.channel.reload_messages import pack
 from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.requests_reload import ReloadRequests
 from gateway.datapath.errors import DatapathError
@@ -35,10 +37,17 @@ class Bench:
             __file__ if file else None,  # type: ignore[arg-type]
             self.loop,
             read=self._read,
-            parts=(lambda _: self.done.append("first"), lambda _: self.done.append("second")),
+            parts=(self._part("first"), self._part("second")),
             post=lambda name, level, about: self.events.append((name, about)),
         )
         self.requests = requests_with(self.reload.handlers)
+
+    def _part(self, name: str) -> Callable[[Configuration], Iterator[None]]:
+        def reconfiguring(_: Configuration) -> Iterator[None]:
+            yield
+            self.done.append(name)
+
+        return reconfiguring
 
     def with_real_names(self, configuration: Configuration) -> Configuration:
         return configuration
@@ -50,7 +59,7 @@ class Bench:
 
     def _read(self) -> int:
         reader, writer = os.pipe()
-        os.write(writer, load_text(self.text, "gateway.yaml").to_json().encode())
+        os.write(writer, b"".join(pack(load_text(self.text, "gateway.yaml"))))
         os.close(writer)
         return reader
 

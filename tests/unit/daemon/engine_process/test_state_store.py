@@ -20,6 +20,7 @@ from gateway.daemon.engine_process import state_writer
 from gateway.daemon.engine_process.state_store import StateStore
 from gateway.daemon.engine_process.state_writer import StateWriter
 from gateway.model.configuration import Configuration
+from gateway.model.reading.load import Loaded
 from tests.scenario import Scenario, configuration
 from tests.unit.core.flows.test_resets import RESETTING
 from tests.unit.core.snat.test_nat_gateway_pool import HEAD, NAT, ONE
@@ -64,12 +65,12 @@ def test_a_configuration_counts_with_the_ports_that_were_dealt_by_it(tmp_path: P
     store = StateStore(tmp_path)
     store.begin(before)
     written(store)
-    store.write_configuration(after)
+    store.write_configuration(Loaded(configuration=after).to_json())
     store.close()
     assert left(tmp_path) == before
     store = StateStore(tmp_path)
     store.begin(before)
-    store.write_configuration(after)
+    store.write_configuration(Loaded(configuration=after).to_json())
     written(store)
     store.remove_others()
     store.close()
@@ -82,7 +83,8 @@ def test_a_reload_is_what_the_next_start_goes_on_from(tmp_path: Path) -> None:
     writer = keep(tmp_path, run)
     for text in (ONE, HEAD, ONE):
         run.engine.reconfigure(configuration(text), 0.0)
-        writer.reconfigured(run.engine.configuration)
+        for _ in writer.reconfiguring(run.engine.configuration):
+            pass
     run.play(f"vm1 sends {UDP}")
     writer.finish()
     writer.close()
@@ -129,7 +131,8 @@ def test_a_reload_while_a_state_is_begun_again_is_in_it(tmp_path: Path) -> None:
         work = writer.each_second()
         next(work)
     run.engine.reconfigure(configuration(ONE), 0.0)
-    writer.reconfigured(run.engine.configuration)
+    for _ in writer.reconfiguring(run.engine.configuration):
+        pass
     list(work)
     writer.close()
     assert left(tmp_path) == configuration(ONE)
@@ -142,7 +145,8 @@ def test_a_directory_that_another_gateway_has_taken_meanwhile_is_left_to_it(
     run = Scenario(RESETTING)
     writer = keep(tmp_path, run)
     with patch.object(StateStore, "write_index", side_effect=OSError(5, "Input/output error")):
-        writer.reconfigured(run.configuration)
+        for _ in writer.reconfiguring(run.configuration):
+            pass
     other = keep(tmp_path, Scenario(RESETTING))
     list(writer.each_second())
     assert writer.unavailable_reason == "another gateway keeps its state in this directory"

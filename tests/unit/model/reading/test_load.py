@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import sys
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import get_args
@@ -195,20 +192,6 @@ def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
     assert "cannot be read: " in str(load(path).problems[0])
 
 
-def test_the_module_prints_one_object_and_tells_by_its_status(tmp_path: Path) -> None:
-    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
-    good.write_text(LOAD_BALANCED)
-    bad.write_text(changed("203.0.113.10", "203.0.113"))
-    for path, status in ((good, 0), (bad, 1)):
-        ran = subprocess.run(
-            [sys.executable, "-m", "gateway.model", str(path)], capture_output=True, check=False
-        )
-        assert ran.returncode == status
-        assert set(json.loads(ran.stdout)) == {"configuration", "problems"}
-        assert Loaded.model_validate_json(ran.stdout) == load(path)
-        assert ran.stderr == b""
-
-
 def test_a_host_may_call_its_interfaces_otherwise_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "-gateway.yaml"  # looks like an option
     path.write_text(LOAD_BALANCED)
@@ -221,15 +204,14 @@ def test_a_host_may_call_its_interfaces_otherwise_than_the_file(tmp_path: Path) 
     assert unchanged is not None
     gateway = unchanged.gateway.model_copy(update={"inside": ours.inside, "outside": "eth1"})
     assert loaded.configuration == unchanged.model_copy(update={"gateway": gateway})
-    for some in (ours, Interfaces(outside="eth1"), Interfaces(inside=("eth2",)), Interfaces()):
-        command = [sys.executable, "-m", "gateway.model", *some.reading(Path(path.name))]
-        environment = os.environ | {"PYTHONPATH": os.getcwd()}
-        ran = subprocess.run(
-            command, capture_output=True, check=True, cwd=tmp_path, env=environment
-        )
-        assert (
-            Loaded.model_validate_json(ran.stdout).configuration == load(path, some).configuration
-        )
+
+
+def test_a_configuration_is_json_in_parts_as_in_one() -> None:
+    for text in (LOAD_BALANCED, LOAD_BALANCED.replace("vm1", "vm€")):
+        loaded = load_text(text, "gateway.yaml")
+        if loaded.configuration is not None:
+            whole = Loaded(configuration=loaded.configuration)
+            assert "".join(whole.json_parts()) == whole.to_json()
 
 
 def test_a_hosts_interfaces_are_checked_as_the_files_are(tmp_path: Path) -> None:
@@ -239,12 +221,6 @@ def test_a_hosts_interfaces_are_checked_as_the_files_are(tmp_path: Path) -> None
     (problem,) = (problem for problem in found if problem.severity == "error")
     assert "gateway.inside[0] = eth1: is also gateway.outside" in str(problem)
     assert load_text("gateway: no mapping", "x.yaml", Interfaces(("eth1",))).configuration is None
-
-
-def test_the_module_without_a_file_is_wrong_usage() -> None:
-    ran = subprocess.run([sys.executable, "-m", "gateway.model"], capture_output=True, check=False)
-    assert ran.returncode == 2
-    assert b"usage" in ran.stderr
 
 
 def test_the_reference_shows_a_file_that_loads_and_has_every_key() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.events import PacketsDropped
-from gateway.core.inbound.load_balancer import Target
+from gateway.core.inbound.listeners import Target
 from gateway.daemon.api_process.diagnosis import diagnose
 from gateway.daemon.api_process.diagnosis.finding import (
     Finding,
