@@ -6,8 +6,9 @@ a packet continue counts as one that may end the walk.
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from gateway.datapath.firewall.traversal import (
@@ -38,6 +39,8 @@ _CHANGES = frozenset(
     ("CLASSIFY", "CONNMARK", "DSCP", "ECN", "MARK", "TCPMSS", "TCPOPTSTRIP", "TOS", "TTL")
 )
 _INDIFFERENT = frozenset({"--comment"})
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_LONGEST = 256  # bytes of a comment, and so the most lines: linux/netfilter/xt_comment.h
 _NUMBERS = {"1": "icmp", "6": "tcp", "17": "udp", "58": "ipv6-icmp"}
 
 
@@ -47,7 +50,7 @@ def read(text: str) -> dict[str, tuple[dict[str, str], dict[str, list[Rule]]]]:
     policies: dict[str, dict[str, str]] = {}
     chains: dict[str, dict[str, list[Rule]]] = {}
     table = ""
-    for line in text.splitlines():
+    for line in saved_lines(text):
         if line.startswith("*"):
             table = line[1:].strip()
             lines[table], policies[table], chains[table] = [], {}, {}
@@ -65,9 +68,29 @@ def read(text: str) -> dict[str, tuple[dict[str, str], dict[str, list[Rule]]]]:
     return {table: (policies[table], chains[table]) for table in chains}
 
 
+def saved_lines(text: str) -> Iterator[str]:
+    """What stands on a line of its own. A comment may have any character in it, also a line's end:
+    its rule is one line all the same."""
+    begun, more = "", 0
+    for part in text.split("\n"):
+        begun = f"{begun}\n{part}" if more else part
+        if '"' in begun and more < _LONGEST and _ESCAPED.sub("", begun).count('"') % 2:
+            more += 1
+            continue
+        yield begun
+        more = 0
+    if more:
+        yield begun
+
+
 def read_rule(line: str, chains: Iterable[str]) -> Rule:
     """One ``-A`` line. ``chains``: those of its table."""
-    words = shlex.split(line)[2:]
+    # Its comment may have anything in it, and findings are shown a line each.
+    text = line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)
+    try:
+        words = shlex.split(line)[2:]
+    except ValueError:  # no rule as ``iptables-save`` prints it
+        return Rule((lambda packet: None,), UNKNOWN, "", text)
     matches: list[Match] = []
     verdict, target = CONTINUE, ""
     at = 0
@@ -90,7 +113,7 @@ def read_rule(line: str, chains: Iterable[str]) -> Rule:
             matches.append(_inverting(_match(word, values), inverted))
         inverted = False
     changes = target in _CHANGES
-    return Rule(tuple(matches), verdict, target if verdict in (JUMP, GOTO) else "", line, changes)
+    return Rule(tuple(matches), verdict, target if verdict in (JUMP, GOTO) else "", text, changes)
 
 
 def _verdict(target: str, chains: Iterable[str], *, goto: bool) -> str:

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 
 from gateway.datapath.errors import DatapathError
+from gateway.datapath.firewall.parse_iptables import saved_lines
 from gateway.datapath.host.jump_placement import Jump, moves
 from gateway.datapath.host.netfilter_rules import PREFIX, Chain
 
@@ -108,7 +109,7 @@ class Netfilter:
         """Each table's chains and rules, as ``-N`` and ``-A`` lines."""
         saved: dict[str, list[str]] = {}
         table = ""
-        for line in self._run([f"{self.command}-save"]).splitlines():
+        for line in saved_lines(self._run([f"{self.command}-save"])):
             if line.startswith("*"):
                 table = line[1:]
                 saved[table] = []

@@ -62,13 +62,15 @@ def test_rules_that_are_put_ahead_again_and_again_are_passed_now_and_then(net: N
     assert "snatgw-wan0-pre" in rules[0]
 
 
-def test_chains_of_others_whose_names_are_no_text_are_left_alone(net: Namespaces) -> None:
+def test_chains_and_comments_of_others_that_are_no_text_are_left_alone(net: Namespaces) -> None:
     chain = '"$(printf "gr\\374n")"'
     commands = f"iptables -t mangle -N {chain} && iptables -t mangle -A {chain} -j RETURN"
     net.run("gw", "sh", "-c", commands)
     gateway = Gateway(net)
     assert gateway.greeting == "ready"
-    net.run("gw", "sh", "-c", f"iptables -t mangle -A {chain} -j ACCEPT")
+    comment = '"$(printf "two\\nlines\\013\\302\\205")"'
+    odd = f"iptables -t mangle -A {chain} -m comment --comment {comment} -j ACCEPT"
+    net.run("gw", "sh", "-c", odd)
     assert gateway.ask("refresh") == []
     udp_echo(net, "remote")
     assert udp_ask(net, "vm", REMOTE) == "whole"

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from gateway.datapath.firewall.parse_iptables import read, read_rule, without_ours
+from gateway.datapath.firewall.parse_iptables import read, read_rule, saved_lines, without_ours
 from gateway.datapath.firewall.traversal import (
     ACCEPT,
     CONTINUE,
@@ -145,3 +145,19 @@ def test_a_gateways_own_chains_and_jumps_to_them_can_be_left_out() -> None:
     left = without_ours(chains, "snatgw-wan0", "-kept")
     assert left.keys() == {"INPUT", "FORWARD", "mine", "snatgw-wan0-kept"}
     assert [rule.target for rule in left["FORWARD"]] == ["snatgw-wan0-kept", "mine"]
+
+
+@pytest.mark.parametrize(
+    "odd", ["\n", "\n\n-A FORWARD -j DROP\n", "\x0b", "\x85", "\u2028", r"\"", "\udcff"]
+)
+def test_a_comment_may_have_any_character_in_it(odd: str) -> None:
+    text = f':FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment "a{odd}b" -j ACCEPT\n'
+    (rule,) = read(f"*mangle\n{text}COMMIT\n")["mangle"][1]["FORWARD"]
+    assert (rule.verdict, rule.matching(PACKET)) == (ACCEPT, True)
+    assert rule.text.isprintable()
+
+
+def test_a_line_that_is_no_rule_may_end_the_walk_for_any_packet() -> None:
+    rule = read_rule('-A FORWARD -m comment --comment "never closed', [])
+    assert (rule.verdict, rule.matching(PACKET)) == (UNKNOWN, None)
+    assert len(list(saved_lines('-A a "\n' * 1000))) > 1
