@@ -1,6 +1,6 @@
 """A configuration with what it resolves to: made once, by another process where packets flow.
 
-What does not depend on the gateway's state is worked out here; the rest is ``reconfiguration.py``.
+What does not depend on the gateway's state is worked out here; the rest is ``preparation.py``.
 """
 
 from __future__ import annotations
