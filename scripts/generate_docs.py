@@ -44,8 +44,8 @@ def tcp_states() -> str:
         label = f"{segment.name} from {side.name.lower()}"
         arrows.setdefault((before, after), []).append(label)
     for labels in arrows.values():
-        for segment in {label.partition(" ")[0] for label in labels}:
-            both = [f"{segment} from {side.name.lower()}" for side in Side]
+        for kind in {label.partition(" ")[0] for label in labels}:
+            both = [f"{kind} from {side.name.lower()}" for side in Side]
             if all(label in labels for label in both):
                 at = labels.index(both[0])
                 labels[at : at + 1] = [f"{segment} from either"]

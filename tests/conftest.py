@@ -44,7 +44,7 @@ def group_of(test: str) -> str:
     return folder or path + (mode[1] if mode else "")
 
 
-class _InGroups(LoadScopeScheduling):
+class _InGroups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ DOCKER = Path(__file__).parents[2] / "docker"
 
 
 @pytest.fixture(scope="module")
-def services() -> dict:
+def services() -> dict[str, Any]:
     return yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
 
 
@@ -25,18 +26,18 @@ def test_compose_takes_the_file(docker: PrivateDocker, profile: tuple[str, ...])
     docker.run(["docker-compose", *profile, "-f", file, "config", "--quiet"], 0)
 
 
-def test_monitoring_comes_on_demand(services: dict) -> None:
+def test_monitoring_comes_on_demand(services: dict[str, Any]) -> None:
     with_a_profile = {name for name, service in services.items() if "profiles" in service}
     assert with_a_profile == {"prometheus", "grafana"}
 
 
-def test_ports_are_published_on_loopback_alone(services: dict) -> None:
+def test_ports_are_published_on_loopback_alone(services: dict[str, Any]) -> None:
     published = [port for service in services.values() for port in service.get("ports", ())]
     assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_only_the_gateway_has_capabilities(services: dict) -> None:
+def test_only_the_gateway_has_capabilities(services: dict[str, Any]) -> None:
     for name, service in services.items():
         if name not in ("prometheus", "grafana"):
             assert service["cap_drop"] == ["ALL"], name
@@ -49,7 +50,7 @@ def test_the_gateways_configuration_has_no_mistakes() -> None:
     assert [str(problem) for problem in loaded.problems if problem.severity == "error"] == []
 
 
-def test_what_the_file_mounts_and_builds_is_there(services: dict) -> None:
+def test_what_the_file_mounts_and_builds_is_there(services: dict[str, Any]) -> None:
     mounts = [mount for service in services.values() for mount in service.get("volumes", ())]
     for source in (mount.partition(":")[0] for mount in mounts):
         assert not source.startswith("./") or (DOCKER / source).is_dir(), source

@@ -157,7 +157,7 @@ def run(gateway: Gateway, *, faults: int, seed: int, forwarding: str, pause: flo
         chaos.faults[name]()
         done[name] += 1
     served = all(
-        eventually(lambda vm=vm: net.client(vm).peer("Udp", SERVER, patience=0.5) != "TimeoutError")
+        eventually(lambda vm=vm: net.client(vm).peer("Udp", SERVER, patience=0.5) != "TimeoutError")  # type: ignore[misc]
         for vm in ("vm1", "vm3")
     )
     seconds = time.monotonic() - began

@@ -16,6 +16,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from tests.netns.repetitions import exchange_many as exchange_many
 from tests.netns.repetitions import exchanged as exchanged
@@ -38,7 +39,9 @@ def _socket(kind: int, source: str | None, port: int, patience: float) -> socket
     return s
 
 
-def peer(protocol, to, source=None, port=0, patience=PATIENCE):
+def peer(
+    protocol: str, to: str, source: str | None = None, port: int = 0, patience: float = PATIENCE
+) -> str:
     """``ip:port`` of the asker as a server sees it."""
     kind = socket.SOCK_DGRAM if protocol == "Udp" else socket.SOCK_STREAM
     with _socket(kind, source, port, patience) as s:
@@ -48,7 +51,13 @@ def peer(protocol, to, source=None, port=0, patience=PATIENCE):
         return s.recv(100).decode()
 
 
-def echo(to, size=100, source=None, patience=PATIENCE, port=ECHO):
+def echo(
+    to: str,
+    size: int = 100,
+    source: str | None = None,
+    patience: float = PATIENCE,
+    port: int = ECHO,
+) -> str:
     """A datagram there and back: ``whole`` or ``changed``."""
     data = pattern(size)
     with _socket(socket.SOCK_DGRAM, source, 0, patience) as s:
@@ -57,7 +66,9 @@ def echo(to, size=100, source=None, patience=PATIENCE, port=ECHO):
         return "whole" if s.recv(65535) == data else "changed"
 
 
-def bursts(to, count, length=30, pause=0.0, segmented=False):
+def bursts(
+    to: str, count: int, length: int = 30, pause: float = 0.0, segmented: bool = False
+) -> dict[str, int]:
     """So many datagrams at once, each time through a new socket, and again ``pause`` later: how
     many bursts came back whole, in how many something was overtaken, and by how many at most.
 
@@ -75,7 +86,7 @@ def bursts(to, count, length=30, pause=0.0, segmented=False):
                     datagrams = [b"".join(datagrams[at : at + 10]) for at in range(0, length, 10)]
                 for datagram in datagrams:
                     s.send(datagram)
-                seen = []
+                seen: list[int] = []
                 while len(seen) < length:
                     try:
                         seen.append(int(s.recv(2000)[:4]))
@@ -88,7 +99,7 @@ def bursts(to, count, length=30, pause=0.0, segmented=False):
     return {"whole": whole, "overtaken": overtaken, "farthest": farthest}
 
 
-def stream(to, seconds):
+def stream(to: str, seconds: float) -> dict[str, int]:
     """Datagrams there and back for so long, dozens under way at a time: how many were ``sent``,
     ``lost``, and came back after one that was sent later (``overtaken``)."""
     sent = got = overtaken = 0
@@ -110,7 +121,7 @@ def stream(to, seconds):
     return {"sent": sent, "lost": sent - got, "overtaken": overtaken}
 
 
-def udp_open(to, port):
+def udp_open(to: str, port: int) -> str:
     """A socket of one's own that stays: something there and back through it."""
     s = _socket(socket.SOCK_DGRAM, None, 0, PATIENCE)
     s.connect((to, port))
@@ -118,7 +129,7 @@ def udp_open(to, port):
     return udp_again()
 
 
-def udp_again(patience=PATIENCE):
+def udp_again(patience: float = PATIENCE) -> str:
     """The same through the socket that stayed."""
     data = pattern(100)
     held[-1].settimeout(patience)
@@ -126,12 +137,12 @@ def udp_again(patience=PATIENCE):
     return "whole" if held[-1].recv(65535) == data else "changed"
 
 
-def listen(port):
+def listen(port: int) -> None:
     """An echo server in the VM, UDP."""
     s = _socket(socket.SOCK_DGRAM, None, port, PATIENCE)
     s.settimeout(None)
 
-    def serve():
+    def serve() -> None:
         while True:
             data, asker = s.recvfrom(65535)
             s.sendto(data, asker)
@@ -139,7 +150,7 @@ def listen(port):
     threading.Thread(target=serve, daemon=True).start()
 
 
-def upload(to, size):
+def upload(to: str, size: int) -> bool:
     """Send ``size`` bytes by TCP; whether the server got them right."""
     data = pattern(size)
     with _socket(socket.SOCK_STREAM, None, 0, 60) as s:
@@ -149,7 +160,7 @@ def upload(to, size):
         return s.recv(100).decode() == hashlib.sha256(data).hexdigest()
 
 
-def download(to, size):
+def download(to: str, size: int) -> bool:
     """Receive ``size`` bytes by TCP; whether they are right."""
     with _socket(socket.SOCK_STREAM, None, 0, 60) as s:
         s.connect((to, SOURCE))
@@ -163,7 +174,7 @@ def download(to, size):
 # -- many TCP connections, which stay until they are told otherwise
 
 
-def open(count, to, port=ECHO, source=None):
+def open(count: int, to: str, port: int = ECHO, source: str | None = None) -> None:
     """Begin so many more connections; whether they come about, ``connections`` tells."""
     for _ in range(count):
         s = _socket(socket.SOCK_STREAM, source, 0, 0)
@@ -171,7 +182,7 @@ def open(count, to, port=ECHO, source=None):
         held.append(s)
 
 
-def connections():
+def connections() -> dict[str, int]:
     """How many are ``connected``, still ``pending``, or ``failed``."""
     poll = select.poll()
     for s in held:
@@ -183,13 +194,13 @@ def connections():
     return count
 
 
-def _state(events):
+def _state(events: int) -> str:
     if events & (select.POLLERR | select.POLLHUP):
         return "failed"
     return "connected" if events & select.POLLOUT else "pending"
 
 
-def _connected():
+def _connected() -> list[socket.socket]:
     poll = select.poll()
     for s in held:
         poll.register(s, select.POLLOUT)
@@ -197,7 +208,7 @@ def _connected():
     return [s for s in held if _state(ready.get(s.fileno(), 0)) == "connected"]
 
 
-def talk(patience=PATIENCE):
+def talk(patience: float = PATIENCE) -> int:
     """Something there and back on each connection that there is; on how many it came back."""
     good = 0
     connected = _connected()
@@ -214,7 +225,7 @@ def talk(patience=PATIENCE):
     return good
 
 
-def talk_all(patience=PATIENCE):
+def talk_all(patience: float = PATIENCE) -> int:
     """The same on every one that was opened, with this patience for all of them together."""
     end = time.monotonic() + patience
     asked, good = [], 0
@@ -235,12 +246,12 @@ def talk_all(patience=PATIENCE):
     return good
 
 
-def await_one(port):
+def await_one(port: int) -> None:
     """Hold the one connection that comes to a port; greet it, so that it is established."""
     server = _socket(socket.SOCK_STREAM, None, port, PATIENCE)
     server.listen()
 
-    def serve():
+    def serve() -> None:
         with server:
             s = server.accept()[0]
         s.send(b"hello")
@@ -249,7 +260,7 @@ def await_one(port):
     threading.Thread(target=serve, daemon=True).start()
 
 
-def begin(to, port):
+def begin(to: str, port: int) -> str:
     """Hold a connection whose server has greeted, and been answered."""
     s = _socket(socket.SOCK_STREAM, None, 0, PATIENCE)
     s.connect((to, port))
@@ -259,7 +270,7 @@ def begin(to, port):
     return greeting
 
 
-def fate(patience, stray=False):
+def fate(patience: float, stray: bool = False) -> str:
     """How the connection that is held ends: an error's name; ``TimeoutError`` if it does not."""
     s = held[-1]
     s.settimeout(patience)
@@ -273,7 +284,7 @@ def fate(patience, stray=False):
     return "closed"
 
 
-def reset(count):
+def reset(count: int) -> None:
     """End so many of the connections with RST."""
     for s in _connected()[:count]:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -281,21 +292,21 @@ def reset(count):
         held.remove(s)
 
 
-def close():
+def close() -> None:
     """Forget all connections, those that are pending with them."""
     for s in held:
         s.close()
     held.clear()
 
 
-def craft(packets):
+def craft(packets: str) -> None:
     """Send packets that are written as a scapy expression; many, if it is a list."""
     from scapy import all as scapy
 
     scapy.send(eval(packets, vars(scapy)), verbose=0)
 
 
-def who_has(addresses):
+def who_has(addresses: list[str]) -> list[str]:
     """The hardware address that answers for each address on ``eth0``."""
     from scapy.all import ARP, Ether, srp1
 
@@ -309,28 +320,28 @@ def who_has(addresses):
 class Load:
     """A thread that works until it is stopped, and what it counted."""
 
-    def __init__(self, work) -> None:
+    def __init__(self, work: Callable[[Load], None]) -> None:
         self.count: dict[str, int] = {}
         self.stop = threading.Event()
         self._thread = threading.Thread(target=work, args=(self,), daemon=True)
         self._thread.start()
 
-    def end(self):
+    def end(self) -> dict[str, int]:
         self.stop.set()
         self._thread.join()
         return self.count
 
-    def add(self, what):
+    def add(self, what: str) -> None:
         self.count[what] = self.count.get(what, 0) + 1
 
 
 loads: list[Load] = []
 
 
-def keep_asking(to, patience=PATIENCE):
+def keep_asking(to: str, patience: float = PATIENCE) -> None:
     """One datagram after the other, each when the one before is back."""
 
-    def work(load):
+    def work(load: Load) -> None:
         with _socket(socket.SOCK_DGRAM, None, 0, patience) as s:
             s.connect((to, ECHO))
             while not load.stop.is_set():
@@ -345,13 +356,15 @@ def keep_asking(to, patience=PATIENCE):
     loads.append(Load(work))
 
 
-def keep_sending(to, rate=2000, source=None, ports=None):
+def keep_sending(
+    to: str, rate: float = 2000, source: str | None = None, ports: int | None = None
+) -> None:
     """Datagrams at a bounded rate, whether or not anyone is there.
 
     Each is from a new port, or in turn from so many of them.
     """
 
-    def work(load):
+    def work(load: Load) -> None:
         port = 0
         while not load.stop.is_set():
             for _ in range(20):
@@ -367,11 +380,11 @@ def keep_sending(to, rate=2000, source=None, ports=None):
     loads.append(Load(work))
 
 
-def keep_talking():
+def keep_talking() -> None:
     """A few bytes on the connection that is held, again and again, so that it does not idle."""
     s = held[-1]
 
-    def work(load):
+    def work(load: Load) -> None:
         while not load.stop.wait(0.1):
             s.send(b"still here")
             load.add("sent")
@@ -379,10 +392,10 @@ def keep_talking():
     loads.append(Load(work))
 
 
-def keep_connecting(to, source=None):
+def keep_connecting(to: str, source: str | None = None) -> None:
     """TCP connections, one after the other."""
 
-    def work(load):
+    def work(load: Load) -> None:
         while not load.stop.is_set():
             try:
                 with _socket(socket.SOCK_STREAM, source, 0, 0.2) as s:
@@ -396,19 +409,19 @@ def keep_connecting(to, source=None):
     loads.append(Load(work))
 
 
-def counts():
+def counts() -> list[dict[str, int]]:
     """What the loads have counted so far."""
     return [load.count for load in loads]
 
 
-def stop():
+def stop() -> list[dict[str, int]]:
     """End the loads; their counts."""
     counts = [load.end() for load in loads]
     loads.clear()
     return counts
 
 
-def scatter(count, network, pace_by):
+def scatter(count: int, network: str, pace_by: str) -> int:
     """A datagram to each of so many addresses of a network, waiting now and then for an echo of
     ``pace_by``, so that no queue on the way overflows. How many echoes came. Each is asked for by a
     flow of its own: one that lives might overtake what waits in the queue."""
@@ -425,7 +438,7 @@ def scatter(count, network, pace_by):
     return echoes
 
 
-def main():
+def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for line in sys.stdin:

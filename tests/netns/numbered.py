@@ -93,5 +93,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     else:
-        _, _, address, *numbers, how = sys.argv
-        print(json.dumps(ask(address, *map(int, numbers), how)))
+        _, _, address, count, size, sends, how = sys.argv
+        print(json.dumps(ask(address, int(count), int(size), int(sends), how)))

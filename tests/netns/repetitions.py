@@ -13,14 +13,16 @@ ended: list[str] = []
 running: list[threading.Thread] = []
 
 
-def exchange_many(count, to, half_closed_to=None, patience=120):
+def exchange_many(
+    count: int, to: str, half_closed_to: int | None = None, patience: float = 120
+) -> None:
     """Begin so many short connections at once; how they end, ``exchanged`` tells.
 
     Every other one is half-closed: the server answers what it has read to the end. With
     ``half_closed_to``, a port, all are.
     """
 
-    def exchange(number):
+    def exchange(number: int) -> None:
         half_closed = number % 2 or half_closed_to
         data = pattern(500 + number)
         try:
@@ -43,7 +45,7 @@ def exchange_many(count, to, half_closed_to=None, patience=120):
         running[-1].start()
 
 
-def exchanged():
+def exchanged() -> dict[str, int]:
     """How many of them ended how."""
     for thread in running:
         thread.join()
@@ -53,11 +55,11 @@ def exchanged():
     return counts
 
 
-def slow_digest(port, after):
+def slow_digest(port: int, after: float) -> None:
     """A server that reads to the end, waits and answers with the SHA-256 in hexadecimal."""
     server = socket.create_server(("", port), backlog=1000)
 
-    def answer(s):
+    def answer(s: socket.socket) -> None:
         with s:
             digest = hashlib.sha256()
             while data := s.recv(65536):
@@ -65,21 +67,21 @@ def slow_digest(port, after):
             time.sleep(after)
             s.sendall(digest.hexdigest().encode())
 
-    def serve():
+    def serve() -> None:
         while True:
             threading.Thread(target=answer, args=server.accept()[:1], daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
 
 
-def repeat_openings(interface, after):
+def repeat_openings(interface: str, after: float) -> None:
     """Send every SYN and SYN-ACK that leaves once more, so many seconds later."""
     from scapy.all import TCP, Ether
 
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     tap.bind((interface, 0))
 
-    def listen():
+    def listen() -> None:
         while True:
             frame, (_, _, kind, *_) = tap.recvfrom(2048)
             if kind != socket.PACKET_OUTGOING:

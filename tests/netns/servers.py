@@ -16,6 +16,8 @@ import hashlib
 import resource
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import cast
 
 from gateway.lab import nameserver
 
@@ -36,7 +38,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self._answer = answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # it is, and is no subclass
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._transport.sendto(self._answer(data, addr), addr)
@@ -86,7 +88,7 @@ async def main(addresses: list[str]) -> None:
     for address in addresses:
         for port, answer in ((ECHO, lambda data, _: data), (WHO, who)):
             await loop.create_datagram_endpoint(
-                lambda answer=answer: Datagrams(answer), local_addr=(address, port)
+                partial(Datagrams, answer), local_addr=(address, port)
             )
         for port, talk in (
             (ECHO, tcp_echo), (WHO, tcp_who), (DIGEST, tcp_digest), (SOURCE, tcp_source)

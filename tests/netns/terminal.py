@@ -63,7 +63,7 @@ class Terminal:
     @property
     def ended(self) -> bool:
         """Whether the program has ended, and the terminal with it."""
-        command = ["tmux", "-S", self._socket, "has-session"]
+        command = ["tmux", "-S", str(self._socket), "has-session"]
         return subprocess.run(command, capture_output=True, check=False).returncode != 0
 
     def screen(self, *, colours: bool = False) -> str:

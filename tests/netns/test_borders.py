@@ -119,7 +119,7 @@ def test_ipv6_from_inside_is_not_forwarded_and_that_is_said_once(fresh: Topology
     fresh.ip("internet", "-6 route add default via fd02::1")
     ping = ("ping", "-6", "-c", "1", "-W", "1", "fd02::2")
     for vm in ("vm1", "gw"):  # it would pass
-        eventually(lambda vm=vm: "1 received" in fresh.run(vm, *ping, check=False))
+        eventually(lambda vm=vm: "1 received" in fresh.run(vm, *ping, check=False))  # type: ignore[misc]
     gateway.start()
     outside = fresh.capture("internet", "eth0", "ip6 host fd01::4")
     fresh.run("vm1", *ping, check=False)

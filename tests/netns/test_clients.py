@@ -39,7 +39,7 @@ def test_curl_downloads_200_megabytes_unchanged(town: Gateway, tmp_path: Path) -
     wanted = serve_file(town.net, SERVER, 200 * MEGABYTE)
     for vm in ("vm1", "vm3"):
         digest = eventually(
-            lambda vm=vm: town.net.run(
+            lambda vm=vm: town.net.run(  # type: ignore[misc]
                 vm, "sh", "-c", f"curl -sSf --max-time 100 http://{SERVER}/large | sha256sum", check=False
             )  # until nginx is up: curl's failure gives the digest of nothing
         , lambda line: not line.startswith(hashlib.sha256().hexdigest()))  # fmt: skip

@@ -77,6 +77,7 @@ def test_the_engine_keeps_few_capabilities_and_the_api_none(fresh: Topology) -> 
     wanted = 1 << 12 | 1 << 13  # CAP_NET_ADMIN, CAP_NET_RAW
     if gateway.status()["fastPath"]["active"]:
         wanted |= 1 << 39  # CAP_BPF
+    assert gateway.process is not None
     assert effective(gateway.process.pid) == wanted
     assert effective(api) == 0
 
@@ -187,4 +188,5 @@ def test_events_are_followed_as_they_come(fresh: Topology) -> None:
 def select_readable(process: subprocess.Popen[str]) -> list[object]:
     import select
 
-    return select.select([process.stdout], [], [], 0.1)[0]
+    assert process.stdout is not None
+    return [*select.select([process.stdout], [], [], 0.1)[0]]

@@ -28,7 +28,7 @@ def wait_for_load(net: Topology, packets: int = 100) -> None:
     for vm in ("vm1", "vm3"):
         client = net.client(vm)
         goal = client.counts()[0]["sent"] + packets
-        eventually(client.counts, lambda seen, goal=goal: seen[0]["sent"] >= goal)
+        eventually(client.counts, lambda seen, goal=goal: seen[0]["sent"] >= goal)  # type: ignore[misc]
 
 
 def assert_no_private_address(wire: Capture) -> None:

@@ -92,7 +92,7 @@ def test_traffic_is_what_crossed_the_wire(fresh: Topology) -> None:
     for public, connections in ((DEFAULT, 1025), (INSTANCE, 1)):
         # Once all that is under way has arrived, both have the same.
         eventually(
-            lambda public=public: (carried(samples(scrape(gateway)), public), wire.carried(public)),
+            lambda public=public: (carried(samples(scrape(gateway)), public), wire.carried(public)),  # type: ignore[misc]
             lambda pair: pair[0] == pair[1],
         )
         labels = {"public_ip": public, "direction": "outbound"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_capture_that_comes_and_goes_reorders_nothing(fresh: Topology) -> None
     gateway = Gateway(fresh)
     gateway.start()
     over = threading.Event()
-    captures = []
+    captures: list[Any] = []
 
     def capture() -> None:
         while not over.is_set():

@@ -147,7 +147,7 @@ class Server:
 def shows_every_panel(server: Server) -> None:
     """With data, and with the labels that legends name."""
     for title, text, named in expressions():
-        series = eventually(lambda text=text: server.value(text))
+        series = eventually(lambda text=text: server.value(text))  # type: ignore[misc]
         for one in series:
             assert named <= set(one["metric"]), title
 

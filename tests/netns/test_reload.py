@@ -30,7 +30,7 @@ def test_machines_and_addresses_come_and_go_while_connections_live(fresh: Topolo
     vm1, vm2, vm3 = (fresh.client(vm) for vm in ("vm1", "vm2", "vm3"))
     for client, count in ((vm1, 20), (vm2, 20), (vm3, 2)):
         client.open(count, SERVER)
-        eventually(client.connections, lambda seen, count=count: seen["connected"] == count)
+        eventually(client.connections, lambda seen, count=count: seen["connected"] == count)  # type: ignore[misc]
 
     original = copy.deepcopy(gateway.configuration)
     gateway.configuration["publicIPAddresses"].append({"name": "new", "ipAddress": "203.0.113.60"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scapy.all import IP, Packet, checksum, in4_chksum
 from scapy.layers.vxlan import VXLAN
 
@@ -31,7 +33,8 @@ class Wires:
 
 def whole(frames: list[Packet]) -> list[Packet]:
     """IP packets; fragments put together, each with a right header of its own."""
-    packets, parts = [], {}
+    packets: list[Packet] = []
+    parts: dict[Any, Any] = {}
     for frame in frames:
         packet = frame[IP]
         if not packet.flags.MF and not packet.frag:

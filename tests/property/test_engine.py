@@ -23,7 +23,8 @@ from scapy.packet import Raw
 
 from gateway.core.engine import Engine
 from gateway.core.flows.flow import Flow
-from gateway.core.inbound.load_balancer import INBOUND_RULES, Target
+from gateway.core.inbound.listeners import Target
+from gateway.core.inbound.load_balancer import INBOUND_RULES
 from gateway.core.ingress import IngressPath
 from gateway.core.packet.view import PacketView
 from gateway.core.persistence.flow_record import pack, unpack
@@ -289,7 +290,7 @@ class GatewayUnderLoad(RuleBasedStateMachine):
                 assert listener.takes(flow.machine)
 
     @rule(index=st.integers(0, 400), kind=st.sampled_from([3, 11, 12]), short=st.booleans())
-    @precondition(lambda self: len(self.engine.flows))
+    @precondition(lambda self: len(self.engine.flows) > 0)
     def error_about_a_flow(self, index: int, kind: int, short: bool) -> None:
         flows = [flow for flow in self.engine.flows if not flow.awaiting_removal]
         if not flows:

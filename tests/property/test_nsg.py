@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.explain import explain_inbound, explain_outbound, opening_packet
-from gateway.core.policy.address_scope import NOT_INTERNET
 from gateway.core.policy.nsg import FiveTuple, RuleSet
 from gateway.model.configuration import Configuration, NetworkSecurityGroup, SecurityRule
 from gateway.model.resolved.security_rules import resolve_groups
+from gateway.model.resolved.tags import NOT_INTERNET
 from tests.scenario import Scenario, configuration
 
 VNET = IPv4Network("10.0.0.0/16")

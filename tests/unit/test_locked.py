@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ASKED = [
 ]
 
 
-def locked() -> dict[str, tuple[Version, int]]:
+def locked() -> dict[NormalizedName, tuple[Version, int]]:
     """Version and number of hashes by name."""
     found = {}
     for entry in re.split(r"(?m)^(?=[a-zA-Z0-9])", (ROOT / "requirements.lock").read_text())[1:]:

@@ -31,9 +31,9 @@ def project(tmp_path: Path) -> Path:
         file.parent.mkdir(exist_ok=True, parents=True)
         file.write_text(TOOL)
         file.chmod(0o755)
-    for file in ("tests/unit/test_a.py", "tests/netns/test_b.py"):
-        (tmp_path / file).parent.mkdir(parents=True)
-        (tmp_path / file).touch()
+    for test in ("tests/unit/test_a.py", "tests/netns/test_b.py"):
+        (tmp_path / test).parent.mkdir(parents=True)
+        (tmp_path / test).touch()
     return tmp_path
 
 

@@ -55,7 +55,7 @@ def town() -> Iterator[Gateway]:
         vm1, vm2, vm3 = (net.client(vm) for vm in ("vm1", "vm2", "vm3"))
         for client, count, server in ((vm1, 30, SERVER), (vm2, 12, SERVER2), (vm3, 3, SERVER)):
             client.open(count, server)
-            eventually(client.connections, lambda seen, count=count: seen["connected"] == count)
+            eventually(client.connections, lambda seen, count=count: seen["connected"] == count)  # type: ignore[misc]
         vm2.open(1, SERVER, port=25)
         yield gateway
         assert gateway.losses() == {}

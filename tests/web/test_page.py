@@ -302,7 +302,7 @@ def test_data_is_text_whatever_it_says(town: Gateway, visit: Begin) -> None:
 
 def test_a_page_that_arrived_in_part_is_loaded_again(town: Gateway, visit: Begin) -> None:
     seen = visit()
-    missing = []
+    missing: list[str] = []
 
     def fail_once(route: Route) -> None:
         if missing:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ class Gateway:
         self.greeting = json.loads(self._process.stdout.readline())
         """``ready``, or the problems for which there is no gateway."""
 
-    def ask(self, command: str):
+    def ask(self, command: str) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(command + "\n")

@@ -18,7 +18,7 @@ CROSSING = json.dumps(
     {
         "inside": PLAN["inside"],
         "outside": PLAN["outside"],
-        "publicIps": list(PLAN["pairs"]),  # type: ignore[call-overload]
+        "publicIps": list(PLAN["pairs"]),
         "privatePrefixes": PLAN["prefixes"],
     }
 )

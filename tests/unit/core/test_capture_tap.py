@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 
@@ -25,17 +26,15 @@ VM1 = bytes((10, 0, 1, 4))
 class Tapped(Scenario):
     """A scenario whose packets are captured; the clock goes on by one at each look."""
 
-    def __init__(self, yaml: str, **wanted: object) -> None:
+    def __init__(self, yaml: str, **wanted: Any) -> None:
         super().__init__(yaml)
         ticks = itertools.count(1_000)
         self.tap = CaptureTap(self.engine, lambda: next(ticks))
         self.session = self.capture(**wanted)
         self.engine.handlers = self.tap.handlers()
 
-    def capture(
-        self, *, room: int = 1 << 20, count: int = 1000, **wanted: object
-    ) -> CaptureSession:
-        session = CaptureSession(CaptureFilter(**wanted), room, count)  # type: ignore[arg-type]
+    def capture(self, *, room: int = 1 << 20, count: int = 1000, **wanted: Any) -> CaptureSession:
+        session = CaptureSession(CaptureFilter(**wanted), room, count)
         self.tap.attach(session)
         return session
 

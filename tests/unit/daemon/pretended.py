@@ -202,7 +202,7 @@ def main() -> int:
     file, api = Path(sys.argv[1]), Path(sys.argv[2])
     faults = json.loads(sys.argv[3])
     host = PretendedHost(file.parent / "steps", faults.get("fail"), int(faults.get("lose", 0)))
-    return run(Start(lambda: load(file), file, api, Site.load()), host)
+    return run(Start(lambda: load(file), file, api, Site.load()), host)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

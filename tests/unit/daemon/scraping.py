@@ -39,7 +39,7 @@ def status_of(engine: Engine) -> dict[str, Any]:
 def answer_of(answers: MetricsRequests) -> tuple[Answer, int]:
     """The engine's answer to a scrape, and in how many slices it came."""
     answer, slices = Answer(), 0
-    for step in answers.metrics({}):
+    for step in answers.metrics({}):  # type: ignore[arg-type]
         slices += 1
         if step is None:
             continue

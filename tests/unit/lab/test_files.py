@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,7 @@ def test_the_configuration_of_the_lab_is_valid(lab: Lab) -> None:
 
 
 def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        lifecycle.shutil, "which", lambda name: None if name in ("dig", "nginx") else "/x"
-    )
+    monkeypatch.setattr(shutil, "which", lambda name: None if name in ("dig", "nginx") else "/x")
     monkeypatch.setenv("PATH", os.environ["PATH"])
     with pytest.raises(lifecycle.LabError) as refused:
         lifecycle.require_programs()

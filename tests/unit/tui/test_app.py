@@ -319,7 +319,12 @@ def test_what_is_drawn_is_what_is_seen(tmp_path: Path, number: int) -> None:
         assert len(table.rows) == min(number, 1000)
         drawn: list[int] = []
         draw = table.render_line
-        table.render_line = lambda y: drawn.append(y) or draw(y)
+
+        def render_line(y: int) -> Any:
+            drawn.append(y)
+            return draw(y)
+
+        table.render_line = render_line
         await pilot.press("end")
         await pilot.pause()
         assert len(drawn) <= 2 * 24

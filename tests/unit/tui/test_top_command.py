@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_without_a_terminal_it_says_what_to_do_instead(daemon: Served) -> None:
 @pytest.mark.parametrize("closed", ["stdin", "stdout"])
 def test_half_a_terminal_is_none(daemon: Served, closed: str) -> None:
     ours, theirs = pty.openpty()
-    streams: dict[str, int] = {"stdin": theirs, "stdout": theirs, closed: subprocess.DEVNULL}
+    streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, closed: subprocess.DEVNULL}
     done = subprocess.run(
         command(daemon.path), **streams, stderr=subprocess.PIPE, text=True, timeout=60, cwd=ROOT,
         check=False, env={**os.environ, "TERM": "xterm-256color"},

@@ -24,7 +24,9 @@ def ask(
     target: str, token: str | None = None, method: str = "GET", **headers: str
 ) -> httpx.Response:
     host = headers.pop("host", "127.0.0.1:8480")
-    names = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
+    names: dict[str, Any] = {
+        name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()
+    }
 
     async def request() -> httpx.Response:
         transport = httpx.ASGITransport(Site.load()(api, token))

@@ -15,7 +15,8 @@ class Clockwork:
 
     def flow(self, name: str, last_seen: float, timeout: float) -> Any:
         class Fake(SimpleNamespace):
-            __hash__ = object.__hash__  # as flows have it
+            def __hash__(self) -> int:  # type: ignore[override]  # as flows have it
+                return object.__hash__(self)
 
         flow = Fake(name=name, last_seen=last_seen, timeout=timeout, bucket=None, offloaded=False)
         self.expiry.arm(flow, last_seen + timeout)  # type: ignore[arg-type]

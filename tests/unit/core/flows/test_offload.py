@@ -170,7 +170,7 @@ def test_an_rst_of_a_flow_that_cannot_be_carried_is_judged_by_what_came_here(run
     run.send(SYN.replace("syn", "ack seq=1001001 acks=2005001"))
     assert run.elsewhere.numbers[flow.id] == (0, 1001)
     assert run.send(SYN.replace("syn", "rst seq=1001")) is not None
-    assert flow.state is State.ESTABLISHED
+    assert flow.state.name == "ESTABLISHED"
     assert run.send(SYN.replace("syn", "rst seq=1001001")) is not None
     assert flow.state is State.RESET
 
@@ -192,7 +192,7 @@ def test_the_syn_again_after_an_rst_has_the_flow_begin_anew(run: Run) -> None:
     run.send(SYN + " seq=1000")
     (flow,) = run.elsewhere.flows
     run.engine.lifecycle.on_offloaded_segment(flow.slot, flow.id, Side.ORIGINAL, RST_FLAG, 0.5)
-    assert flow.state is State.RESET
+    assert flow.state.name == "RESET"
     out = run.send(SYN + " seq=1000", now=1.0)
     assert out is not None
     assert int.from_bytes(out[20:22], "big") == 1024

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 
 from gateway.core.flows.table import FlowTable
 from gateway.core.observe import listings as reporting
-from gateway.core.snat.port_pool import SLICE
+from gateway.core.snat.port_pool import SLICE, PortPool
 from gateway.schema.protocols import UDP
 from tests.scenario import Scenario
 
@@ -30,6 +31,7 @@ def test_many_pools_of_few_destinations_are_as_long_as_one_of_many() -> None:
         machine = engine.outbound.machine(IPv4Address(f"10.0.1.{10 + vm}").packed)
         assert machine is not None
         pool = machine.allocations[1].pools[UDP]
+        assert isinstance(pool, PortPool)
         for number in range(SLICE // 2):  # none of them is long enough for a slice of its own
             pool.take(IPv4Address(int(IPv4Address("198.18.0.0")) + number).packed)
     listed = list(reporting.port_records(engine.outbound))
@@ -41,9 +43,14 @@ def test_a_reload_looks_at_every_flow_only_where_an_address_went_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scenario = Scenario(TEXT % "")
-    walks = []
+    walks: list[Any] = []
     whole = FlowTable.walk
-    monkeypatch.setattr(FlowTable, "walk", lambda *given: walks.append(1) or whole(*given))
+
+    def walk(*given: Any) -> Any:
+        walks.append(given)
+        return whole(*given)
+
+    monkeypatch.setattr(FlowTable, "walk", walk)
     scenario.reconfigure(TEXT % "")
     assert not walks
     scenario.reconfigure(TEXT % ", publicIPAddress: own")

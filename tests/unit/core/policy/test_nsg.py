@@ -296,7 +296,7 @@ def test_live_flows_survive_a_new_rule_and_new_ones_do_not() -> None:
 def review(scenario: Scenario, *, enforce: bool) -> tuple[int, int]:
     """What a review of all live flows says: refused, ended."""
     (result,) = [step for step in scenario.engine.review(enforce=enforce) if step is not None]
-    return tuple(result)
+    return result.denied, result.ended
 
 
 def open_some(scenario: Scenario) -> None:

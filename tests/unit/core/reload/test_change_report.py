@@ -87,8 +87,8 @@ CHANGES = {
 def test_each_difference_is_a_sentence(old: str, new: str, expected: list[str]) -> None:
     assert old in TOWN
     before, after = configuration(TOWN), configuration(TOWN.replace(old, new, 1))
-    old, new = (plan(each, each.profile) for each in (before, after))
-    said = sentences(changes_between(before, after, old, new))
+    one, other = (plan(each, each.profile) for each in (before, after))
+    said = sentences(changes_between(before, after, one, other))
     assert sorted(said) == sorted(expected)
 
 

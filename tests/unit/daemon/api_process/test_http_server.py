@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ from gateway.daemon.api_process import http_server
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    async def forever() -> object:
+    async def forever() -> AsyncIterator[bytes]:
         while True:
             yield b"x"
             await asyncio.sleep(0.01)

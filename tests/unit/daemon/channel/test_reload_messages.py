@@ -88,7 +88,7 @@ def test_no_part_is_large() -> None:
         *(
             len(part).to_bytes(4, "big") + part
             for part in map(
-                marshal.dumps,
+                marshal.dumps,  # type: ignore[arg-type]
                 [
                     ("end", True),
                     ("what",),

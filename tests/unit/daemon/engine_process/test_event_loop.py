@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -155,8 +156,8 @@ class Script:
             return []
         return self.happens.pop(0)
 
-    def note(self, name: str, returns: object = None) -> Callable[..., object]:
-        def call(*_: object) -> object:
+    def note(self, name: str, returns: Any = None) -> Callable[..., Any]:
+        def call(*_: object) -> Any:
             self.calls.append(name)
             return returns
 

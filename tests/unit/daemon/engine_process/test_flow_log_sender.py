@@ -40,7 +40,7 @@ class Bench:
         self.loop = EventLoop(lambda real: real)
         self.channel = RequestChannel()
         self.sender = FlowLogSender(
-            self.engine,
+            self.engine,  # type: ignore[arg-type]
             1.0,
             self.loop,
             self.channel,

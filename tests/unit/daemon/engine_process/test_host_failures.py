@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from ipaddress import IPv4Address, IPv4Network
 from types import SimpleNamespace
@@ -15,7 +16,6 @@ from gateway.daemon.engine_process.guard_monitor import GuardMonitor
 from gateway.daemon.engine_process.host import _LinuxDiverted
 from gateway.daemon.engine_process.host_monitor import HostMonitor
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.firewall import background_scan
 from gateway.datapath.firewall.background_scan import FirewallLook
 from gateway.datapath.firewall.packet_paths import Crossing
 from gateway.datapath.host import (
@@ -179,7 +179,7 @@ def test_a_command_that_cannot_be_run_is_a_problem_of_the_datapath(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(netfilter.subprocess, "run", fail)
+    monkeypatch.setattr(subprocess, "run", fail)
     monkeypatch.setattr(fragment_marks, "available", lambda: True)
     rules = ruleset.Ruleset()
     for call in (
@@ -223,8 +223,6 @@ def test_a_firewall_that_cannot_be_looked_at_now_is_looked_at_later(
         raise FULL
 
     look = FirewallLook(Crossing(("lan0",), "wan0", PLAN.public_ips, PLAN.private_prefixes))
-    monkeypatch.setattr(
-        background_scan.os if place == "memfd_create" else background_scan.subprocess, place, fail
-    )
+    monkeypatch.setattr(os if place == "memfd_create" else subprocess, place, fail)
     assert look.news() is None
     assert look._due

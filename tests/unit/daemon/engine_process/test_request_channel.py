@@ -63,7 +63,7 @@ def pair(engine: FakeEngine) -> Iterator[tuple[RequestChannel, socket.socket]]:
 
 
 def messages(connection: socket.socket) -> list[tuple[int, Kind, Any]]:
-    found = []
+    found: list[tuple[int, Kind, Any]] = []
     while True:
         try:
             message = connection.recv(1 << 20)
@@ -137,7 +137,7 @@ def test_events_wait_for_room_and_are_counted_when_there_is_none(
     for _ in range(100_000):
         channel.post({"number": -1})
     assert channel.events_lost > 90_000
-    seen = []
+    seen: list[Any] = []
     while len(seen) < 3000:
         assert channel.work()
         for _, kind, payload in messages(api):

@@ -61,7 +61,8 @@ def test_what_the_api_process_asks_for_is_in_the_list() -> None:
 def test_a_request_that_there_is_not_is_answered_with_an_error_and_nothing_else_happens() -> None:
     done: list[str] = []
     table: Mapping[str, RequestHandler] = {
-        name: at_once(nothing, lambda _, name=name: done.append(name)) for name in REQUESTS
+        name: at_once(nothing, lambda _, name=name: done.append(name))  # type: ignore[misc]
+        for name in REQUESTS
     }
     requests = Requests(table)
     assert answers(requests, "exec") == [(Kind.FAILED, ["no such request: 'exec'"])]

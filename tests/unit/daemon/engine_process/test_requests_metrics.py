@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.openmetrics import parser
 
 from gateway.core.engine import Engine
 from gateway.core.flows.counters import Connections, Traffic
@@ -198,10 +198,10 @@ def test_backends_as_their_probes_find_them() -> None:
     }
     assert value(found, "snatgw_rule_backends", **rule) == 3
     assert value(found, "snatgw_rule_healthy_backends", **rule) == 1
-    up = {
+    health = {
         dict(labels)["vm"]: n for (name, labels), n in found.items() if name == "snatgw_backend_up"
     }
-    assert up == {"vm0": 1, "vm1": 0}
+    assert health == {"vm0": 1, "vm1": 0}
 
 
 def test_a_scrape_of_many_flows_comes_in_slices() -> None:
@@ -233,7 +233,10 @@ def test_the_format_is_the_one_that_the_client_accepts(http: httpx.Client) -> No
     openmetrics = http.get("/metrics", headers={"accept": "application/openmetrics-text"})
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     assert openmetrics.text.endswith("# EOF\n")
-    families = {family.name for family in text_string_to_metric_families(openmetrics.text)}
+    families = {
+        family.name
+        for family in parser.text_string_to_metric_families(openmetrics.text)  # type: ignore[no-untyped-call]
+    }
     assert {"snatgw_flows_opened", "snatgw_build", "snatgw_traffic_bytes"} <= families
 
 

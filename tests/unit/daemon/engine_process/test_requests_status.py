@@ -16,9 +16,11 @@ def test_each_part_has_its_section() -> None:
     loop.packets = 12
     sections = {"queue": lambda: {"waiting": 1}, "captures": lambda: 2}
     status = StatusRequests(judging_engine(), Path("/etc/snatgw.yaml"), 60.0, loop, sections)
-    ((kind, told),) = requests_with(status.handlers).answer(
+    (step,) = requests_with(status.handlers).answer(
         Request(1, "status"), lambda kind, payload: None
-    )  # type: ignore[misc]
+    )
+    assert step is not None
+    kind, told = step
     assert kind is Kind.END
     assert (told["queue"], told["captures"], told["packets"]) == ({"waiting": 1}, 2, 12)
     assert (told["pid"], told["configuration"]) == (os.getpid(), "/etc/snatgw.yaml")

@@ -22,7 +22,9 @@ class Bench:
             send=lambda packet: self.order.append(("sent", packet)), sent=0, failed=0
         )
         self.sender = ResetSender(
-            self.engine, socket, lambda reset: self.order.append(("shown", reset.packet))
+            self.engine,  # type: ignore[arg-type]
+            socket,
+            lambda reset: self.order.append(("shown", reset.packet)),
         )
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.core.reload.resolved import resolve
 from gateway.model.reading.load import Interfaces, load
 from tests.unit.daemon.channel.test_reload_messages import handed
-from tests.unit.model.reading.test_load import LOAD_BALANCED, changed
+from tests.unit.model.files import LOAD_BALANCED, changed
 
 READER = (sys.executable, "-m", "gateway.daemon.reader")
 

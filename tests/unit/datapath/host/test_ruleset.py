@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from gateway.datapath.errors import DatapathError
-from gateway.datapath.host import netlink, rule_fingerprints, ruleset
+from gateway.datapath.host import fragment_marks, netlink, rule_fingerprints, ruleset
 from gateway.datapath.host.netfilter_rules import Chain, DiversionPlan, QueueNumbers, ipv4_chains
 from gateway.datapath.host.rule_fingerprints import WHOLE_TABLE
 from gateway.datapath.host.ruleset import Ruleset, is_whole
@@ -93,8 +93,8 @@ class Kernel:
 def load(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> Ruleset:
     monkeypatch.setattr(ruleset, "IPV4", kernel)
     monkeypatch.setattr(ruleset, "IPV6", Kernel())
-    monkeypatch.setattr(ruleset.fragments, "load", lambda plan: None)
-    monkeypatch.setattr(ruleset.fragments, "standing", lambda instance: [])
+    monkeypatch.setattr(fragment_marks, "load", lambda plan: None)
+    monkeypatch.setattr(fragment_marks, "standing", lambda instance: [])
     monkeypatch.setattr(
         ruleset, "mark", lambda places, prefix, legacy: "\n".join(kernel.lines).encode()
     )

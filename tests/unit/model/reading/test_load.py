@@ -228,7 +228,7 @@ def test_the_reference_shows_a_file_that_loads_and_has_every_key() -> None:
     example = reference.split("```yaml\n")[1].split("```")[0]
     assert configuration(example).virtual_machines
     words = set(re.findall(r"[A-Za-z]+", reference))
-    models = [Configuration]
+    models: list[type[Resource]] = [Configuration]
     for model in models:
         for field in model.model_fields.values():
             assert field.alias in words, f"{model.__name__}.{field.alias}"

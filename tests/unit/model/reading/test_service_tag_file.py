@@ -105,7 +105,7 @@ def test_a_tag_that_the_file_has_not(tmp_path: Path) -> None:
 
 
 GOOD_VALUE = {"name": "Storage", "properties": {"addressPrefixes": []}}
-BAD = {
+BAD: dict[str, tuple[Any, str]] = {
     "no file": (None, "there is no file tags.json"),
     "not JSON": (b"{", "tags.json is not JSON: Expecting property name"),
     "not text": (b"\xff\xfe\x00", "tags.json is not JSON: 'utf-8' codec can't decode"),

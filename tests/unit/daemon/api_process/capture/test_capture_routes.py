@@ -122,7 +122,7 @@ def test_the_first_packets_are_there(daemon: Served) -> None:
     for _ in range(20):
         before = daemon.captures.running
         with capturing(daemon, "?count=1") as (reading, _):
-            eventually(lambda before=before: daemon.captures.running > before or daemon.told)
+            eventually(lambda before=before: daemon.captures.running > before or daemon.told)  # type: ignore[misc]
             daemon.handle(DATAGRAM, IngressPath.OUTBOUND)
             reading.rest()
         assert len(reading.packets()) == 1
@@ -136,7 +136,8 @@ def test_stages_are_noted_for_who_asks(daemon: Served) -> None:
     ):
         eventually(lambda: daemon.captures.running == 2)
         daemon.handle(DENIED, IngressPath.OUTBOUND)
-        (line,) = (traced.some(1), traced.packets())[1]
+        traced.some(1)
+        (line,) = traced.packets()
         assert line.endswith(
             " stages=find_by_original,drop_fragments,supersede_reused_tuple,"
             "translate_icmp_error_out,admit_outbound"
@@ -282,7 +283,7 @@ class Far:
 
     def turn(self) -> list[tuple[Kind, Any]]:
         assert self.channel.work()
-        found = []
+        found: list[tuple[Kind, Any]] = []
         while True:
             try:
                 message = self.socket.recv(1 << 20)

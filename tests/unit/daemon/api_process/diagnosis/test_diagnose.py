@@ -810,7 +810,7 @@ def test_the_host_the_log_and_mistakes(world: Scenario) -> None:
         "The event log cannot be written",
     ]
     restored = [gateway_event("HostRestored", problems=[])]
-    well = {"host": {"problems": [], "since": None, "restored": 0}}
+    well: dict[str, Any] = {"host": {"problems": [], "since": None, "restored": 0}}
     assert [f.severity for f in Look(world).diagnosed(restored, well)] == ["Good"]
 
 

@@ -103,7 +103,7 @@ def test_clients_that_ask_at_once_share_an_answer(daemon: Served, http: httpx.Cl
     assert {len(findings(answer)) for answer in answers} == {1}
     assert daemon.engine.listings < 12
     # and the next one gets an answer of its own
-    daemon.engine.flows = daemon.engine.ports = []
+    daemon.engine.flows, daemon.engine.ports = [], []
     (finding,) = findings(http.get("/v1/diagnose?vm=vm1"))
     assert finding["severity"] == "Good"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +59,7 @@ def test_destinations_are_those_that_carry_most_then_those_with_most_flows() -> 
     assert after.destinations() == [(("192.0.2.1", 443), 1, 100), (("198.51.100.7", 443), 2, 0)]
 
 
-def test_remotes_without_number_are_bounded(monkeypatch) -> None:
+def test_remotes_without_number_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow_rates, "MAXIMUM_DESTINATIONS", 20)
     comparison = listing(*(flow(n, remote_port=1) for n in range(5)))
     for n in range(100):

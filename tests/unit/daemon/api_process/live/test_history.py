@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gateway.daemon.api_process.live import history
 from gateway.daemon.api_process.live.history import STEP, STEPS, History
 from tests.unit.daemon.serving import pool
@@ -61,7 +63,7 @@ def test_what_is_older_than_the_rings_is_gone() -> None:
     assert set(window(kept, START + 3 * STEPS * STEP, 900)["gateway"]["flows"]) == {None}
 
 
-def test_of_very_many_pools_the_most_used_stay(monkeypatch) -> None:
+def test_of_very_many_pools_the_most_used_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "MAXIMUM_POOLS", 3)
     kept = History()
     kept.add(START, {}, [pool(f"vm{n}", used=n) for n in range(10)])
