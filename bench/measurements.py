@@ -16,6 +16,7 @@ from bench.figures import FILLING_TOLERANCE, Alone
 from bench.forwarders import DROP, FAST, FORWARDERS, LETTERS, OTHERS
 from bench.looking import listing, watched
 from bench.namespaces import BenchError, inside, run
+from bench.reload import CHANGES as RELOADS
 from bench.session import ALL_FLOWS, NO_TARGETS, Bench, fill
 from bench.tracking import room_for
 
@@ -232,6 +233,15 @@ def security_rules(bench: Bench) -> None:
     bench.alone.append(Alone("rules", title, ratio, "", RULES_LIMIT))
 
 
+def reload(bench: Bench) -> None:
+    """How long packets wait, at most, while a gateway with 2,000 VMs is reloaded."""
+    bench.say("reload: 2,000 VMs, changes and back")
+    stops = _alone("bench.reload", "1" if bench.rounds < 5 else "5")
+    for kind, (title, _, limit) in RELOADS.items():
+        title = f"longest stop for packets during a reload at 2,000 VMs, {title}"
+        bench.alone.append(Alone(f"reload-{kind}", title, stops[kind], "ms", limit))
+
+
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "packets": packets,
     "tcp": tcp,
@@ -242,6 +252,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "million": million,
     "engine": engine,
     "security-rules": security_rules,
+    "reload": reload,
 }
 """In the order in which they run: what fills a gateway's table for its four minutes comes last."""
 
@@ -255,5 +266,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "watched": ("snatgw", FAST),
     "engine": (),
     "security-rules": (),
+    "reload": (),
 }
 """The gateways that each needs."""

@@ -21,17 +21,20 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
 from zlib import crc32
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gateway.core.persistence.flow_record import EMPTY, SIZE
-from gateway.core.persistence.snapshot import SavedState
+from gateway.core.persistence.snapshot import SavedAllocation, SavedState
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import Loaded
+
+ALLOCATIONS_IN_PART = 128
+_ALLOCATIONS = TypeAdapter(tuple[SavedAllocation, ...])
 
 DIRECTORY, INDEX, REFUSED = "state", "state.json", "refused"
 VERSION = 1
@@ -198,9 +201,19 @@ class StateStore:
         self._replace(self._names.configuration, text)
 
     def write_index(
-        self, state: SavedState, *, base: float, time_scale: float, seed: int, written: float
+        self,
+        state: SavedState,
+        *,
+        base: float,
+        time_scale: float,
+        seed: int,
+        written: float,
+        allocations: str | None = None,
     ) -> None:
-        """All but the flows. The first one makes what an earlier daemon left void."""
+        """All but the flows. The first one makes what an earlier daemon left void.
+
+        ``allocations``: those of the state as JSON, by ``allocations_in_parts``, if they are known.
+        """
         index = Index(
             version=VERSION,
             session=self._session.hex(),
@@ -211,9 +224,12 @@ class StateStore:
             time_scale=time_scale,
             seed=seed,
             written=written,
-            state=state,
+            state=state if allocations is None else replace(state, allocations=()),
         )
-        self._replace(INDEX, index.model_dump_json())
+        text = index.model_dump_json()
+        if allocations is not None:
+            text = text.replace('"allocations":[]', f'"allocations":[{allocations}]', 1)
+        self._replace(INDEX, text)
 
     def remove_others(self) -> None:
         """Files of earlier states."""
@@ -251,6 +267,13 @@ class StateStore:
             for name in os.listdir(self._directory)
             if name.startswith(("state.json", "flows-", "configuration-"))
         ]
+
+
+def allocations_in_parts(allocations: tuple[SavedAllocation, ...]) -> Iterator[str]:
+    """As JSON in parts that are each made quickly; joined by commas they are the list's content."""
+    for start in range(0, len(allocations), ALLOCATIONS_IN_PART):
+        some = allocations[start : start + ALLOCATIONS_IN_PART]
+        yield _ALLOCATIONS.dump_json(some)[1:-1].decode()
 
 
 class _Names:

@@ -33,7 +33,12 @@ from gateway.core.persistence.snapshot import SavedState, save
 from gateway.daemon.channel.json_views import iso
 from gateway.daemon.engine_process.event_loop import EventLoop
 from gateway.daemon.engine_process.fast_path_offload import FastPathOffload
-from gateway.daemon.engine_process.state_store import SavedRun, StateRefusedError, StateStore
+from gateway.daemon.engine_process.state_store import (
+    SavedRun,
+    StateRefusedError,
+    StateStore,
+    allocations_in_parts,
+)
 from gateway.model.configuration import Configuration
 from gateway.model.reading.load import Loaded
 
@@ -308,8 +313,11 @@ class StateWriter:
             if self._store is None or saved is None:
                 return
             self._store.write_configuration("".join(text))
-            if self._written is not None:  # else ``_write_all`` is under way, and does both
-                self._write_index(self._store, saved)
+            yield  # until the next index the earlier configuration is what counts
+            if self._store is None or self._written is None:
+                return  # ``_write_all`` is under way, and does both
+            yield from self._write_index_in_slices(self._store, saved)
+            if self._store is not None:
                 self._store.remove_others()
         except OSError as error:
             self._give_up(error)
@@ -383,9 +391,25 @@ class StateWriter:
     def _seen(self, flow: Flow) -> Seen:
         return (0, 0, 0, 0) if self._offloading is None else self._offloading.seen(flow)
 
-    def _write_index(self, store: StateStore, state: SavedState) -> None:
+    def _write_index_in_slices(self, store: StateStore, state: SavedState) -> Iterator[None]:
+        parts = []
+        for part in allocations_in_parts(state.allocations):
+            parts.append(part)
+            yield
+        if self._store is store and self._written is not None:
+            self._write_index(store, state, ",".join(parts))
+        yield
+
+    def _write_index(
+        self, store: StateStore, state: SavedState, allocations: str | None = None
+    ) -> None:
         store.write_index(
-            state, base=self._base, time_scale=self._scale, seed=self.seed, written=time.time()
+            state,
+            base=self._base,
+            time_scale=self._scale,
+            seed=self.seed,
+            written=time.time(),
+            allocations=allocations,
         )
         self._written = state
 

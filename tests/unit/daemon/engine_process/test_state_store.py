@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from gateway.core.engine import Engine
 from gateway.core.persistence.flow_record import SIZE
-from gateway.core.persistence.snapshot import SavedState
-from gateway.daemon.engine_process import state_writer
+from gateway.core.persistence.snapshot import SavedState, save
+from gateway.daemon.engine_process import state_store, state_writer
 from gateway.daemon.engine_process.state_store import StateStore
 from gateway.daemon.engine_process.state_writer import StateWriter
 from gateway.model.configuration import Configuration
@@ -231,3 +231,22 @@ def test_no_start_fails_by_what_a_file_says(sound: Path, oddities: list[tuple[in
             (sound / "state" / name).write_bytes(data)
         index.write_text(text)
         index.chmod(0o600)
+
+
+def test_allocations_in_parts_are_what_they_are_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_store, "ALLOCATIONS_IN_PART", 2)
+    run = Scenario(ONE)
+    run.play(f"vm1 sends {UDP}")
+    state = next(state for state in save(run.engine) if state is not None)
+    assert len(state.allocations) > 2
+    store, written = StateStore(tmp_path), []
+    store.begin(run.engine.configuration)
+    for allocations in (None, ",".join(state_store.allocations_in_parts(state.allocations))):
+        store.write_index(
+            state, base=0.0, time_scale=1.0, seed=1, written=2.0, allocations=allocations
+        )
+        written.append((tmp_path / "state" / "state.json").read_text())
+    store.close()
+    assert written[0] == written[1]
