@@ -60,6 +60,7 @@ class Eviction:
         keys of listeners that no longer exist; ``scope``: the new one, if it lacks prefixes.
         """
         self._gone, self._scope = gone, scope
+        self._lifecycle.opened = []  # a VM without flows may get one while this is found out
         outbound, plan = self._outbound, self._plan
         shared = {address for gateway in plan.nat_gateways for address in gateway.addresses}
         self._is_needed = bool(gone) or scope is not None
@@ -98,16 +99,16 @@ class Eviction:
 
     def sweep(self) -> Iterator[None]:
         """Visit every flow; None after each slice. Afterwards ``finish`` has little to do."""
-        if not self._is_needed:
-            return
         lifecycle = self._lifecycle
-        opened = lifecycle.opened = []
-        for _, flows in lifecycle.table.walk(SLICE):
-            for flow in flows:
-                self._look(flow)
-            yield
+        if self._is_needed:
+            lifecycle.opened = []
+            for _, flows in lifecycle.table.walk(SLICE):
+                for flow in flows:
+                    self._look(flow)
+                yield
+        opened = lifecycle.opened
         for _ in range(ROUNDS):
-            if len(opened) <= LAST:
+            if opened is None or len(opened) <= LAST:
                 break
             some, opened[:SLICE] = opened[:SLICE], []
             for flow in some:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from gateway.core.reload.flow_eviction import Eviction, is_in_place
+from gateway.core.reload.resolved import resolve
 from gateway.core.snat.plan import plan
 from tests.scenario import Scenario, build, configuration
 from tests.unit.core.reload.test_network_changes import TOWN, WITHOUT_DATA
@@ -69,6 +72,27 @@ def test_what_opens_while_others_are_looked_at_is_looked_at_last() -> None:
     eviction.finish()
     assert eviction.misplaced == 2
     run.play("flows vm2 none")
+
+
+def test_a_flow_that_opens_to_a_vm_that_goes_ends_whenever_it_opens() -> None:
+    """Also to one that had none when it was asked whether there is anything to end."""
+    vm0 = "  - {name: vm0, privateIPAddress: 10.0.1.9}\n"
+    before = TOWN.replace("  - {name: vm1,", f"{vm0}  - {{name: vm1,").replace(
+        "[vm3]", "[vm0, vm3]"
+    )
+    after = resolve(configuration(TOWN))
+    for step in count():
+        run = Scenario(before)
+        run.play("probe lb/p vm0 up")
+        taken = 0
+        for _ in run.engine.reconfiguring(after, lambda: 1.0):
+            if taken == step:
+                run.play("outside sends tcp 198.51.100.1:5000 > 203.0.113.20:80 syn")
+                assert len(run.engine.flows) == 1
+            taken += 1
+        assert list(run.engine.flows) == []
+        if taken <= step:
+            break
 
 
 def test_where_nothing_goes_no_flow_is_looked_at() -> None:
