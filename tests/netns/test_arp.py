@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.netns.gateway import DEFAULT, FRONTENDS, INSTANCE, Gateway
+from tests.netns.networks import wire_outside
 from tests.netns.topology import OUTSIDE, SERVER, Capture, Topology, eventually
 
 PUBLICS = {DEFAULT, *FRONTENDS, INSTANCE}
@@ -80,7 +81,7 @@ def test_they_are_announced_again_when_the_interface_is_another(fresh: Topology,
     heard(fresh, gateway, 8)
     if how == "anew":
         fresh.ip("gw", "link del wan0")
-        fresh.wire(f"gw/wan0 {OUTSIDE}/24", "internet/eth0 203.0.113.254/24")
+        wire_outside(fresh)
         wire = listen(fresh)
     else:
         wire = listen(fresh)
@@ -119,7 +120,7 @@ def test_who_asks_whether_an_address_is_free_is_answered(fresh: Topology) -> Non
         assert fresh.python("internet", ASK, address).split() == [hardware(fresh), "True"]
     assert fresh.python("internet", ASK, "203.0.113.99").strip() == "free"
     fresh.ip("gw", "link del wan0")
-    fresh.wire(f"gw/wan0 {OUTSIDE}/24", "internet/eth0 203.0.113.254/24")
+    wire_outside(fresh)
     eventually(lambda: fresh.python("internet", ASK, DEFAULT).split() == [hardware(fresh), "True"])
     assert gateway.stop() == 0
 

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.schema.host_firewall import INSIDE_ONLY
 from tests.netns.gateway import FRONTENDS, Gateway
+from tests.netns.networks import add_container
 from tests.netns.topology import SERVER, SERVER2, Topology, eventually
 
 STRICT = (
@@ -132,13 +133,7 @@ def test_a_rule_that_is_put_ahead_of_ours_is_noticed_and_lets_nothing_out(
 def test_containers_that_start_after_the_gateway_reach_the_internet(fresh: Topology) -> None:
     gateway = Gateway(fresh)
     gateway.start()
-    fresh.add("container")
-    fresh.ip("gw", "link add docker0 type bridge")
-    fresh.ip("gw", "addr add 172.17.0.1/16 dev docker0")
-    fresh.ip("gw", "link set docker0 up")
-    fresh.wire("gw/veth1", "container/eth0 172.17.0.2/16")
-    fresh.ip("gw", "link set veth1 master docker0")
-    fresh.ip("container", "route add default via 172.17.0.1")
+    add_container(fresh)
     fresh.sysctl("gw", "net/ipv4/ip_forward", "1")
     masquerade = "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"
     fresh.run("gw", "iptables", *masquerade.split())

@@ -7,6 +7,7 @@ import pytest
 from tests.netns import gateway as gateway_module
 from tests.netns.datapath.conftest import host_state
 from tests.netns.gateway import DEFAULT, Gateway
+from tests.netns.networks import wire_inside, wire_outside
 from tests.netns.topology import OUTSIDE, ROUTER, SERVER, SERVER2, Topology, eventually
 
 
@@ -45,11 +46,11 @@ def state(net: Topology) -> dict[str, str]:
 def make_again(net: Topology, interface: str) -> None:
     """As a hypervisor or a network manager does: another device by the same name."""
     if interface == "lan0":
-        net.wire("gw/lan0 10.0.1.1/24", "lan/gw")
+        wire_inside(net)
         net.ip("lan", "link set gw master br0")
         net.ip("vm1", "neigh flush dev eth0")  # else it goes on with the old hardware address
     else:
-        net.wire("gw/wan0 203.0.113.1/24", "internet/eth0 203.0.113.254/24")
+        wire_outside(net)
         net.ip("gw", f"route replace default via {ROUTER}")
         net.ip("internet", f"route replace 10.0.0.0/8 via {OUTSIDE}")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.gateway import DEFAULT, FRONTENDS, INSTANCE, Gateway
+from tests.netns.networks import OTHER, add_third_network
 from tests.netns.servers import DIGEST, ECHO
 from tests.netns.test_fail_closed import assert_no_private_address
 from tests.netns.topology import INSIDE, OUTSIDE, SERVER, Topology, eventually
@@ -19,14 +20,6 @@ FIREWALL = (  # the last three as Docker has them for a bridge of its own
     "-A FORWARD -i dmz0 ! -o dmz0 -j ACCEPT",
     "-t nat -A POSTROUTING -s 192.168.50.0/24 ! -o dmz0 -j MASQUERADE",
 )
-OTHER = "192.168.50.2"
-
-
-def add_other_network(net: Topology) -> None:
-    """A third network of the gateway's host, which forwards for it."""
-    net.wire("gw/dmz0 192.168.50.1/24", f"narrow/dmz {OTHER}/24")
-    net.sysctl("gw", "net/ipv4/conf/dmz0/forwarding", "1")
-    net.ip("narrow", "route add 203.0.113.0/24 via 192.168.50.1")
 
 
 def serve(net: Topology, vm: str, address: str) -> None:
@@ -39,7 +32,7 @@ def serve(net: Topology, vm: str, address: str) -> None:
 def wide(mode: None) -> Iterator[Gateway]:
     """A gateway whose host has a third network, and a firewall of its own that keeps state."""
     with Topology() as net:
-        add_other_network(net)
+        add_third_network(net)
         serve(net, "vm2", "10.0.1.5")
         serve(net, "vm3", "10.0.1.6")
         for rule in FIREWALL:
@@ -114,7 +107,7 @@ def test_a_vm_reaches_no_other_network_by_itself(wide: Gateway) -> None:
 
 def test_a_flow_to_outside_does_not_leave_by_another_network(fresh: Topology) -> None:
     """Where routing changes under it, it is dropped, not sent on as it is."""
-    add_other_network(fresh)
+    add_third_network(fresh)
     gateway = Gateway(fresh)
     gateway.start()
     client = fresh.client("vm1")
@@ -129,7 +122,7 @@ def test_a_flow_to_outside_does_not_leave_by_another_network(fresh: Topology) ->
 
 
 def test_nothing_passes_without_the_daemon(fresh: Topology) -> None:
-    add_other_network(fresh)
+    add_third_network(fresh)
     serve(fresh, "vm3", "10.0.1.6")
     gateway = Gateway(fresh)
     gateway.start()

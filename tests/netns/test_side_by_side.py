@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from tests.netns.datapath.conftest import host_state
 from tests.netns.gateway import DEFAULT, Gateway
+from tests.netns.networks import SERVER9, add_second_gateways
 from tests.netns.topology import SERVER, Topology
 
-SERVER9, PUBLIC9 = "198.18.9.254", "198.18.9.10"
+PUBLIC9 = "198.18.9.10"
 
 
 def second_network(net: Topology) -> None:
-    """vm9 - lan9 gw wan9 - internet9."""
+    """What the second gateway stands between, and a server on its internet."""
     import sys
 
-    net.add("vm9", "internet9")
-    net.wire("gw/lan9 10.9.1.1/24", "vm9/eth0 10.9.1.4/24")
-    net.wire("gw/wan9 198.18.9.1/24", f"internet9/eth0 {SERVER9}/24")
-    net.ip("vm9", "route add default via 10.9.1.1")
-    net.ip("internet9", "route add 10.0.0.0/8 via 198.18.9.1")
+    add_second_gateways(net)
     servers = net.start("internet9", sys.executable, "-m", "tests.netns.servers", SERVER9)
     assert servers.stdout is not None
     assert servers.stdout.readline() == "up\n"

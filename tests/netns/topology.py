@@ -1,14 +1,6 @@
-"""The networks that most tests play in.
+"""The usual network with its servers and clients, for a test: ``networks.build_usual`` draws it.
 
-    vm1 10.0.1.4 ─┐                                                    198.51.100.1
-    vm2 10.0.1.5 ─┼─ lan ─ lan0 gw wan0 ──────────── eth0 internet  ── 198.51.100.2
-    vm3 10.0.1.6 ─┘    10.0.1.1    203.0.113.1  203.0.113.254     │    192.0.2.1
-                                                       far0 198.18.0.1
-                                                                  │  MTU 1280
-                                                       eth0 198.18.0.2 narrow ── far 198.18.1.2
-
-``internet`` is a router and has servers on its addresses (``servers.py``), as ``far`` has. Its route to 10.0.0.0/8
-leads to the gateway: what left untranslated could be answered, so that it would show.
+``internet`` has servers on its addresses (``servers.py``), as ``far`` has.
 """
 
 from __future__ import annotations
@@ -31,10 +23,17 @@ from scapy.all import Packet, rdpcap
 
 from tests import reaper
 from tests.netns.datapath.topology import Namespaces
+from tests.netns.networks import FAR as FAR
+from tests.netns.networks import INSIDE as INSIDE
+from tests.netns.networks import NARROW as NARROW
+from tests.netns.networks import OUTSIDE as OUTSIDE
+from tests.netns.networks import ROUTER as ROUTER
+from tests.netns.networks import SERVER as SERVER
+from tests.netns.networks import SERVER2 as SERVER2
+from tests.netns.networks import SERVER3 as SERVER3
+from tests.netns.networks import VMS as VMS
+from tests.netns.networks import build_usual
 
-SERVER, SERVER2, SERVER3, FAR = "198.51.100.1", "198.51.100.2", "192.0.2.1", "198.18.1.2"
-VMS = {"vm1": "10.0.1.4", "vm2": "10.0.1.5", "vm3": "10.0.1.6"}
-INSIDE, OUTSIDE, ROUTER, NARROW = "10.0.1.1", "203.0.113.1", "203.0.113.254", "198.18.0.2"
 DEADLINE = 60.0
 MARK = 0x88B5  # an Ethernet type for local experiments
 _serial = itertools.count()
@@ -100,30 +99,7 @@ class Topology(Namespaces):
         self.remove()
 
     def _build(self) -> None:
-        self.add(*VMS, "lan", "gw", "internet", "narrow", "far")
-        self.ip("lan", "link add br0 type bridge")
-        self.ip("lan", "link set br0 up")
-        self.wire("gw/lan0 10.0.1.1/24", "lan/gw")
-        self.wire("gw/wan0 203.0.113.1/24", "internet/eth0 203.0.113.254/24")
-        self.wire("internet/far0 198.18.0.1/24", f"narrow/eth0 {NARROW}/24")
-        self.wire("narrow/eth1 198.18.1.1/24", f"far/eth0 {FAR}/24")
-        for vm, address in VMS.items():
-            self.wire(f"{vm}/eth0 {address}/24", f"lan/{vm}")
-            self.ip(vm, f"route add default via {INSIDE}")
-        for port in ("gw", *VMS):
-            self.ip("lan", f"link set {port} master br0")
-        for address in (SERVER, SERVER2, SERVER3):
-            self.ip("internet", f"addr add {address}/32 dev lo")
-        self.ip("internet", f"route add 10.0.0.0/8 via {OUTSIDE}")
-        self.ip("internet", "route add blackhole 198.19.0.0/16")
-        self.ip("internet", f"route add {FAR} via {NARROW}")
-        self.ip("narrow", "route add default via 198.18.0.1")
-        self.ip("far", "route add default via 198.18.1.1")
-        for router in ("internet", "narrow"):
-            self.sysctl(router, "net/ipv4/conf/all/forwarding", "1")
-        self.ip("gw", f"route add default via {ROUTER}")
-        for namespace, interface in (("internet", "far0"), ("narrow", "eth0")):
-            self.ip(namespace, f"link set {interface} mtu 1280")
+        build_usual(self)
         for namespace, addresses in (("internet", (SERVER, SERVER2, SERVER3)), ("far", (FAR,))):
             servers = self.start(namespace, sys.executable, "-m", "tests.netns.servers", *addresses)
             assert servers.stdout is not None

@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from tests.netns.datapath.topology import Namespaces
+from tests.netns.networks import REMOTE as REMOTE
+from tests.netns.networks import VM as VM
+from tests.netns.networks import build_small
 
-VM, PUBLIC, REMOTE = "10.0.1.4", "203.0.113.10", "203.0.113.2"
+PUBLIC = "203.0.113.10"
 PLAN = {
     "inside": ["lan0"],
     "outside": "wan0",
@@ -75,15 +78,10 @@ class Gateway:
 
 @pytest.fixture
 def net() -> Iterator[Namespaces]:
-    """VM 10.0.1.4 - lan0 gateway wan0 - remote 203.0.113.2, whose route to the VM is a trap:
-    whatever leaves untranslated could be answered."""
+    """The small network (``networks.py``)."""
     namespaces = Namespaces()
     try:
-        namespaces.add("vm", "gw", "remote")
-        namespaces.wire("gw/lan0 10.0.1.1/24", f"vm/eth0 {VM}/24")
-        namespaces.wire("gw/wan0 203.0.113.1/24", f"remote/eth0 {REMOTE}/24")
-        namespaces.ip("vm", "route add default via 10.0.1.1")
-        namespaces.ip("remote", "route add 10.0.0.0/16 via 203.0.113.1")
+        build_small(namespaces)
         yield namespaces
     finally:
         namespaces.remove()

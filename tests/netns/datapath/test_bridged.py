@@ -10,8 +10,8 @@ import pytest
 
 from tests.netns.datapath.conftest import PUBLIC, REMOTE, VM, Gateway, udp_ask, udp_echo
 from tests.netns.datapath.topology import Namespaces
+from tests.netns.networks import VM2, build_bridged
 
-VM2 = "10.0.1.5"
 LISTEN = """
 import socket, struct, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)
@@ -37,17 +37,7 @@ def net(request: pytest.FixtureRequest) -> Iterator[Namespaces]:
     """vm and vm2 are ports of br0, which is the gateway's inside interface."""
     namespaces = Namespaces()
     try:
-        namespaces.add("vm", "vm2", "gw", "remote")
-        namespaces.sysctl("gw", "net/bridge/bridge-nf-call-iptables", request.param)
-        namespaces.ip("gw", "link add br0 type bridge mcast_snooping 0")
-        namespaces.ip("gw", "addr add 10.0.1.1/24 dev br0")
-        namespaces.ip("gw", "link set br0 up")
-        for vm, address in (("vm", VM), ("vm2", VM2)):
-            namespaces.wire(f"gw/{vm}", f"{vm}/eth0 {address}/24")
-            namespaces.ip("gw", f"link set {vm} master br0")
-            namespaces.ip(vm, "route add default via 10.0.1.1")
-        namespaces.wire("gw/wan0 203.0.113.1/24", f"remote/eth0 {REMOTE}/24")
-        namespaces.ip("remote", "route add 10.0.0.0/16 via 203.0.113.1")
+        build_bridged(namespaces, netfilter_sees_frames=request.param == "1")
         yield namespaces
     finally:
         namespaces.remove()

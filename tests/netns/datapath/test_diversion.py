@@ -15,6 +15,7 @@ from tests.netns.datapath.conftest import (
     udp_echo,
 )
 from tests.netns.datapath.topology import Namespaces
+from tests.netns.networks import add_second_inside, add_second_outside
 
 
 def test_both_directions_are_translated(net: Namespaces, gateway: Gateway) -> None:
@@ -150,9 +151,8 @@ def test_public_ips_come_back_after_an_interface_was_down(
 
 
 def test_two_gateways_side_by_side(net: Namespaces) -> None:
-    net.add("vm2", "remote2")
-    net.wire("gw/lan1 10.1.1.1/24", "vm2/eth0 10.1.1.4/24")
-    net.wire("gw/wan1 198.51.100.1/24", "remote2/eth0 198.51.100.2/24")
+    add_second_inside(net)
+    add_second_outside(net)
     net.ip("vm2", "route add default via 10.1.1.1")
     before = host_state(net)
     first = Gateway(net)

@@ -20,6 +20,7 @@ from tests.netns.datapath.conftest import (
     udp_echo,
 )
 from tests.netns.datapath.topology import Namespaces
+from tests.netns.networks import wire_small_outside
 
 FLUSH = "nft flush ruleset"
 OPEN = "for c in FORWARD POSTROUTING; do iptables -t mangle -I $c -j ACCEPT; done"
@@ -205,7 +206,7 @@ def test_an_interface_made_again_is_nobodys_meddling(net: Namespaces, kind: str)
     gateway = Gateway(net)
     net.ip("gw", "link del wan0")
     gateway.ask("refresh")
-    net.wire("gw/wan0 203.0.113.1/24", f"remote/eth0 {REMOTE}/24")
+    wire_small_outside(net)
     if kind == "EgressTable":
         shell(net, NO_TC)
     assert gateway.ask("refresh") == []

@@ -16,6 +16,7 @@ from tests.netns.datapath.conftest import (
     udp_echo,
 )
 from tests.netns.datapath.topology import Namespaces
+from tests.netns.networks import add_second_inside, add_second_outside
 
 
 def prepare(net: Namespaces) -> dict[str, str]:
@@ -58,8 +59,7 @@ def test_a_crash_leaves_the_door_closed_and_the_next_start_knows_the_originals(
 
 
 def test_a_start_with_other_interfaces_takes_down_what_the_crash_left(net: Namespaces) -> None:
-    net.add("remote2")
-    net.wire("gw/wan1 198.51.100.1/24", "remote2/eth0 198.51.100.2/24")
+    add_second_outside(net)
     before = prepare(net)
     Gateway(net).kill()
     again = Gateway(net, outside="wan1", pairs={"198.51.100.10": VM})
@@ -72,9 +72,8 @@ def test_a_start_with_other_interfaces_takes_down_what_the_crash_left(net: Names
 
 def test_a_dead_gateways_packets_do_not_go_to_another(net: Namespaces) -> None:
     """Its rules still name its queues: nobody else may take those numbers."""
-    net.add("vm2", "remote2")
-    net.wire("gw/lan1 10.1.1.1/24", "vm2/eth0 10.1.1.4/24")
-    net.wire("gw/wan1 198.51.100.1/24", "remote2/eth0 198.51.100.2/24")
+    add_second_inside(net)
+    add_second_outside(net)
     dead = Gateway(net)
     numbers = dead.ask("numbers")
     dead.kill()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.netns.datapath.conftest import REMOTE, Gateway, host_state, udp_ask, udp_echo
 from tests.netns.datapath.topology import Namespaces
+from tests.netns.networks import add_container
 
 # As they set it up; {net} has the address range, {bridge} the bridge's name.
 DOCKER = """
@@ -82,13 +83,7 @@ OUTSIDE = "203.0.113.1"
 
 def begin(net: Namespaces, kind: str) -> None:
     """A bridge, a container behind it with an echo server, and the rules."""
-    net.add("container")
-    net.ip("gw", "link add docker0 type bridge")
-    net.ip("gw", "addr add 172.17.0.1/16 dev docker0")
-    net.ip("gw", "link set docker0 up")
-    net.wire("gw/veth1", "container/eth0 172.17.0.2/16")
-    net.ip("gw", "link set veth1 master docker0")
-    net.ip("container", "route add default via 172.17.0.1")
+    add_container(net)
     net.run("gw", "sh", "-ec", KINDS[kind])
     udp_echo(net, "container")
 
