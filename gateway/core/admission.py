@@ -114,7 +114,9 @@ class Admission:
             return _denied(decision, vm)
         if not leads_out:  # private, but not here: without a group, or by a rule of the user's own
             return Rejected(DropReason.DESTINATION_NOT_INTERNET, vm, decision.rule_matches)
-        machine = self._outbound.machine(view.source, keep=keep)
+        machine = known
+        if known is None or not known.allocations:
+            machine = self._outbound.machine(view.source, keep=keep)
         if machine is None:
             return Rejected(DropReason.DEFAULT_OUTBOUND_CAPACITY, vm, decision.rule_matches)
         against = self._reason_against_protocol(view, machine)
