@@ -84,6 +84,7 @@ def test_a_flow_that_opens_to_a_vm_that_goes_ends_whenever_it_opens() -> None:
     for step in count():
         run = Scenario(before)
         run.play("probe lb/p vm0 up")
+        run.play("probe lb/p vm3 down")
         taken = 0
         for _ in run.engine.reconfiguring(after, lambda: 1.0):
             if taken == step:
