@@ -22,10 +22,10 @@ from bench.session import Bench
 
 EXAMPLES = """\
 examples:
-  sudo scripts/bench                              everything, about ten minutes
-  sudo scripts/bench --quick --json bench.json    all but the million flows, coarser, in two minutes
-  sudo scripts/bench --only packets --seconds 2   only the packet rates, longer
-  sudo scripts/bench --only engine                the engine by itself
+  sudo scripts/bench                              everything, about ten minutes sudo scripts/bench
+  --quick --json bench.json    all but the million flows, coarser, in three minutes sudo
+  scripts/bench --only packets --seconds 2   only the packet rates, longer sudo scripts/bench --only
+  engine                the engine by itself
 
 Exit status: 0 all targets reached, 1 a target missed or a measurement failed, 2 wrong usage.
 docs/benchmarks.md says what each row means.

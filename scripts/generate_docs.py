@@ -48,7 +48,7 @@ def tcp_states() -> str:
             both = [f"{kind} from {side.name.lower()}" for side in Side]
             if all(label in labels for label in both):
                 at = labels.index(both[0])
-                labels[at : at + 1] = [f"{segment} from either"]
+                labels[at : at + 1] = [f"{kind} from either"]
                 labels.remove(both[1])
     diagram = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.OPENING.name}: SYN"]
     diagram += [
@@ -82,6 +82,29 @@ def drop_reasons() -> str:
     )
 
 
+def packet_paths() -> str:
+    """The stages of each path, from the tuples that the engine walks."""
+    from gateway.core import pipeline
+    from gateway.core.ingress import IngressPath
+
+    named = {
+        name: getattr(pipeline, name) for name in ("OUTBOUND", "INBOUND", "LATERAL", "HAIRPIN")
+    }
+    rows = ["| path | stages |", "| --- | --- |"]
+    rows += [f"| `{name}` | {_stages(path)} |" for name, path in named.items()]
+    rows += ["", "| a packet comes in as | and meets |", "| --- | --- |"]
+    for ingress in IngressPath:
+        path = pipeline.PATHS.get(ingress)
+        if path is not None:
+            name = next((name for name, it in named.items() if it is path), None)
+            rows.append(f"| `{ingress.name}` | {_stages(path) if name is None else f'`{name}`'} |")
+    return "\n".join([*rows, ""])
+
+
+def _stages(path: tuple[Callable[..., object], ...]) -> str:
+    return ", ".join(f"`{stage.__name__}`" for stage in path)
+
+
 def _summary(path: Path) -> str:
     """The first paragraph of a module's docstring, without the process that it runs in."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -94,6 +117,7 @@ def _summary(path: Path) -> str:
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "modules": ("docs/architecture.md", module_tables),
+    "paths": ("docs/architecture.md", packet_paths),
     "tcp-states": ("docs/architecture.md", tcp_states),
     "drops": ("docs/drops.md", drop_reasons),
 }

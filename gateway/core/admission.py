@@ -292,6 +292,8 @@ def takes_fragments(method: Method | None) -> bool:
 
     Azure: "fragments pass" by an instance-level public IP; all that masquerades ports, and load
     balancing rules, drop them (load-balancer-outbound-connections.md, concepts.md).
+    Packets are marked as fragmented only where the profile drops fragments
+    (``engine_process/host.py``).
     """
     return method is Method.INSTANCE_LEVEL_PUBLIC_IP or method is Method.VIRTUAL_NETWORK
 

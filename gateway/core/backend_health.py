@@ -1,9 +1,10 @@
 """What becomes of flows and events when a backend's health changes; and when it does change.
 
-``ProbeHysteresis`` turns a probe's results into health: ``threshold`` results of a kind in a row
-change it, either way, and a member that flaps needs more successes to come back. ``HealthTracker``
-updates the balancer, makes Azure's events of it, and checks the flows that may not outlive it, in
-slices. Neither sends anything: results and time are arguments.
+``ProbeHysteresis``, which the prober runs, turns a probe's results into health: ``threshold``
+results of a kind in a row change it, either way, and a member that flaps needs more successes to
+come back. ``HealthTracker``, in the engine process, updates the balancer, makes Azure's events of
+it, and checks the flows that may not outlive it, in slices. Neither sends anything: results and
+time are arguments.
 """
 
 from __future__ import annotations

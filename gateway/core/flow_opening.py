@@ -32,7 +32,7 @@ class Table(FlowLookup, Protocol):
 
 
 class Allocator(Protocol):
-    """Finds a port for a flow with this original key."""
+    """Finds a port for a flow with this original key: ``PortAllocator`` (``port_selection.py``)."""
 
     def take(
         self, machine: Vm, protocol: int, original: bytes, now: float, /

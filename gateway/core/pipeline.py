@@ -6,7 +6,13 @@ unchanged), or a reason to drop it, which is counted and sampled into events. No
 can make a stage raise.
 
 A data packet of a live flow meets none of them: ``established.py`` stands before, and hands on what
-it does not take. ``explain`` walks the same paths in a dry run (``dry_run.py``).
+it does not take. ``explain`` walks the same paths in a dry run (``dry_run.py``; its sentences:
+``explain.py``).
+
+What the stages ask: may it open a flow (``admission.py``), by which method
+(``model/resolved/outbound_methods.py``), from which IP and port (``port_selection.py``); what its
+segments do to the flow's state, and how long a port is held (``flow_tracking.py``). Every number of
+Azure's is in ``model/profile.py``.
 """
 
 from __future__ import annotations

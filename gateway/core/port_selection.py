@@ -69,7 +69,11 @@ class PortAllocator:
     def take(
         self, machine: Vm, protocol: int, original: bytes, now: float
     ) -> tuple[PortAllocation, int] | DropReason:
-        """Hold a port for a flow with this original key: of which allocation, and which."""
+        """Hold a port for a flow with this original key: of which allocation, and which.
+
+        ``foreseen`` foretells the same without holding it; a NAT gateway's ports are chosen in
+        ``nat_gateway_pool.py``.
+        """
         if machine.nat_gateway is not None:
             return self._take_shared(machine, protocol, original, now)
         destination = self.destination(protocol, original)

@@ -300,7 +300,7 @@ def take_shared_endpoint(packet: PacketContext) -> None:
 
 
 def track(packet: PacketContext) -> None:
-    """The flow's state, its time, and its counters."""
+    """The flow's state, its time (``flow_tracking.py``), and its counters."""
     flow, side = packet.flow, packet.side
     if flow is None or not packet.lifecycle.opens:
         return

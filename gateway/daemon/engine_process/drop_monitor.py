@@ -1,7 +1,7 @@
 """Counts among the engine's drops what is dropped where the engine does not see it.
 Runs in the engine process.
 
-In the engine process. The gateway's own netfilter rules, the fast path and the packet queue drop
+The gateway's own netfilter rules, the fast path and the packet queue drop
 packets and keep a number of them: it is asked for about once a second, and at once when a capture
 begins or ends. ``guard_monitor.py`` does the same for the guard. Numbers count from the start of
 the gateway on.
