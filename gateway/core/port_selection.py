@@ -19,7 +19,7 @@ from gateway.core.snat.allocation_manager import AllocationManager
 from gateway.core.snat.allocations import PortAllocation, Vm
 from gateway.core.snat.nat_gateway_pool import VmNatUsage, choose
 from gateway.core.snat.port_pool import PortPool, Ports
-from gateway.model.profile import DestinationScope, FrontendChoice, Profile
+from gateway.model.profile import DestinationScope, FrontendChoice, Method, Profile
 from gateway.schema.drop_reasons import DropReason
 from gateway.schema.protocols import ICMP, TCP, UDP
 
@@ -74,7 +74,7 @@ class PortAllocator:
         ``foreseen`` foretells the same without holding it; a NAT gateway's ports are chosen in
         ``nat_gateway_pool.py``.
         """
-        if machine.nat_gateway is not None:
+        if machine.method_of(protocol) is Method.NAT_GATEWAY:
             return self._take_shared(machine, protocol, original, now)
         destination = self.destination(protocol, original)
         allocations = [a for a in machine.allocations if protocol in a.pools]
@@ -108,7 +108,7 @@ class PortAllocator:
         every = self._outbound.foreseen_allocations(machine)
         allocations = [a for a in every if protocol in a.pools]
         destination = self.destination(protocol, original)
-        if machine.nat_gateway is not None:
+        if machine.method_of(protocol) is Method.NAT_GATEWAY:
             random = copy(self._random)
             shares = [
                 pool for a in allocations if isinstance(pool := a.pools[protocol], VmNatUsage)

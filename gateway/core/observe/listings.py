@@ -110,7 +110,12 @@ def machine_records(
             tuple(behind.get(machine.name, ())),
             tuple(ruled.get(machine.name, ())),
             machine.nat_gateway,
-            _tcp_idle_timeouts(machine, nat_timeouts.get(machine.nat_gateway or "")),
+            _tcp_idle_timeouts(
+                machine,
+                nat_timeouts.get(machine.nat_gateway or "")
+                if machine.tcp is Method.NAT_GATEWAY
+                else None,
+            ),
             max(_idle_timeouts(machine, UDP)),
         )
 

@@ -262,11 +262,14 @@ class AllocationManager:
                 if changed is not None and machine.address not in changed:
                     continue
                 gateway = self.nat_gateways.get(machine.nat_gateway or "")
-                if gateway is None or public.address not in gateway.addresses:
-                    for allocation in allocations:
+                gone = gateway is None or public.address not in gateway.addresses
+                for allocation in list(allocations):
+                    if gone or machine.method_of(allocation.protocol) is not Method.NAT_GATEWAY:
                         machine.allocations.remove(allocation)
+                        allocations.remove(allocation)
+                        public.retired.append(allocation)
+                if not allocations:
                     del public.shares[machine]
-                    public.retired += allocations
             if public.shared:
                 self._reap_retired(public, {})
         for machine in self.machines.values():
@@ -283,18 +286,22 @@ class AllocationManager:
         gateway = self.nat_gateways[machine.nat_gateway or ""]
         for address in gateway.addresses:
             allocations = self.addresses[address].shares.setdefault(machine, [])
-            if not allocations:
-                allocations += self._shares(machine, gateway, address)
-                machine.allocations += allocations
+            lacking = _lacking_shares(machine, allocations)
+            if lacking:
+                made = list(self._shares(machine, gateway, address, lacking))
+                allocations += made
+                machine.allocations += made
 
     def _shares(
-        self, machine: Vm, gateway: NatGatewayPlan, address: bytes
+        self, machine: Vm, gateway: NatGatewayPlan, address: bytes, protocols: Iterable[int]
     ) -> Iterator[PortAllocation]:
-        """What a VM has on an address of its NAT gateway."""
+        """What a VM has on an address of its NAT gateway, for these protocols."""
         shared = self.addresses[address].shared
-        for protocol, carried in CARRIED.items():
+        for protocol in protocols:
             timeout = gateway.idle_timeout if protocol == TCP else self.profile.idle_timeout
-            pools = {number: VmNatUsage(address, shared[number], timeout) for number in carried}
+            pools = {
+                number: VmNatUsage(address, shared[number], timeout) for number in CARRIED[protocol]
+            }
             flow_policy = FlowPolicy(Method.NAT_GATEWAY, timeout, f"natGateways/{gateway.name}")
             yield PortAllocation(machine, address, protocol, flow_policy, pools)
 
@@ -304,7 +311,10 @@ class AllocationManager:
             return list(machine.allocations)
         if machine.nat_gateway is not None:
             gateway = self.nat_gateways[machine.nat_gateway]
-            shares = (self._shares(machine, gateway, address) for address in gateway.addresses)
+            lacking = _lacking_shares(machine, ())
+            shares = (
+                self._shares(machine, gateway, address, lacking) for address in gateway.addresses
+            )
             return list(chain.from_iterable(shares))
         return (self._foreseen_default(machine) if self._lacks_default(machine) else None) or []
 
@@ -491,6 +501,13 @@ class AllocationManager:
                 public.shares.pop(allocation.machine, None)
         public.port_ranges[allocation.protocol].release(_ranges_after(allocation, resized))
         _resize(allocation, (), resized)
+
+
+def _lacking_shares(machine: Vm, present: Collection[PortAllocation]) -> list[int]:
+    """The protocols that a VM goes out with by its NAT gateway, and has no ports for there."""
+    have = [allocation.protocol for allocation in present]
+    nat = Method.NAT_GATEWAY
+    return [p for p in CARRIED if machine.method_of(p) is nat and p not in have]
 
 
 def _is_idle_stranger(machine: Vm) -> bool:

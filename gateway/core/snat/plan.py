@@ -54,7 +54,7 @@ class VmPlan:
     udp: Method | None
     instance: bytes | None  # its instance-level public IP
     idle_timeout: float  # of flows by that address
-    nat_gateway: str | None = None
+    nat_gateway: str | None = None  # None, too, where another method comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
             udp,
             None if instance is None else instance.ip_address.packed,
             profile.idle_timeout if instance is None else instance.idle_timeout,
-            mine.nat_gateway,
+            mine.nat_gateway if Method.NAT_GATEWAY in (tcp, udp) else None,
         )
 
     return Plan(
@@ -153,7 +153,9 @@ def plan(configuration: Configuration, profile: Profile) -> Plan:
 def _subnets(configuration: Configuration, profile: Profile) -> Iterator[SubnetPlan]:
     for subnet in configuration.virtual_network.subnets:
         methods = subnet_methods(configuration, profile, subnet)
-        yield SubnetPlan(subnet.address_prefix, *_methods(profile, methods), methods.nat_gateway)
+        tcp, udp = _methods(profile, methods)
+        nat_gateway = methods.nat_gateway if Method.NAT_GATEWAY in (tcp, udp) else None
+        yield SubnetPlan(subnet.address_prefix, tcp, udp, nat_gateway)
 
 
 def _methods(profile: Profile, methods: OutboundMethods) -> tuple[Method | None, Method | None]:
