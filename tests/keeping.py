@@ -11,8 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -33,9 +31,8 @@ def check_option(config: pytest.Config) -> None:
         return
     if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
         raise pytest.UsageError("--keep is for one process: leave -n out")
-    with _terminal(config):
-        asked = os.isatty(0)
-    if not asked:
+    _use_terminal(config)
+    if not os.isatty(0):
         raise pytest.UsageError("--keep asks in a terminal, and standard input is none")
 
 
@@ -43,12 +40,12 @@ def keep(node: pytest.Item | pytest.Collector, call: pytest.CallInfo[object]) ->
     """Show what stands, and wait; nothing stands where a topology could not be built."""
     if not node.config.getoption("--keep") or not Namespaces.standing:
         return
-    with _terminal(node.config):
-        error = call.excinfo
-        print(f"\n\n{node.nodeid} failed: {error.exconly() if error else 'why is not known'}")
-        for net in Namespaces.standing:
-            print("\n" + "\n".join(_lines(net)))
-        _ask()
+    _use_terminal(node.config)
+    error = call.excinfo
+    print(f"\n\n{node.nodeid} failed: {error.exconly() if error else 'why is not known'}")
+    for net in Namespaces.standing:
+        print("\n" + "\n".join(_lines(net)))
+    _ask()
 
 
 def _lines(net: Namespaces) -> list[str]:
@@ -79,14 +76,9 @@ def _ask() -> None:
             subprocess.run([*inside, shell], check=False)
 
 
-@contextmanager
-def _terminal(config: pytest.Config) -> Iterator[None]:
+def _use_terminal(config: pytest.Config) -> None:
+    """Output is not captured here, only input is. pytest captures again for the next test or
+    fixture; to do so earlier would swallow what it prints itself."""
     capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is None:
-        yield
-        return
-    capture.suspend(in_=True)
-    try:
-        yield
-    finally:
-        capture.resume()
+    if capture is not None:
+        capture.suspend(in_=True)

@@ -52,13 +52,16 @@ def test_a_failed_tests_topology_stands_until_its_reader_is_done(failing: Path) 
     own = f"snatgw-t{run.pid}-"
     said = ""
 
-    def until(text: str) -> None:
+    def until(text: str) -> str:
+        """What was said before it."""
         nonlocal said
         while text not in said:
             said += os.read(ours, 4096).decode()
-        said = said.partition(text)[2]
+        before, _, said = said.partition(text)
+        return before
 
     try:
+        until("test session starts")
         until("test_that_fails[slow path] failed: AssertionError")
         until("errors0")
         until(f"ip netns exec {own}0-gw bash")
@@ -71,7 +74,7 @@ def test_a_failed_tests_topology_stands_until_its_reader_is_done(failing: Path) 
         until("Enter goes on")
         assert len(list(NETNS.glob(f"{own}*"))) == 8
         os.write(ours, b"\n")
-        until("1 failed")
+        assert "Captured" not in until("1 failed")
         assert run.wait(60) == 1
         assert list(NETNS.glob(f"{own}*")) == []
     finally:
