@@ -76,7 +76,8 @@ def test_paths_and_options_are_passed_through(
 
 def test_everything_is_lint_and_all_tests(project: Path) -> None:
     assert run(project) == [
-        "setup_test", "ruff check .", "ruff format --check .", "mypy ", "lint-imports ",
+        "setup_test", "ruff check .", "ruff format --check .", "mypy ",
+        f"lint-imports --cache-dir {project}/.cache/{os.getuid()}/import-linter",
         f"{WHOLE} tests",
     ]  # fmt: skip
 
@@ -93,6 +94,27 @@ def test_what_it_does_not_know_it_says(project: Path, arguments: list[str], reas
     said = run(project, *arguments, status=2)
     assert reason in said[0]
     assert "usage:" in said[1]
+
+
+def caches(project: Path) -> list[str]:
+    """Where the tools that ``lint`` runs have theirs."""
+    (project / "venv/bin/mypy").write_text('#!/bin/sh\necho "$MYPY_CACHE_DIR"\n')
+    (project / "venv/bin/ruff").write_text('#!/bin/sh\necho "$RUFF_CACHE_DIR"\n')
+    _, ruff, _, mypy, imports = run(project, "lint")
+    return [ruff, mypy, imports.split()[-1]]
+
+
+def test_caches_are_the_users_own(project: Path) -> None:
+    own = f"{project}/.cache/{os.getuid()}"
+    assert caches(project) == [f"{own}/ruff", f"{own}/mypy", f"{own}/import-linter"]
+
+
+def test_without_a_place_in_the_tree_caches_last_for_the_run(project: Path) -> None:
+    (project / ".cache").touch()  # as good as another's, whatever user this is
+    found = caches(project)
+    assert not [place for place in found if place.startswith(str(project))]
+    assert len({Path(place).parent for place in found}) == 1
+    assert not Path(found[0]).parent.exists()
 
 
 def test_a_failed_stage_is_its_status(project: Path) -> None:
