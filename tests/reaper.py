@@ -96,7 +96,8 @@ def marked(mark: str) -> list[int]:
 
 
 def remove_namespace(name: str) -> None:
-    """With its processes, and with the journal of a gateway that was killed for good."""
+    """With its processes, and with what gateways left there for the next: the journal of one that
+    was killed, and how much of a guard's counter was reported."""
     place = NETNS / name
     if not place.exists():
         return
@@ -106,8 +107,8 @@ def remove_namespace(name: str) -> None:
     for process in inside.stdout.split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(process), signal.SIGKILL)
-    for journal in JOURNALS.glob(f"*.{place.stat().st_ino}.json"):
-        journal.unlink(missing_ok=True)
+    for left in JOURNALS.glob(f"*.{place.stat().st_ino}.*"):
+        left.unlink(missing_ok=True)
     subprocess.run(["ip", "netns", "del", name], capture_output=True, check=True)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns.datapath.topology import Namespaces
 from tests.netns.topology import Topology, eventually
-from tests.reaper import MARK, NETNS, marked
+from tests.reaper import JOURNALS, MARK, NETNS, marked
 
 ROOT = Path(__file__).parents[2]
 TEST = """
@@ -102,6 +103,20 @@ def test_nothing_is_left_of_an_interrupted_run(
         eventually(run.left, lambda left: left == [])
     finally:
         run.end()
+
+
+def test_what_gateways_left_of_a_namespace_goes_with_it() -> None:
+    net = Namespaces()
+    try:
+        net.add("gw")
+        number = net.file("gw").stat().st_ino
+        JOURNALS.mkdir(mode=0o755, exist_ok=True)
+        left = [JOURNALS / f"wan0.{number}.{kind}" for kind in ("json", "guard", "guard-new")]
+        for file in left:
+            file.touch()
+    finally:
+        net.remove()
+    assert [file for file in left if file.exists()] == []
 
 
 def test_an_interrupt_within_set_up_removes_what_was_made() -> None:
