@@ -97,6 +97,8 @@ class EgressTable:
             return True
         try:
             return all(_standing(table) == meant for table, meant in self._meant.items())
+        except InterruptedError:
+            return True  # others change nf_tables just now: not known, and soon asked again
         except OSError:
             return False
 
@@ -172,7 +174,10 @@ class EgressTable:
 
     def _is_meant(self, table: str) -> bool:
         """Whether a table has all of its rules; if so, that is what it must have from now on."""
-        standing = _standing(table)
+        try:
+            standing = _standing(table)
+        except InterruptedError:
+            return False
         if standing is None or standing.rules != len(rules_of(self._plan)):
             return False
         self._meant[table], self._seen[table] = standing, 0
@@ -261,16 +266,17 @@ def _none_of(table: str) -> str:
 
 
 def _standing(table: str) -> _Standing | None:
-    """What the kernel has of a table; counters do not matter. Raises OSError."""
+    """What the kernel has of a table; counters do not matter. Raises OSError, InterruptedError
+    where that changed while it was read."""
     digest, rules = hashlib.sha256(), 0
     found = False
-    for entry in _dump(_GETTABLE, _NAME, table):
+    for entry in _dump(_GETTABLE, _NAME, table, consistent=True):
         found = True
         digest.update(entry.get(_TABLE_HANDLE, b"") + entry.get(_FLAGS, b""))
-    for entry in _dump(_GETCHAIN, _CHAIN_TABLE, table):
+    for entry in _dump(_GETCHAIN, _CHAIN_TABLE, table, consistent=True):
         for kind in (_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY):
             digest.update(entry.get(kind, b""))
-    for entry in _dump(_GETRULE, _RULE_TABLE, table):
+    for entry in _dump(_GETRULE, _RULE_TABLE, table, consistent=True):
         rules += 1
         digest.update(entry.get(_RULE_HANDLE, b"") + entry.get(_RULE_EXPRESSIONS, b""))
     return _Standing(rules, digest.digest()) if found else None
@@ -286,11 +292,13 @@ def _stopped(table: str) -> int:
     return 0
 
 
-def _dump(kind: int, name: int, table: str) -> Iterator[dict[int, bytes]]:
+def _dump(
+    kind: int, name: int, table: str, *, consistent: bool = False
+) -> Iterator[dict[int, bytes]]:
     """A table's objects of a kind; ``name``: the attribute that names the table."""
     wanted = table.encode() + b"\0"
     body = _nfgenmsg.pack(_NETDEV, 0, 0) + attribute(name, wanted)
-    for message in netlink.dump(kind, body, _NETFILTER):
+    for message in netlink.dump(kind, body, _NETFILTER, consistent=consistent):
         found = attributes(message[_nfgenmsg.size :])
         if found.get(name) == wanted:
             yield found

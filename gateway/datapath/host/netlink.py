@@ -1,13 +1,14 @@
 """Requests to the kernel's netlink that pyroute2 cannot make, packed by hand.
 
 ``ask`` makes one request on a socket of its own and waits for the acknowledgement, ``dump`` gives
-all the answers, read as they are asked for; ``Kernel`` is for several requests in a row. Failures
-are OSError with the kernel's number.
+all the answers; ``Kernel`` is for several requests in a row. Failures are OSError with the kernel's
+number.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
 _SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _LARGEST = 1 << 17
+_TRIES = 3
+"""A dump of what changed meanwhile is begun again."""
 _header, _attribute, _error = Struct("=IHHII"), Struct("=HH"), Struct("=i")
 
 
@@ -90,6 +93,15 @@ class Kernel(Closing):
             if not flags & (_NLM_F_ACK | DUMP):
                 return
 
+    def whole(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        """The same; a dump that was interrupted is asked for again. These answers are the last's,
+        and ``interrupted`` tells of it."""
+        for _ in range(_TRIES):
+            answers = list(self.request(kind, flags, body))
+            if not self.interrupted:
+                break
+        return answers
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
@@ -102,10 +114,16 @@ def ask(kind: int, flags: int, body: bytes) -> None:
             pass
 
 
-def dump(kind: int, body: bytes, protocol: int = socket.NETLINK_ROUTE) -> Iterator[bytes]:
-    """The answers' bodies."""
+def dump(
+    kind: int, body: bytes, protocol: int = socket.NETLINK_ROUTE, *, consistent: bool = False
+) -> Iterator[bytes]:
+    """The answers' bodies. With ``consistent`` InterruptedError says that what is dumped changed
+    meanwhile, time and again: some may be missing."""
     with Kernel(protocol) as kernel:
-        yield from kernel.request(kind, DUMP, body)
+        answers = kernel.whole(kind, DUMP, body)
+        if consistent and kernel.interrupted:
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+    yield from answers
 
 
 def _raise(error: int) -> None:

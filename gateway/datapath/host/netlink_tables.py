@@ -18,8 +18,6 @@ from gateway.datapath.host.closing import Closing
 from gateway.datapath.host.netlink import DUMP, Kernel, attribute, attributes
 
 _GETLINK, _GETADDR, _GETROUTE, _GETNEIGH = 18, 22, 26, 30  # linux/rtnetlink.h
-_TRIES = 3
-"""Dumps of a table that changed meanwhile are begun again."""
 
 _LINK = Struct("=BxHiII")  # ifinfomsg
 _ADDRESS = Struct("=BBBBi")  # ifaddrmsg
@@ -139,11 +137,7 @@ class Tables(Closing):
 
     def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
         """The answers' bodies: of one object, or of a dump, which is whole."""
-        for _ in range(_TRIES):
-            answers = list(self._kernel.request(kind, flags, body))
-            if not self._kernel.interrupted:
-                break
-        return iter(answers)
+        return iter(self._kernel.whole(kind, flags, body))
 
 
 def routes_request(protocol: int, table: int) -> bytes:
