@@ -83,7 +83,8 @@ def say(message: str, level: Level = Level.INFO) -> None:
     global _settings
     if _settings is None:
         _settings = Settings.of(os.environ)
-    if level <= _settings.least:
+    # Without a standard error (``2>&-``) print would write to standard output.
+    if level <= _settings.least and sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(_written(message, level, _settings), file=sys.stderr, flush=True)
 

@@ -71,7 +71,11 @@ def pack(loaded: Loaded) -> Iterator[bytes]:
 
 
 def unpack(data: bytes | bytearray) -> Generator[None, None, Handed]:
-    """Put together what ``pack`` took apart; None after each part. Raises NotHandedError."""
+    """Put together what ``pack`` took apart; None after each part. Raises NotHandedError.
+
+    ``marshal`` may crash the interpreter over malformed input; only our own reader process, which
+    runs the same code, writes it.
+    """
     reader = _Reader()
     place = 0
     try:

@@ -100,6 +100,15 @@ def test_a_line_that_cannot_be_said_ends_nothing() -> None:
             assert done.stdout == b"on\n"
 
 
+def test_without_standard_error_nothing_is_said_elsewhere() -> None:
+    code = "from gateway.daemon.console import say; say('a line'); print('on')"
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code],
+        stdout=subprocess.PIPE, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"on\n"
+
+
 def test_nothing_else_of_the_daemon_prints() -> None:
     prints = re.compile(r"\bprint\(|sys\.(__)?std(err|out)|logging\.|click\.echo")
     # On standard output ``ready``, and what the reader has for the engine process.
