@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.core.admission import Admission, Rejected, is_to_itself, takes_fragments
+from gateway.core.admission import Admission, Admitted, Rejected, is_to_itself, takes_fragments
 from gateway.core.flows.flow import Flow
 from gateway.core.flows.nat_rewrite import snat_inbound, snat_outbound
 from gateway.core.flows.tcp import Side, State, is_opening
@@ -169,10 +169,7 @@ def admit_outbound(packet: PacketContext) -> DropReason | None:
         keep=lifecycle.opens,
         fragmented=packet.fragmented,
     )
-    if isinstance(answer, Rejected):
-        return _rejected(packet, answer)
-    packet.vm, packet.rule_matches, packet.listener = answer
-    return None
+    return _admitted(packet, answer)
 
 
 def admit_inbound(packet: PacketContext) -> DropReason | None:
@@ -185,10 +182,7 @@ def admit_inbound(packet: PacketContext) -> DropReason | None:
         count=packet.lifecycle.counts,
         fragmented=packet.fragmented,
     )
-    if isinstance(answer, Rejected):
-        return _rejected(packet, answer)
-    packet.vm, packet.rule_matches, packet.listener = answer
-    return None
+    return _admitted(packet, answer)
 
 
 def admit_lateral(packet: PacketContext) -> DropReason | None:
@@ -196,25 +190,23 @@ def admit_lateral(packet: PacketContext) -> DropReason | None:
     if packet.flow is not None:
         return None
     answer = packet.admission.lateral(packet, count=packet.lifecycle.counts)
-    if isinstance(answer, Rejected):
-        return _rejected(packet, answer)
-    packet.vm, packet.rule_matches, packet.listener = answer
-    return None
+    return _admitted(packet, answer)
 
 
 def admit_probe(packet: PacketContext) -> DropReason | None:
     """A health probe goes to a VM as any packet from outside does, past the groups there."""
     answer = packet.admission.probe(packet, count=packet.lifecycle.counts)
+    return _admitted(packet, answer)
+
+
+def _admitted(packet: PacketContext, answer: Admitted | Rejected) -> DropReason | None:
+    """What admission found, for the stages after it; or why the packet opens nothing."""
     if isinstance(answer, Rejected):
-        return _rejected(packet, answer)
+        packet.rejected, packet.vm_name = answer, answer.vm
+        packet.rule_matches, packet.listener = answer.rule_matches, answer.listener
+        return answer.reason
     packet.vm, packet.rule_matches, packet.listener = answer
     return None
-
-
-def _rejected(packet: PacketContext, answer: Rejected) -> DropReason:
-    packet.rejected, packet.vm_name = answer, answer.vm
-    packet.rule_matches, packet.listener = answer.rule_matches, answer.listener
-    return answer.reason
 
 
 # -- open one
@@ -232,11 +224,7 @@ def open_outbound_flow(packet: PacketContext) -> DropReason | None:
         packet.now,
         superseded=packet.superseded,
     )
-    if isinstance(opened, Flow):
-        packet.flow = opened
-        return None
-    packet.vm_name = packet.vm.name
-    return opened
+    return _opened(packet, opened)
 
 
 def open_inbound_flow(packet: PacketContext) -> DropReason | None:
