@@ -2,7 +2,7 @@
 
 ``nf_conntrack_max`` and the size of its hash table belong to the whole host, not to a namespace:
 they are raised for as long as a measurement needs it and put back. A benchmark that is killed
-leaves them raised, which costs the host some memory until it starts anew and nothing else.
+leaves them raised, which costs the host some memory until it restarts and nothing else.
 """
 
 from __future__ import annotations

@@ -107,11 +107,11 @@ def resume_flow(
     return flow
 
 
-def hand_back(engine: Engine, *, anew: bool) -> None:
-    """Offload flows again that were not carried on meanwhile; ``anew``: also the others, whose
-    times are other ones now."""
+def hand_back(engine: Engine, *, time_scale_changed: bool) -> None:
+    """Offload flows again that were not carried on meanwhile; ``time_scale_changed``: also the
+    others, whose times are other ones now."""
     for flow in engine.flows:
-        if anew:
+        if time_scale_changed:
             engine.lifecycle.take_back(flow)
         if not flow.awaiting_removal and flow.state not in ENDED and is_busy(flow):
             engine.lifecycle.hand_over(flow)

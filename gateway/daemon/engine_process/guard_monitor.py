@@ -73,7 +73,7 @@ class GuardMonitor:
             self._tell(self._dropped, shared=guard.shared)
             self._due = real + INTERVAL
         if self._told != told:
-            self._diverted.guard_told()
+            self._diverted.guard_drops_reported()
         if guard.restored != self._restored:
             self._restored = guard.restored
             warn(RESTORED)

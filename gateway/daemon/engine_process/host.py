@@ -115,7 +115,7 @@ class Diverted(Protocol):
     def guard(self) -> GuardState:
         """The guard as it is now."""
 
-    def guard_told(self) -> None:
+    def guard_drops_reported(self) -> None:
         """What it has dropped was reported."""
 
     def guard_fileno(self) -> int:
@@ -223,7 +223,7 @@ class _LinuxDiverted:
             gained=self._diversion.guards_gained,
         )
 
-    def guard_told(self) -> None:
+    def guard_drops_reported(self) -> None:
         if self._diversion.guard is not None:
             self._diversion.guard.told()
 

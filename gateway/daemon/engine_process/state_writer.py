@@ -187,7 +187,7 @@ class StateWriter:
             carried += flow.offloaded
         if offloading is not None:
             offloading.settle(engine.lifecycle)
-            hand_back(engine, anew=left.index.time_scale != self._scale)
+            hand_back(engine, time_scale_changed=left.index.time_scale != self._scale)
         if left.configuration != configuration:
             engine.reconfigure(configuration, now)
         self.resumed = Resumed(flows, carried, lost, left.index.written)

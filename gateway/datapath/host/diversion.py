@@ -105,7 +105,7 @@ class Diversion:
         self._ruleset = Ruleset()
         self._stale = False
         self._suspect = False
-        self._anew = False
+        self._recreated = False
 
     def install(self) -> None:
         """Divert packets to the queue. Raises DatapathError with everything undone again."""
@@ -204,14 +204,14 @@ class Diversion:
                 if identity and identity != self._journal.links[name]:
                     self._journal.renew(name, identity)
                     self._renewed(name)
-                    self._anew = True
+                    self._recreated = True
             self._note_sysctls()
-            if self._anew:
+            if self._recreated:
                 # They name interfaces, so that they stood all the time; but whether the outside one
                 # forwards because of us shows in what it was like before.
                 self._load_rules()
                 self._set_sysctls()
-                self._anew = False
+                self._recreated = False
             self.programmed = all(there.values())
             problems = self.upkeep.look(plan)
         except DatapathError as error:

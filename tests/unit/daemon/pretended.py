@@ -94,7 +94,7 @@ class PretendedDiverted:
     def guard(self) -> GuardState:
         return GuardState("this host only pretends")
 
-    def guard_told(self) -> None:
+    def guard_drops_reported(self) -> None:
         pass
 
     def guard_fileno(self) -> int:

@@ -107,9 +107,9 @@ def test_what_the_kernel_carries_is_handed_over_anew_where_its_times_are_others(
     offload = scenario.engine.lifecycle.offload = Mock(carried=Mock(return_value=None))
     scenario.engine.lifecycle.hand_over(flow)
     offload.reset_mock()
-    hand_back(scenario.engine, anew=False)
+    hand_back(scenario.engine, time_scale_changed=False)
     assert offload.mock_calls == []
-    hand_back(scenario.engine, anew=True)
+    hand_back(scenario.engine, time_scale_changed=True)
     assert offload.mock_calls == [
         call.carried(flow),
         call.remove(flow),

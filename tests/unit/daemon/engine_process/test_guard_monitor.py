@@ -16,7 +16,7 @@ class Guarded:
         self.state = GuardState()
         self.told = 0
 
-    def guard_told(self) -> None:
+    def guard_drops_reported(self) -> None:
         self.told += 1
 
     def guard(self) -> GuardState:
