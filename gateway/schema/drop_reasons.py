@@ -18,11 +18,6 @@ class DecidedBy(Enum):
     FAST_PATH = "fast path"
     QUEUE = "packet queue"
 
-    @property
-    def sees_packets(self) -> bool:
-        """Whether events and captures have the packet, not only a number of packets."""
-        return self is DecidedBy.ENGINE
-
 
 class DropReason(Enum):
     """Why a packet was dropped: ``value`` is the name in JSON, ``sentence`` what it means,
